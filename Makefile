@@ -1,0 +1,59 @@
+# `make` is a convenience: README gives the plain command behind each target.
+VENV = .venv
+# Which versions to install: locked (requirements.lock), newest, or colab.
+VERSIONS = locked
+# Passed on to the command behind a target: make run ARGS="--dataset camvid --data-dir DIR -p epochs 5".
+ARGS =
+PY := $(VENV)/bin/python
+
+# The first Python the notebooks run on; looked for only where the environment is still missing.
+CANDIDATES := python3 python3.13 python3.12 python3.11 python
+PYTHON ?= $(shell for name in $(CANDIDATES); do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& echo "$$name" && break; done)
+COLAB_PYTHON ?= python3.13
+STARTER = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
+
+SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
+	echo "No Python 3.11, 3.12 or 3.13 was found here (tried: $(CANDIDATES)):" \
+	     "install one, or name yours, as in: make run PYTHON=/path/to/python3.13" >&2; exit 1; }; \
+	"$$starter" tools/set_up.py --venv "$(VENV)" --versions $(VERSIONS)
+
+.DEFAULT_GOAL := help
+.PHONY: help set-up set-up-extra run test test-colab lab notebooks lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+set-up: ## create .venv and install the core and this repository; done first by the targets below
+	$(SET_UP)
+
+set-up-extra:
+	$(SET_UP) --extra
+
+run: set-up ## run notebooks 01 to 05 end to end into results/runs/; ARGS="..." goes to tools.run
+	@$(PY) -m tools.run $(ARGS)
+
+test: set-up-extra ## run the tests, and check every stored output of the notebooks with nbval
+	@$(PY) -m pytest --nbval tests notebooks $(ARGS)
+
+test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
+	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
+
+lab: set-up ## open the notebooks in JupyterLab
+	@$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
+
+notebooks: set-up ## run the notebooks again, store their outputs and refresh results/
+	@$(PY) -m tools.notebooks $(ARGS)
+
+# The second file is held to the versions of the first, so that both fit into one environment.
+COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --custom-compile-command "make lock" --upgrade
+lock: set-up-extra ## renew requirements.lock and requirements-extra.lock from the ranges
+	$(COMPILE) requirements.txt -o requirements.lock
+	$(COMPILE) requirements-extra.txt -c requirements.lock -o requirements-extra.lock
+
+clean: ## remove the environments and caches; your runs in results/runs/ stay
+	rm -rf .venv .venv-colab .venv-newest .pytest_cache build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -1,0 +1,106 @@
+"""Who may import whom: DESIGN's dependency direction, read from the source and tried in a fresh Python."""
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = {"utils", "tools", "tests", "conftest"}
+# Another backend for Keras, which its users install themselves.
+OPTIONAL = {"jax"}
+MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py")) if path.stem != "__init__"}
+
+
+def imports(path):
+    """Dotted names of all that a file imports, anywhere in it; `from utils import labels` is utils.labels."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import; write `from utils import ...`"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def siblings(module):
+    """The modules of utils that ``module`` imports directly."""
+    return {name.split(".")[1] for name in imports(MODULES[module]) if name.startswith("utils.")}
+
+
+def reaches(module):
+    """The modules of utils that ``module`` imports, directly or through others."""
+    seen, ahead = set(), [module]
+    while ahead:
+        new = siblings(ahead.pop()) & MODULES.keys() - seen
+        seen |= new
+        ahead += new
+    return seen
+
+
+def third_party(path):
+    return {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - OWN
+
+
+def test_utils_package_imports_nothing():
+    assert imports(ROOT / "utils" / "__init__.py") == set()
+
+
+@pytest.mark.parametrize("leaf", ["labels", "metrics"])
+def test_leaves_need_numpy_alone(leaf):
+    assert third_party(MODULES[leaf]) <= {"numpy"}
+    assert reaches(leaf) <= {"labels"}
+
+
+@pytest.mark.parametrize("module", ["datasets", "pipeline"])
+def test_data_does_not_know_models(module):
+    assert reaches(module).isdisjoint({"models", "training", "inference"})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_utils_does_not_know_plots_or_tools(module):
+    assert "plots" not in siblings(module)
+    assert not [name for name in imports(MODULES[module]) if name.split(".")[0] == "tools"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_circles(module):
+    assert module not in reaches(module)
+
+
+@pytest.mark.parametrize("module", ["utils", "utils.labels", "utils.metrics", "tools.set_up"])
+def test_light_modules_start_no_tensorflow(module):
+    code = f"import sys, {module}; print(*{{'tensorflow', 'keras', 'cv2', 'matplotlib'}} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
+def test_set_up_needs_the_standard_library_alone():
+    assert third_party(ROOT / "tools" / "set_up.py") == set()
+
+
+def required(name):
+    """Names of the distributions in a requirements file."""
+    return set(re.findall(r"^[a-z][a-z0-9._-]*", (ROOT / name).read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("folder, allowed", [("utils", {"requirements.txt"}), ("tools", {"requirements.txt"}),
+                                             ("tests", {"requirements.txt", "requirements-extra.txt"})])
+def test_what_is_imported_is_required(folder, allowed):
+    names = set().union(*map(required, allowed))
+    providers = importlib.metadata.packages_distributions()
+    for path in sorted((ROOT / folder).glob("*.py")):
+        for package in third_party(path) - OPTIONAL:
+            found = {name.lower().replace("_", "-").removesuffix("-headless")
+                     for name in providers.get(package, [package])}
+            assert found & names, f"{path.name} imports {package}, which {sorted(allowed)} do not name"
+
+
+@pytest.mark.parametrize("package", ["utils", "tools"])
+def test_no_other_distribution_brings_our_packages(package):
+    others = set(importlib.metadata.packages_distributions().get(package, [])) - {"fcn32-notebooks"}
+    assert not others, f"{others} also install a package called {package}, which can hide this repository's"

@@ -1,0 +1,307 @@
+"""The networks: sizes, alignment, precision, transplanted VGG16 weights, and model files from anywhere."""
+
+import json
+import zipfile
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from utils import models
+from utils.models import BilinearUpsampling, fcn, load, receptive_field
+
+SIZES = [(1, 1), (31, 47), (33, 64), (32, 32), (70, 5)]
+
+
+def photo(height, width, seed=0):
+    return np.random.default_rng(seed).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
+
+
+def between(model, start, end):
+    """The part of a model from the output of layer `start` (None: the images) to that of layer `end`."""
+    first = model.input if start is None else model.get_layer(start).output
+    return keras.Model(first, model.get_layer(end).output)
+
+
+def resized(scores, factor):
+    height, width = scores.shape[:2]
+    return cv2.resize(scores, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR).reshape(
+        height * factor, width * factor, -1)
+
+
+# Upsampling
+
+
+@pytest.mark.parametrize("factor", [2, 8, 32])
+@pytest.mark.parametrize("height, width", [(1, 1), (3, 5), (4, 1)])
+def test_upsampling_equals_keras_and_opencv(factor, height, width):
+    x = np.random.default_rng(0).normal(size=(2, height, width, 3)).astype(np.float32)
+    y = ops.convert_to_numpy(BilinearUpsampling(factor)(x))
+    assert y.shape == (2, height * factor, width * factor, 3) and y.dtype == np.float32
+    expected = ops.convert_to_numpy(layers.UpSampling2D(factor, interpolation="bilinear")(x))
+    assert np.abs(y - expected).max() < 1e-5
+    assert np.abs(y[1] - resized(x[1], factor)).max() < 1e-5
+
+
+def test_upsampling_keeps_ramps_and_mirrors():
+    rows, columns = np.mgrid[:4, :6].astype(np.float32)
+    x = np.stack([rows, columns, 3 - rows], axis=2)[None]
+    y = ops.convert_to_numpy(BilinearUpsampling(32)(x))[0]
+    at = (np.arange(192) + 0.5) / 32 - 0.5  # in cells: their centres lie half a cell from the border
+    assert np.abs(y[:, 16:-16, 1] - at[16:-16]).max() < 1e-5
+    assert np.abs(y[16:-16, :, 0] - at[16:112, None]).max() < 1e-5
+    assert (y[:16, :, 0] == 0).all() and (y[:, -16:, 1] == 5).all()  # border values are held
+    mirrored = ops.convert_to_numpy(BilinearUpsampling(32)(x[:, :, ::-1].copy()))[0]
+    assert np.abs(mirrored - y[:, ::-1]).max() < 1e-5
+
+
+def test_upsampled_impulse_is_centred_on_its_cell():
+    x = np.zeros((1, 5, 7, 1), np.float32)
+    x[0, 2, 4] = 1
+    y = ops.convert_to_numpy(BilinearUpsampling(32)(x))[0, ..., 0]
+    rows, columns = np.mgrid[:160, :224]
+    assert (y * rows).sum() / y.sum() == pytest.approx(2 * 32 + 15.5, abs=1e-3)
+    assert (y * columns).sum() / y.sum() == pytest.approx(4 * 32 + 15.5, abs=1e-3)
+    assert y.sum() == pytest.approx(32 * 32, rel=1e-5) and y.min() == 0
+    # A transposed convolution with kernel 64 and stride 32, FCN's own way, says the same.
+    tent = 1 - np.abs((np.arange(64) - 31.5) / 32)
+    assert np.abs(y[48:112, 112:176] - np.outer(tent, tent)).max() < 1e-6
+
+
+# Sizes and alignment
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_output_has_the_size_of_the_input(random_fcn, stride):
+    model = random_fcn(3, stride=stride)
+    assert model.output_shape == (None, None, None, 3)
+    for height, width in SIZES:
+        logits = ops.convert_to_numpy(model(photo(height, width)))
+        assert logits.shape == (1, height, width, 3) and logits.dtype == np.float32 and np.isfinite(logits).all()
+
+
+def test_fixed_input_shape(random_fcn):
+    model = random_fcn(3, input_shape=(40, 50, 3))
+    assert model.output_shape == (None, 40, 50, 3)
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (33, 64), (31, 47), (70, 5)])
+def test_logits_are_the_scores_upsampled_and_cut(random_fcn, height, width):
+    model = random_fcn(3)
+    x = photo(height, width)
+    scores = ops.convert_to_numpy(between(model, None, "score")(x))[0]
+    assert scores.shape == (-(-height // 32), -(-width // 32), 3) and scores.min() < 0  # no ReLU, no softmax
+    logits = ops.convert_to_numpy(model(x))[0]
+    scale = np.abs(scores).max()
+    assert np.abs(logits - resized(scores, 32)[:height, :width]).max() < 1e-5 * scale
+    assert np.abs(logits.sum(axis=2) - 1).max() > 0.1 and logits.min() < 0
+
+
+def test_strides_16_and_8_add_scores_of_earlier_pools(random_fcn):
+    model = random_fcn(3, stride=8)
+    x = photo(64, 96)
+    score, pool4, pool3, logits = (ops.convert_to_numpy(between(model, None, name)(x))[0]
+                                   for name in ("score", "score_pool4", "score_pool3", "logits"))
+    assert pool4.shape == (4, 6, 3) and pool3.shape == (8, 12, 3)
+    expected = resized(resized(resized(score, 2) + pool4, 2) + pool3, 8)
+    assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_padding_lies_at_the_bottom_and_right_and_says_nothing(random_fcn):
+    model = random_fcn(3)
+    x = photo(33, 50)
+    padded = np.broadcast_to(np.float32(models.MEAN), (1, 64, 64, 3)).copy()
+    padded[:, :33, :50] = x
+    logits, expected = ops.convert_to_numpy(model(x)), ops.convert_to_numpy(model(padded))[:, :33, :50]
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_pixels_are_normalised_once_and_channels_keep_their_order(random_fcn):
+    model = random_fcn(2)
+    x = photo(32, 32)
+    kernel, bias = model.get_layer("block1_conv1").get_weights()
+    normal = (x[0] - models.MEAN) / models.SPREAD
+    expected = sum(np.stack([cv2.filter2D(normal[..., c], -1, kernel[:, :, c, k].astype(np.float64),
+                                          borderType=cv2.BORDER_CONSTANT) for k in range(kernel.shape[3])], axis=2)
+                   for c in range(3)) + bias
+    found = ops.convert_to_numpy(between(model, None, "block1_conv1")(x))[0]
+    assert np.abs(found - expected.clip(0)).max() < 1e-4
+
+
+def test_what_is_beyond_the_receptive_field_has_no_influence(random_fcn):
+    model = between(random_fcn(2), None, "score")
+    field = receptive_field(model)
+    x = np.zeros((1, 64, 32 * (field // 32 + 4), 3), np.float32)
+    near = x.copy()
+    # Cell 0 is centred at pixel 15.5.
+    x[:, :, 16 + field // 2 + 1:] = 255
+    near[:, :, 8 + field // 4:] = 255
+    cell, far_cell, near_cell = (ops.convert_to_numpy(model(image))[0, 0, 0] for image in (x * 0, x, near))
+    assert (cell == far_cell).all() and np.abs(cell - near_cell).max() > 0
+
+
+# Before training
+
+
+def test_untrained_scores_are_zero_so_that_the_loss_is_log_c():
+    model = fcn(7, backbone="vgg_small")
+    logits = model(photo(40, 40))
+    truth = np.random.default_rng(0).integers(0, 7, (1, 40, 40))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(truth, logits)
+    assert float(loss) == pytest.approx(np.log(7), abs=1e-6)
+
+
+def test_half_precision_stops_before_the_scores(random_fcn):
+    model = random_fcn(3, stride=8, precision="mixed_bfloat16")
+    assert model.get_layer("fc7").compute_dtype == "bfloat16"
+    for name in ("score", "score_pool4", "score_pool3", "logits"):
+        values = ops.convert_to_numpy(between(model, None, name)(photo(64, 64)))
+        # A bfloat16 number has its lower 16 bits empty.
+        assert values.dtype == np.float32 and (values.view(np.uint32) & 0xFFFF != 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    ({"backbone": "vgg61"}, "backbone is 'vgg61'; expected one of .*'vgg16'.* Did you mean 'vgg16'"),
+    ({"stride": 4}, "stride is 4; expected one of 32, 16, 8"),
+    ({"upsampling": "bilinaer"}, "upsampling is 'bilinaer'; .* Did you mean 'bilinear'"),
+    ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+    ({"weights": "imagenet", "backbone": "vgg_small"}, "weights='imagenet' needs backbone=\"vgg16\", found 'vgg_small'"),
+])
+def test_wrong_arguments_get_a_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        fcn(**{"num_classes": 3, **arguments})
+
+
+# VGG16
+
+
+def test_vgg16_classifier_becomes_convolutions(tmp_path):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 255, (1, 224, 224, 3)).astype(np.float32)
+    classifier = keras.applications.VGG16(weights=None)
+    for layer in classifier.layers:
+        if layer.weights:
+            layer.kernel.assign(layer.kernel * 1.5)  # else the signal fades over sixteen layers
+            layer.bias.assign(rng.normal(0, 0.5, layer.bias.shape))  # new ones are zero: losing them would not show
+    taps = keras.Model(classifier.input, [classifier.get_layer(name).output for name in ("fc1", "fc2")])
+    bgr = keras.applications.vgg16.preprocess_input(image.copy())
+    expected = [ops.convert_to_numpy(y)[0] for y in taps(bgr)]
+    wrong_order = ops.convert_to_numpy(taps(bgr[..., ::-1])[1])[0]
+    classifier.save_weights(tmp_path / "vgg16.weights.h5")
+    del classifier, taps
+
+    model = fcn(3, backbone="vgg16", weights=tmp_path / "vgg16.weights.h5")
+    assert receptive_field(model) == 404
+    pool5, fc6, fc7 = keras.Model(model.input, [model.get_layer(name).output
+                                                for name in ("block5_pool", "fc6", "fc7")])(image)
+    same = [ops.convert_to_numpy(y)[0] for y in (fc6, fc7)]
+    assert same[0].shape == same[1].shape == (7, 7, 4096)
+    layer = model.get_layer("fc6")
+    valid = ops.relu(ops.conv(pool5, layer.kernel, padding="valid") + layer.bias)
+    assert valid.shape == (1, 1, 1, 4096)
+    scale = np.abs(expected[1]).max()
+    assert np.abs(wrong_order - expected[1]).max() > 0.01 * scale
+    assert np.abs(ops.convert_to_numpy(valid)[0, 0, 0] - expected[0]).max() < 1e-4 * np.abs(expected[0]).max()
+    assert np.abs(same[0][3, 3] - expected[0]).max() < 1e-4 * np.abs(expected[0]).max()
+    assert np.abs(same[1][3, 3] - expected[1]).max() < 1e-4 * scale
+    (tmp_path / "vgg16.weights.h5").unlink()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an HDF5 file"])
+def test_weights_files_that_cannot_be_used_are_named(tmp_path, monkeypatch, content):
+    # A stand-in for the classifier: building the real one takes 2 GB.
+    monkeypatch.setattr(keras.applications, "VGG16", lambda weights: keras.Sequential([keras.Input((3,)),
+                                                                                      layers.Dense(2)]))
+    monkeypatch.setitem(models.BACKBONES, "vgg16", models.BACKBONES["vgg_small"])
+    path = tmp_path / "vgg16.weights.h5"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises((FileNotFoundError, ValueError)) as error:
+        fcn(3, backbone="vgg16", weights=path)
+    assert str(path) in str(error.value) and "Keras VGG16" in str(error.value) and "\n" not in str(error.value)
+
+
+# Model files
+
+
+def card(path, arguments):
+    path.write_text(json.dumps({"fcn": arguments}), encoding="utf-8")
+
+
+def test_saved_models_come_back_the_same(tmp_path, random_fcn):
+    model = random_fcn(3, stride=16)
+    x = photo(40, 33)
+    expected = ops.convert_to_numpy(model(x))
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "m.weights.h5")
+    card(tmp_path / "m.json", {"num_classes": 3, "stride": 16, "backbone": "vgg_small"})
+    for name in ("m.keras", "m.weights.h5"):
+        loaded = load(tmp_path / name)
+        assert (ops.convert_to_numpy(loaded(x)) == expected).all()
+        assert {layer.dtype_policy.name for layer in loaded.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.weights.h5", "m.h5"])
+@pytest.mark.parametrize("content", [None, b"", b"no model at all", b"PK\x03\x04 and then nothing"])
+def test_missing_and_damaged_model_files_are_named(tmp_path, name, content):
+    path = tmp_path / name
+    card(tmp_path / "m.json", {"num_classes": 3, "backbone": "vgg_small"})
+    if content is not None:
+        path.write_bytes(content)
+    kind, sentence = ((FileNotFoundError, "there is no such model file") if content is None
+                      else (ValueError, "cannot be opened as a model"))
+    with pytest.raises(kind, match=sentence) as error:
+        load(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_truncated_model_file_is_named(tmp_path, random_fcn):
+    random_fcn(2).save(tmp_path / "m.keras")
+    whole = (tmp_path / "m.keras").read_bytes()
+    (tmp_path / "m.keras").write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(ValueError, match=r"m\.keras: cannot be opened as a model .* Expected a \.keras file"):
+        load(tmp_path / "m.keras")
+
+
+def test_weights_without_or_with_another_card_are_refused(tmp_path, random_fcn):
+    random_fcn(2).save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(ValueError, match=r"m\.weights\.h5: cannot be opened .*m\.json"):
+        load(tmp_path / "m.weights.h5")
+    card(tmp_path / "m.json", {"num_classes": 5, "backbone": "vgg_small"})
+    with pytest.raises(ValueError, match=r"m\.weights\.h5: cannot be opened"):
+        load(tmp_path / "m.weights.h5")
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_code_inside_a_model_file_is_not_run(tmp_path, monkeypatch, suffix):
+    marker = tmp_path / "the code ran"
+    monkeypatch.setenv("MARKER", str(marker))
+    images = keras.Input((8, 8, 3))
+    code = layers.Lambda(lambda x: (__import__("os").makedirs(__import__("os").environ["MARKER"], exist_ok=True), x)[1])
+    keras.Model(images, code(images)).save(tmp_path / f"m{suffix}")
+    marker.rmdir()
+    keras.saving.load_model(tmp_path / f"m{suffix}", safe_mode=False)
+    marker.rmdir()  # so the file does carry code
+    with pytest.raises(ValueError, match="cannot be opened as a model .* models that bring their own code are refused"):
+        load(tmp_path / f"m{suffix}")
+    assert not marker.exists()
+
+
+def test_functions_named_in_a_model_file_are_not_called(tmp_path, random_fcn):
+    random_fcn(2).save(tmp_path / "m.keras")
+    marker = tmp_path / "called"
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(members["config.json"])
+    config["config"]["layers"].append({"module": "os", "class_name": "mkdir", "registered_name": None, "name": "x",
+                                       "config": {"path": str(marker)}, "inbound_nodes": []})
+    with zipfile.ZipFile(tmp_path / "bad.keras", "w") as archive:
+        for name, content in {**members, "config.json": json.dumps(config).encode()}.items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="cannot be opened as a model"):
+        load(tmp_path / "bad.keras")
+    assert not marker.exists()

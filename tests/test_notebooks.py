@@ -1,0 +1,242 @@
+"""The notebooks as files, and all of them in one run with tiny parameters."""
+
+import ast
+import io
+import json
+import os
+import re
+import statistics
+import tokenize
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import notebooks as tool
+from tools.execute import is_run
+from tools.run import declared_parameters, run
+from utils import runs
+
+PATHS = tool.tracked()
+PROJECT = tomllib.loads((runs.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"]
+SHARED = {"dataset": ("str", "meadow"), "data_dir": ("str", ""), "run_dir": ("str", ""),
+          "image_size": ("int", 0), "batch_size": ("int", 0), "epochs": ("int", 0),
+          "learning_rate": ("float", 0.0), "backbone": ("str", ""), "weights": ("str", ""),
+          "stride": ("int", 32), "precision": ("str", "auto"), "seed": ("int", 0)}
+TINY = {"image_size": 64, "batch_size": 16, "epochs": 1}
+VERBS = {"Add", "Build", "Compare", "Deploy", "Evaluate", "Export", "Load", "Prepare", "Refine", "Run",
+         "Scale", "Segment", "Sweep", "Train", "Use", "Visualise"}
+MACHINE_PATH = re.compile(r"/home/|/Users/|/root/|/tmp/|/private/|/var/folders/|\b[A-Z]:\\|site-packages")
+CHECK = re.compile(r"\bassert\b|\bcheck\w*\(")
+
+each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str = "code") -> list[nbformat.NotebookNode]:
+    """Return the notebook's cells of one kind, leaving out empty ones."""
+    return [cell for cell in tool.read(path).cells if cell.cell_type == kind and cell.source.strip()]
+
+
+def prose(path: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(path, "markdown"))
+
+
+def tags(cell) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+def texts(cell) -> list[str]:
+    """Return what a cell put out as text."""
+    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+
+
+# Form
+
+
+@each
+def test_canonical_form(path):
+    assert not tool.not_canonical([path]), f"{path.name}: run python -m tools.notebooks --canonical"
+    assert path.stat().st_size < 1_500_000
+
+
+@each
+def test_executed_in_order_without_errors(path):
+    code = cells(path)
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [output.ename for output in outputs if output.output_type == "error"]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert sum(bool(cell.outputs) for cell in code) > len(code) / 3, "most cells should show something"
+
+
+@each
+def test_cells_are_short(path):
+    lengths = [len(cell.source.splitlines()) for cell in cells(path)]
+    assert max(lengths) <= 25 and statistics.median(lengths) <= 5
+    assert len(tool.read(path).cells) <= 90
+
+
+@each
+def test_no_machine_paths(path):
+    for cell in tool.read(path).cells:
+        for text in [cell.source, *(texts(cell) if cell.cell_type == "code" else [])]:
+            found = MACHINE_PATH.search(text)
+            assert not found, f"{path.name}: {found[0]} in: {text[:200]}"
+
+
+# Parameters
+
+
+@each
+def test_parameters_are_annotated_literals_with_help(path):
+    tagged = [cell for cell in cells(path) if "parameters" in tags(cell)]
+    assert len(tagged) == 1, "one cell carries the tag parameters"
+    source = tagged[0].source
+    comments = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(source).readline)
+                if token.type == tokenize.COMMENT}
+    for node in ast.parse(source).body:
+        assert isinstance(node, ast.AnnAssign) and node.value, f"not name: type = value: {ast.unparse(node)}"
+        ast.literal_eval(node.value)
+        assert node.end_lineno in comments, f"{ast.unparse(node)} has no help after it"
+
+
+@each
+def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
+    declared = declared_parameters(path)
+    assert "run_dir" in declared
+    assert {name: declared[name] for name in declared if name in SHARED} == {
+        name: SHARED[name] for name in declared if name in SHARED}
+    for other in PATHS:
+        for name, meaning in declared_parameters(other).items():
+            assert declared.get(name, meaning) == meaning, f"{name} differs from {other.name}"
+
+
+# Regression checks
+
+
+@each
+def test_ignored_outputs_are_few_and_followed_by_a_check(path):
+    """A cell that nbval does not compare is vouched for by the next compared one; the versions come last."""
+    code = cells(path)
+    ignored = [number for number, cell in enumerate(code) if "nbval-ignore-output" in tags(cell)]
+    assert len(ignored) <= len(code) / 5
+    for number in ignored:
+        later = [cell.source for cell in code[number + 1:] if "nbval-ignore-output" not in tags(cell)]
+        assert number == len(code) - 1 or (later and CHECK.search(later[0])), \
+            f"{path.name}: no check after cell {number + 1}:\n{code[number].source}"
+    others = {tag for cell in code for tag in tags(cell)} - {"nbval-ignore-output", "parameters"}
+    assert not [tag for tag in others if tag.startswith("nbval") or tag == "raises-exception"]
+
+
+@each
+def test_figures_have_alt_text_and_a_printed_digest(path):
+    for number, cell in enumerate(cells(path), 1):
+        figures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
+        assert len(figures) <= 1, f"{path.name}: cell {number} shows {len(figures)} figures"
+        for figure in figures:
+            alt = figure.metadata.get("image/png", {}).get("alt", "")
+            assert len(alt) >= 20, f"{path.name}: the figure of cell {number} has no alt text (plots.show)"
+            assert any(output.output_type in ("stream", "execute_result") for output in cell.outputs), \
+                f"{path.name}: cell {number} prints no digest of its figure"
+        assert not re.search(r"\bplt\.show\(", cell.source), f"{path.name}: cell {number} shows by pyplot"
+    assert not re.search(r"!\[[^\]]*\]\((?!https?:)", prose(path)), "figures are outputs, not linked files"
+
+
+# Template
+
+
+@each
+def test_title_badge_and_what_to_expect(path):
+    first = cells(path, "markdown")[0].source
+    title = re.match(r"# (?:\d+[.:]? *)?(\w+)", first)
+    assert title and title[1] in VERBS, f"{path.name}: the title starts with one of VERBS: {first[:60]}"
+    assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1
+    owner_name = REPOSITORY.removeprefix("https://github.com/")
+    badges = re.findall(r"https://colab\.research\.google\.com/github/([^)\s\"]+)", prose(path))
+    assert badges == [f"{owner_name}/blob/main/notebooks/{path.name}"]
+    for word in ("do", "learn", "need"):
+        assert re.search(rf"you(?: wi|'|’)ll {word}", prose(path), re.IGNORECASE), f"what you will {word}"
+    assert re.search(r"\bminutes?\b|\bseconds\b", prose(path)), "the run time"
+
+
+@each
+def test_set_up_cell_is_the_same_everywhere(path):
+    def set_up(path):
+        return [cell.source for cell in cells(path) if re.search(r"(?m)^\s+import utils\b", cell.source)]
+
+    assert len(set_up(path)) == 1 and set_up(path) == set_up(PATHS[0])
+    assert set_up(path)[0] == cells(path)[0].source, "it comes first"
+    clone = re.findall(r"https://github\.com/[\w./-]+", set_up(path)[0])
+    assert {address.removesuffix(".git") for address in clone} <= {REPOSITORY}
+
+
+@each
+def test_exercises_summary_and_versions(path):
+    _, heading, exercises = prose(path).partition("\n## Exercises")
+    assert heading, "a section Exercises"
+    assert 2 <= exercises.count("<details>") <= 4
+    assert exercises.count("<details>") == exercises.count("</details>")
+    assert re.search(r"^## Summary", prose(path), re.MULTILINE)
+    assert re.search(r"versions?\b", cells(path)[-1].source), "the last code cell prints the versions"
+
+
+@each
+def test_links(path):
+    """Previous and next notebook are linked, and every link inside the repository leads somewhere."""
+    links = set(re.findall(r"\]\((?!https?:|#|attachment:)([^)\s#]+)", prose(path)))
+    assert not [link for link in links if not (path.parent / link).exists()]
+    position = PATHS.index(path)
+    neighbours = PATHS[max(0, position - 1):position] + PATHS[position + 1:position + 2]
+    assert {other.name for other in neighbours} <= links
+
+
+# Execution
+
+
+def tracked_files() -> dict[Path, tuple[int, int]]:
+    """Return size and time of every file that a run must not touch."""
+    files = []
+    for folder, folders, names in os.walk(runs.ROOT):
+        folders[:] = [name for name in folders
+                      if not name.startswith((".", "__pycache__")) and name not in ("runs", "build")]
+        files += [Path(folder, name) for name in names]
+    return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """Run all notebooks once, in order, with tiny parameters; returns the run folder and the files before."""
+    if not PATHS:
+        pytest.skip("no notebooks")
+    declared = set().union(*(declared_parameters(path) for path in PATHS))
+    before = tracked_files()
+    folder = run(PATHS, {name: value for name, value in TINY.items() if name in declared},
+                 tmp_path_factory.mktemp("tiny") / "run", timeout=300)
+    return folder, before
+
+
+def test_all_notebooks_run_with_tiny_parameters(tiny_run):
+    folder, _ = tiny_run
+    entries = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"]
+    assert list(entries) == [path.stem for path in PATHS]
+    assert {entry["status"] for entry in entries.values()} == {"finished"}
+    for path in PATHS:
+        assert all(cell.execution_count for cell in cells(folder / path.name) if is_run(cell))
+
+
+def test_notebooks_write_only_into_the_run_folder(tiny_run):
+    assert tracked_files() == tiny_run[1]
+
+
+def test_run_leaves_model_scores_and_figures(tiny_run):
+    folder, _ = tiny_run
+    if not any(path.stem.startswith("05") for path in PATHS):
+        pytest.skip("not all of 01 to 05 are there")
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["dataset"] == "meadow" and 0 <= metrics["scores"]["mean_iou"] <= 1
+    assert metrics["parameters"]["epochs"] == 1
+    assert (folder / "model.keras").is_file()
+    for source, _ in tool.COPIES:
+        assert (folder / source).is_file(), source

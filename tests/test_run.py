@@ -1,0 +1,424 @@
+"""The runner, on toy notebooks that start a kernel and little else."""
+
+import ast
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import nbformat
+import pytest
+from filelock import FileLock
+
+from tools import run as runner
+from tools.execute import Progress, RunError
+from tools.run import convert, main, run
+from utils import runs
+
+METADATA = {"kernelspec": {"name": "python3", "display_name": "P"}, "language_info": {"name": "python"}}
+SHARED = "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'"
+
+
+def notebook(path: Path, *cells: str, parameters: str = SHARED) -> str:
+    made = nbformat.v4.new_notebook(metadata=METADATA)
+    made.cells = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    made.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(made, path)
+    return str(path)
+
+
+def printed(path: Path) -> str:
+    """Return all that the cells of an executed notebook printed."""
+    executed = nbformat.read(path, as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def status(folder: Path) -> dict[str, str]:
+    entries = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"]
+    return {stem: entry["status"] for stem, entry in entries.items()}
+
+
+# What is refused before anything runs
+
+
+@pytest.mark.parametrize("text, type_name, value", [
+    ("1e-3", "float", 0.001), ("1E-3", "None", 0.001), ("5", "float", 5.0), ("010", "int", 10),
+    ("1e3", "int", 1000), ("no", "str", "no"), ("007", "str", "007"), ("a: b", "str", "a: b"),
+    ("'7'", "str", "7"), ("", "str", ""),
+    ("yes", "bool", True), ("[1e-3, 2]", "list", [0.001, 2]), (3, "int", 3), (3, "float", 3.0),
+    ("2026-01-01", "str", "2026-01-01"), ("C:\\data\\new", "str", "C:\\data\\new"),
+])
+def test_values_are_read_as_meant(text, type_name, value):
+    got = convert("p", text, type_name)
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize("text, type_name, kind", [
+    ("many", "int", "a whole number"), ("2.5", "int", "a whole number"), ("yes", "int", "a whole number"),
+    ("fast", "float", "a number"), ("1:30", "float", "a number"), ("2", "bool", "true or false"),
+    ("", "int", "a whole"), (3, "str", "text"), ("{", "list", "a list"),
+])
+def test_values_of_another_type_are_refused(text, type_name, kind):
+    with pytest.raises(RunError, match=f"Parameter epochs is .*must be {kind}"):
+        convert("epochs", text, type_name)
+
+
+def test_relative_folders_and_files_become_absolute(tmp_path, monkeypatch):
+    (tmp_path / "photo.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert convert("data_dir", "data", "str") == str(tmp_path / "data")
+    assert convert("photo", "photo.jpg", "str") == str(tmp_path / "photo.jpg")
+    assert convert("dataset", "meadow", "str") == "meadow"
+
+
+def refused(argv: list[str], folder: Path, capsys) -> str:
+    """Return the sentence with which the runner refuses `argv`, after a look that nothing was made."""
+    assert main([*argv, "--run-dir", str(folder)]) == 1
+    assert not folder.exists()
+    said = capsys.readouterr()
+    assert not said.out and "Traceback" not in said.err
+    return said.err
+
+
+def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb")
+    said = refused([toy, "-p", "learningrate", "1"], tmp_path / "run", capsys)
+    assert "learningrate; did you mean learning_rate?" in said
+    assert "epochs, learning_rate, name, run_dir" in said
+    assert "must be a whole number" in refused([toy, "-p", "epochs=ten"], tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
+def test_parameter_without_value(argv, capsys):
+    assert main(argv) == 1
+    assert "-p needs a name and a value" in capsys.readouterr().err
+
+
+def test_unknown_unreadable_and_clashing_notebooks(tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    one, two = notebook(tmp_path / "01_toy.ipynb"), notebook(tmp_path / "other" / "01_toy.ipynb")
+    broken = tmp_path / "02_broken.ipynb"
+    broken.write_text("{")
+    derived = notebook(tmp_path / "03_derived.ipynb", parameters="epochs: int = 2 * 3")
+    assert "There is no notebook 77" in refused(["77"], tmp_path / "run", capsys)
+    assert "would both become 01_toy.ipynb" in refused([one, two], tmp_path / "run", capsys)
+    assert "02_broken.ipynb: cannot read" in refused([str(broken)], tmp_path / "run", capsys)
+    assert "03_derived.ipynb: cannot read" in refused([derived], tmp_path / "run", capsys)
+
+
+def test_notebooks_are_found_by_number_name_and_path_in_order(tmp_path, monkeypatch):
+    for stem in ("01_first", "02_second"):
+        notebook(tmp_path / f"{stem}.ipynb")
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    paths = [tmp_path / "01_first.ipynb", tmp_path / "02_second.ipynb"]
+    assert runner.find_notebooks(["2", "01"]) == paths
+    assert runner.find_notebooks(["02_second", str(paths[0]), "01"]) == paths
+    with pytest.raises(RunError, match="did you mean 02_second?"):
+        runner.find_notebooks(["02_secnod"])
+
+
+def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb")
+    (tmp_path / "file").touch()
+    assert main([toy, "--run-dir", str(tmp_path / "file")]) == 1
+    assert "a file stands in the way" in capsys.readouterr().err
+    assert main([toy, "--run-dir", str(tmp_path / "file" / "run")]) == 1
+    assert "a file stands in the way" in capsys.readouterr().err
+    assert main([toy, "--run-dir", str(tmp_path)]) == 1  # would overwrite the notebook with its own execution
+    assert "01_toy.ipynb but no run.json" in capsys.readouterr().err
+
+    def forbidden(**options):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs.tempfile, "TemporaryFile", forbidden)
+        assert main([toy, "--run-dir", str(tmp_path / "run")]) == 1
+    assert "no right to write there" in capsys.readouterr().err
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(runs.shutil, "disk_usage", lambda folder: usage(2**40, 2**40, 5 * 2**20))
+    assert main([toy, "--run-dir", str(tmp_path / "run")]) == 1
+    assert "has 5 MB free and the run needs about 200 MB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "C:x"])
+def test_name_must_be_a_plain_folder_name(name, capsys):
+    assert main(["--name", name, "01"]) == 1
+    assert "plain folder name" in capsys.readouterr().err
+
+
+def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
+    def folder(*argv):
+        rest, parameters = runner._take_parameters(list(argv))
+        options = runner._parser().parse_intermixed_args(rest)
+        parameters |= {"dataset": options.dataset} if options.dataset else {}
+        return runner._chosen_folder(options, parameters)
+
+    all_runs = runs.ROOT / "results" / "runs"
+    assert folder() == ""  # FCN_RUN_DIR, which conftest.py sets
+    assert folder("--name", "a") == all_runs / "a"
+    monkeypatch.delenv("FCN_RUN_DIR")
+    assert folder() == all_runs / "meadow"
+    assert folder("--dataset", "camvid") == folder("-p", "dataset=camvid") == all_runs / "camvid"
+    assert folder("-p", "dataset", "../mine") == all_runs / "..-mine"
+    assert folder("--run-dir", "here") == "here"
+
+
+# What runs
+
+
+def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
+    """From another folder, with a relative run folder, and braces in it, which papermill would format."""
+    one = notebook(tmp_path / "01_one.ipynb",
+                   "import os, sys\nprint(epochs, learning_rate)\nprint(run_dir, os.getcwd())",
+                   "print(sys.executable)", "print('epoch 1/1  loss 0.5\\nnot shown')")
+    two = notebook(tmp_path / "02_two.ipynb", "print(run_dir, seed)",
+                   parameters="run_dir: str = ''\nseed: int = 0")
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main([two, "-p", "epochs", "3", one, "-p", "learning_rate=1e-3", "--run-dir", "{run}"]) == 0
+    folder = elsewhere / "{run}"
+    lines = printed(folder / "01_one.ipynb").splitlines()
+    assert lines[:3] == ["3 0.001", f"{folder} {tmp_path}", sys.executable]
+    assert printed(folder / "02_two.ipynb").strip() == f"{folder} 0"
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["parameters"] == {"epochs": 3, "learning_rate": 0.001, "name": "x", "seed": 0}
+    assert status(folder) == {"01_one": "finished", "02_two": "finished"}
+    assert record["versions"]["papermill"] and record["machine"]["cores"]
+    assert record["notebooks"]["01_one"]["seconds"] > 0
+    said = capsys.readouterr()
+    assert "\n    epoch 1/1  loss 0.5\n" in said.out and "not shown" not in said.out and not said.err
+    assert "epochs=3, learning_rate=0.001; the others" in said.out and "[2/2] 02_two" in said.out
+    assert f"notebook    {Path('{run}', '02_two.ipynb')}" in said.out
+    assert {path.name for path in elsewhere.iterdir()} == {"{run}"}
+
+
+def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
+    """A broken run goes on at the broken notebook; changed code runs again; other parameters are refused."""
+    folder, mended = tmp_path / "run", tmp_path / "mended"
+    one = notebook(tmp_path / "01_one.ipynb", "open(f'{run_dir}/log', 'a').write('1')")
+    two = notebook(tmp_path / "02_two.ipynb", f"open(r'{mended}').close()",
+                   "open(f'{run_dir}/log', 'a').write('2')")
+    three = notebook(tmp_path / "03_three.ipynb", "open(f'{run_dir}/log', 'a').write('3')")
+    command = [one, two, three, "--run-dir", str(folder)]
+    assert main(command) == 1
+    assert (folder / "log").read_text() == "1"
+    assert status(folder) == {"01_one": "finished", "02_two": "failed"}
+    assert (folder / "02_two.ipynb").exists() and not (folder / "03_three.ipynb").exists()
+    mended.touch()
+    assert main(command) == 0 and (folder / "log").read_text() == "123"
+    assert "01_one                    kept" in capsys.readouterr().out
+    assert main(command) == 0 and (folder / "log").read_text() == "123"
+    assert capsys.readouterr().out.count("kept") == 3
+
+    assert main([*command, "-p", "epochs", "7"]) == 1
+    said = capsys.readouterr().err
+    assert "epochs was 0 and is now 7" in said and "--name" in said
+    assert (folder / "log").read_text() == "123"
+
+    notebook(tmp_path / "03_three.ipynb", "open(f'{run_dir}/log', 'a').write('three')")
+    assert main(command) == 0 and (folder / "log").read_text() == "123three"
+    (folder / "run.json").write_text("{")
+    assert main(command) == 1 and "run.json is damaged" in capsys.readouterr().err
+
+
+def test_running_a_notebook_again_makes_later_ones_stale(tmp_path, monkeypatch):
+    executed = []
+    monkeypatch.setattr(
+        runner, "execute", lambda path, output, *more: (executed.append(path.stem), output.touch()))
+    paths = [notebook(tmp_path / f"{stem}.ipynb") for stem in ("01_one", "02_two", "03_three")]
+    run(paths, run_dir=tmp_path / "run")
+    notebook(tmp_path / "02_two.ipynb", "1")
+    run(paths[1:2], run_dir=tmp_path / "run")
+    assert status(tmp_path / "run") == {"01_one": "finished", "02_two": "finished"}
+    run(paths, run_dir=tmp_path / "run")
+    assert executed == ["01_one", "02_two", "03_three", "02_two", "03_three"]
+
+
+def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
+    cell = "\n".join(["value = 1"] * 40 + [
+        "raise ValueError('photo.jpg: found 3 sizes, expected 1\\n' + 'x\\n' * 90)"])
+    bad = notebook(tmp_path / "01_bad.ipynb", "print('fine')", cell, "print('never')")
+    after = notebook(tmp_path / "02_after.ipynb")
+    folder = tmp_path / "run"
+    assert main([bad, after, "--run-dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert "Notebook 01_bad failed in cell 4 of 5" in said  # as Jupyter counts, with the injected parameters
+    assert "ValueError: photo.jpg: found 3 sizes, expected 1" in said
+    assert "> raise ValueError" in said and str(folder / "01_bad.ipynb") in said
+    assert len(said.splitlines()) <= 45 and "site-packages" not in said
+    left = nbformat.read(folder / "01_bad.ipynb", as_version=4)
+    assert "fine" in printed(folder / "01_bad.ipynb") and "never" not in printed(folder / "01_bad.ipynb")
+    assert any(cell.get("execution_count") == 4 for cell in left.cells)
+    assert not (folder / "02_after.ipynb").exists() and status(folder) == {"01_bad": "failed"}
+
+
+@pytest.mark.parametrize("cell, reason", [
+    ("import os\nos._exit(9)", "kernel died"),
+    ("import time\ntime.sleep(60)", "ran longer than 2 seconds"),
+    ("import sys\nsys.exit(0)", "ended the notebook before its last cell"),
+    ("raise SystemExit('Install Python 3.11.')", "\n\nInstall Python 3.11.\n"),
+    ("import no_such_package", "pip install -r requirements.txt"),
+])
+def test_other_ways_to_fail(cell, reason, tmp_path, capfd, caplog):
+    """papermill itself calls the first three completed."""
+    bad = notebook(tmp_path / "01_bad.ipynb", cell, "print('never')")
+    assert main([bad, "--run-dir", str(tmp_path / "run"), "--timeout", "2"]) == 1
+    said = capfd.readouterr()
+    assert reason in said.err and "cell 3 of 4" in said.err and cell.splitlines()[0] in said.err
+    assert "Traceback" not in said.err and "ERROR" not in said.err + said.out and not caplog.records
+    assert status(tmp_path / "run") == {"01_bad": "failed"} and (tmp_path / "run" / "01_bad.ipynb").exists()
+
+
+def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), tmp_path / "run"
+    folder.mkdir()
+    with FileLock(folder / ".lock"):
+        assert main([toy, "--run-dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert str(folder) in said and "in use" in said and not (folder / "run.json").exists()
+    (folder / ".lock").touch()
+    assert main([toy, "--run-dir", str(folder)]) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
+def test_interrupt_stops_runner_and_kernel(tmp_path):
+    cell = ("import os, time\nopen('pid.part', 'w').write(str(os.getpid()))\n"
+            "os.rename('pid.part', 'pid')\ntime.sleep(99)")
+    toy, folder, pid = notebook(tmp_path / "01_toy.ipynb", cell), tmp_path / "run", tmp_path / "pid"
+    process = subprocess.Popen([sys.executable, "-m", "tools.run", toy, "--run-dir", str(folder)],
+                               cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        wait(pid.exists, 60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "The same command goes on" in err and "Traceback" not in err + out
+    assert status(folder) == {"01_toy": "interrupted"}
+
+    def gone() -> bool:
+        try:
+            os.kill(int(pid.read_text()), 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    wait(gone, 10)
+
+
+def wait(done, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.1)
+
+
+# What is shown
+
+
+def test_progress_on_a_terminal_rewrites_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    progress = Progress("[1/1] 01_toy")
+    progress.total = 2
+    progress.next_cell("1")
+    for piece in ("epo", "ch 1/2  loss 0.5\nother\nepoch 2", "/2\n"):
+        progress.write(piece)
+    progress.next_cell("2")
+    progress.show("finished in 2 s", last=True)
+    lines = capsys.readouterr().out.split("\n")
+    shown = [line.split("\r")[-1].rstrip() for line in lines]
+    assert shown == ["    epoch 1/2  loss 0.5", "    epoch 2/2", "[1/1] 01_toy  finished in 2 s", ""]
+    assert "cell 1 of 2" in lines[0] and "cell 2 of 2" in lines[2]
+
+
+def test_summary_shows_scores_and_where_to_look(tmp_path):
+    runs.write_json(tmp_path / "run.json", {"notebooks": {"03_training": {"seconds": 119.6}}})
+    assert "iou" not in runner.summary(tmp_path)
+    runs.write_json(tmp_path / "metrics.json", {
+        "dataset": "meadow", "split": "test", "images": 80, "oracles": {"bilinear": 0.75},
+        "baseline_mean_iou": 0.06, "fraction_of_bilinear_oracle": 0.9,
+        "scores": {"pixel_accuracy": 0.95, "mean_iou": 0.675}})
+    (tmp_path / "model.keras").touch()
+    said = runner.summary(tmp_path)
+    for words in ("meadow, test split, 80 images", "0.90 of 0.750", "0.950", "0.060", "2 min 00 s"):
+        assert words in said
+    assert str(tmp_path / "model.keras") in said and "figures" not in said
+
+
+def test_help_has_examples(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0 and "--dataset camvid --data-dir DIR" in capsys.readouterr().out
+
+
+# What the runner needs
+
+
+def test_wrong_python_and_missing_packages_get_one_sentence(monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "version_info", (3, 10, 4))
+        with pytest.raises(SystemExit, match="3.11 to 3.13, and this is Python 3.10"):
+            importlib.reload(runner)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "papermill", None)
+        with pytest.raises(SystemExit, match="papermill.*make run"):
+            importlib.reload(runner)
+    importlib.reload(runner)
+
+
+def test_python_range_is_the_one_of_pyproject():
+    import tomllib
+
+    project = tomllib.loads((runs.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = ast.parse((runs.ROOT / "tools" / "run.py").read_text(encoding="utf-8"))
+    check = next(node for node in source.body if isinstance(node, ast.If))
+    numbers = [node.value for node in ast.walk(check.test) if isinstance(node, ast.Constant)]
+    first, last = sorted(number for number in numbers if isinstance(number, int) and number > 3)
+    assert project["requires-python"] == f">=3.{first},<3.{last + 1}"
+
+
+# utils.runs
+
+
+def test_run_folder_takes_parameter_then_environment_then_default(tmp_path, monkeypatch):
+    monkeypatch.setenv("FCN_RUN_DIR", str(tmp_path / "environment"))
+    assert runs.run_folder(tmp_path / "given" / "deep") == tmp_path / "given" / "deep"
+    assert runs.run_folder() == tmp_path / "environment" and (tmp_path / "environment").is_dir()
+    monkeypatch.delenv("FCN_RUN_DIR")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    assert runs.run_folder("") == tmp_path / "results" / "runs" / "default"
+
+
+def test_json_is_plain_and_whole(tmp_path):
+    import numpy as np
+
+    path = tmp_path / "metrics.json"
+    runs.write_json(path, {"iou": np.array([0.5, np.nan]), "n": np.int64(3), "best": float("inf"), "p": path})
+    written = json.loads(path.read_text(encoding="utf-8"))
+    assert written == {"iou": [0.5, None], "n": 3, "best": None, "p": str(path)}
+    before = path.read_bytes()
+    with pytest.raises(TypeError):
+        runs.write_json(path, {"model": object()})
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_machine_and_versions_name_no_person_and_import_no_tensorflow():
+    code = ("import sys; from utils import runs; runs.versions(); runs.machine(); "
+            "sys.exit('tensorflow' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=runs.ROOT).returncode == 0
+    assert set(runs.machine()) == {"cores", "processor", "system"}
+    assert runs.versions()["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "tensorflow" in runs.versions()
+
+
+def test_differences_name_what_changed():
+    assert runs.differences({"epochs": 5, "a": 1}, {"epochs": 3, "b": 2}) == "epochs was 5 and is now 3"
+    assert runs.differences({"epochs": 5}, {"epochs": 5}) == ""

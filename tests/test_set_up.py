@@ -1,0 +1,151 @@
+"""Set-up: what it refuses, what it leaves alone, and headless OpenCV; a recorder stands for the installer."""
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tools import set_up
+
+NO_LIBGL = ("Traceback (most recent call last):\n  File \"<string>\", line 1, in <module>\n"
+            "ImportError: libGL.so.1: cannot open shared object file: No such file or directory\n")
+
+
+class Machine:
+    """Answers commands from a list of (part of a command, exit code, stdout, stderr); records them all."""
+
+    def __init__(self, *answers):
+        self.answers, self.commands = list(answers), []
+
+    def __call__(self, *command, quiet=False):
+        line = " ".join(str(part) for part in command)
+        self.commands.append(line)
+        for i, (part, code, out, error) in enumerate(self.answers):
+            if part in line:
+                self.answers.pop(i)
+                return subprocess.CompletedProcess(command, code, out, error)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    def use(*answers):
+        found = Machine(*answers)
+        monkeypatch.setattr(set_up, "run", found)
+        return found
+    return use
+
+
+@pytest.mark.parametrize("version", [(3, 10), (3, 14), (2, 7)])
+def test_wrong_python_is_refused_in_one_sentence(version):
+    with pytest.raises(set_up.SetUpError, match=r"^python is Python .*, but the notebooks need .*: .+\.$"):
+        set_up.check_python(version, "python")
+
+
+@pytest.mark.parametrize("version", [(3, 11), (3, 12), (3, 13)])
+def test_right_python_is_taken(version):
+    set_up.check_python(version, "python")
+
+
+def test_missing_venv_module_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ensurepip", None)
+    with pytest.raises(set_up.SetUpError, match=r"sudo apt install python3\.\d+-venv"):
+        set_up.make_venv(tmp_path / "venv")
+
+
+def test_environment_of_another_python_is_refused(tmp_path, machine):
+    python = set_up.venv_python(tmp_path)
+    python.parent.mkdir()
+    python.touch()
+    machine(("version_info", 0, "3 10\n", ""))
+    with pytest.raises(set_up.SetUpError, match="Python 3.10.*remove that folder"):
+        set_up.make_venv(tmp_path)
+
+
+@pytest.mark.parametrize("error, library", [
+    (NO_LIBGL, "libGL.so.1"),
+    ("ImportError: libgthread-2.0.so.0: cannot open shared object file: No such file", "libgthread-2.0.so.0"),
+    ("ImportError: numpy.core.multiarray failed to import", ""),
+    ("ModuleNotFoundError: No module named 'cv2'", "")])
+def test_missing_library(error, library):
+    assert set_up.missing_library(error) == library
+
+
+def test_opencv_that_works_is_left_alone(machine):
+    commands = machine().commands
+    set_up.mend_opencv("python", uv=True)
+    assert commands == ["python -c import cv2"]
+
+
+def test_opencv_without_libgl_is_replaced_by_the_same_version_headless(machine, capsys):
+    commands = machine(("import cv2", 1, "", NO_LIBGL),
+                       ("version('opencv-python')", 0, "5.0.0.93\n", "")).commands
+    set_up.mend_opencv("python", uv=True)
+    removed = next(i for i, line in enumerate(commands) if "pip uninstall" in line)
+    assert "opencv-python opencv-python-headless" in commands[removed]
+    assert commands[removed + 1].endswith("--no-deps opencv-python-headless==5.0.0.93")
+    assert "libGL.so.1" in (said := capsys.readouterr().out) and "opencv-python-headless 5.0.0.93" in said
+
+
+def test_opencv_broken_for_another_reason_is_reported(machine):
+    machine(("import cv2", 1, "", "Traceback\nImportError: numpy.core.multiarray failed to import\n"))
+    with pytest.raises(set_up.SetUpError, match="numpy.core.multiarray failed"):
+        set_up.mend_opencv("python", uv=True)
+
+
+def test_pip_takes_over_where_uv_fails(machine, capsys):
+    commands = machine(("-m uv pip install", 1, "", "")).commands
+    set_up.install("python", True, "some-package")
+    assert "-m pip install" in commands[-1] and "trying again with pip" in capsys.readouterr().out
+
+
+def test_failed_download_says_what_to_do(machine):
+    machine(("-m uv pip install", 1, "", ""), ("-m pip install", 1, "", ""))
+    with pytest.raises(set_up.SetUpError, match="check the network"):
+        set_up.install("python", True, "some-package")
+
+
+def test_locked_entry_holds_one_package_with_its_hashes():
+    entry = "a-b==2.1 \\\n    --hash=sha256:11 \\\n    --hash=sha256:22\n    # via r\n"
+    lock = "a==1 \\\n    --hash=sha256:00\n    # via b\n" + entry + "a-bc==3 \\\n    --hash=sha256:33\n"
+    assert set_up.locked_entry(lock, "a-b") == entry
+    assert set_up.locked_entry(lock, "b") == ""
+
+
+def test_uv_comes_from_the_lock():
+    entry = set_up.locked_entry((set_up.ROOT / "requirements-extra.lock").read_text("utf-8"), "uv")
+    assert entry.startswith("uv==") and "--hash=sha256:" in entry
+
+
+def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypatch, machine):
+    monkeypatch.setattr(set_up, "make_venv", lambda venv: venv / "python")
+    where = f"{set_up.ROOT / 'utils' / '__init__.py'}\n"
+    first = machine(("utils.__file__", 0, where, "")).commands
+    set_up.set_up(tmp_path, extra=True)
+    assert sum("pip install" in line for line in first) == 3
+    assert set(json.loads((tmp_path / set_up.RECORD).read_text())) == {"requirements", "requirements-extra"}
+
+    second = machine().commands
+    set_up.set_up(tmp_path, extra=True)
+    set_up.set_up(tmp_path)
+    assert second == []
+
+    monkeypatch.setattr(set_up, "fingerprint", lambda name, versions: f"another {name}")
+    third = machine(("utils.__file__", 0, where, "")).commands
+    set_up.set_up(tmp_path)
+    assert any("requirements.lock" in line for line in third)
+    assert not any("requirements-extra.lock" in line for line in third)
+
+
+def test_broken_install_leaves_no_record(tmp_path, monkeypatch, machine):
+    monkeypatch.setattr(set_up, "make_venv", lambda venv: venv / "python")
+    machine(("-m uv pip install", 1, "", ""), ("-m pip install", 1, "", ""))
+    with pytest.raises(set_up.SetUpError):
+        set_up.set_up(tmp_path)
+    assert not (tmp_path / set_up.RECORD).exists()
+
+
+def test_another_package_called_utils_is_told(machine):
+    machine(("utils.__file__", 0, "/elsewhere/utils/__init__.py\n", ""))
+    with pytest.raises(set_up.SetUpError, match="elsewhere.*uninstall"):
+        set_up.check_utils("python")

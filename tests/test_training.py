@@ -1,0 +1,414 @@
+"""Training: loss and metric against Keras and numpy, and runs that are broken off and taken up again."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from utils import metrics, models, pipeline, runs, training
+from utils.datasets import Recipe, load_dataset
+from utils.inference import evaluate
+from utils.labels import VOID
+from utils.training import MeanIoU, cross_entropy, resolve_precision, train
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=3e-3, backbone="vgg_small", scale=(0.8, 1.25),
+                keep="last")
+
+
+def labels(seed, shape, num_classes, void=0.2):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, num_classes, shape).astype(np.uint8)
+    y[rng.random(shape) < void] = VOID
+    return y
+
+
+@pytest.fixture(scope="module")
+def dataset(shared_voc):
+    return load_dataset("voc", shared_voc)
+
+
+@pytest.fixture(scope="module")
+def unbroken_and_progress(dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        trained = train(dataset, RECIPE, folder, precision="float32", seed=1)
+    return trained, folder, printed.getvalue().splitlines()
+
+
+@pytest.fixture(scope="module")
+def unbroken(unbroken_and_progress):
+    """A training of three epochs that nothing disturbs, and its run folder."""
+    return unbroken_and_progress[:2]
+
+
+@pytest.fixture(scope="module")
+def progress(unbroken_and_progress):
+    """What that training printed, line by line."""
+    return unbroken_and_progress[2]
+
+
+@pytest.fixture
+def eager():
+    """Step without building graphs, which takes longer than the few steps of a test."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def same_weights(first, second):
+    return max(np.abs(a - b).max() for a, b in zip(first.get_weights(), second.get_weights(), strict=True)) < 1e-6
+
+
+def losses(trained):
+    return [epoch["loss"] for epoch in trained.history]
+
+
+# Loss
+
+
+def test_loss_and_gradient_equal_keras_own():
+    y_true = labels(0, (2, 8, 9), 5)
+    logits = tf.Variable(np.random.default_rng(1).normal(0, 3, (2, 8, 9, 5)).astype(np.float32))
+    known = y_true != VOID
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    found = []
+    for loss in (lambda: cross_entropy(y_true, logits), lambda: tf.reduce_sum(keras_loss(y_true, logits)) / known.sum()):
+        with tf.GradientTape() as tape:
+            value = loss()
+        found.append((float(value), tape.gradient(value, logits).numpy()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert np.abs(found[0][1] - found[1][1]).max() < 1e-8
+    assert not found[0][1][~known].any() and found[0][1][known].all()
+
+
+def test_loss_by_hand():
+    logits = np.log(np.float32([[[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]]]])) + 5
+    y_true = np.array([[[0, 1, VOID]]])
+    assert float(cross_entropy(y_true, logits)) == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2, abs=1e-6)
+
+
+def test_loss_survives_void_alone_and_large_logits():
+    logits = tf.Variable(np.random.default_rng(0).normal(0, 1e4, (1, 4, 4, 3)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        loss = cross_entropy(np.full((1, 4, 4), VOID, np.uint8), logits)
+    assert float(loss) == 0 and not tape.gradient(loss, logits).numpy().any()
+    assert np.isfinite(float(cross_entropy(labels(0, (1, 4, 4), 3), logits)))
+
+
+def test_untrained_network_has_the_loss_log_c():
+    model = models.fcn(5, backbone="vgg_small")
+    training.compile_model(model, 5, 1e-3, 10)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype(np.float32)
+    loss = model.evaluate(x, labels(0, (2, 32, 32), 5), verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(np.log(5), abs=1e-5)
+
+
+def test_learning_rate_rises_peaks_and_falls_to_zero():
+    model = models.fcn(2, backbone="vgg_small")
+    training.compile_model(model, 2, 0.1, 200)
+    rates = [float(model.optimizer._learning_rate(step)) for step in range(201)]
+    assert max(rates) == pytest.approx(0.1, rel=1e-3) and 5 <= np.argmax(rates) <= 15
+    assert rates[0] < 0.01 and rates[-1] < 1e-4
+
+
+# Metric
+
+
+def test_metric_counts_like_numpy_over_batches():
+    y_true, logits = labels(2, (7, 6, 5), 4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(np.float32)
+    metric = MeanIoU(6)  # two classes occur in neither
+    logits = np.concatenate([logits, np.full((7, 6, 5, 2), -9, np.float32)], axis=3)
+    confusion = np.zeros((6, 6), np.int64)
+    for part in (slice(0, 3), slice(3, 4), slice(4, 7)):
+        metric.update_state(y_true[part], logits[part])
+        confusion += metrics.confusion_matrix(y_true[part], logits[part].argmax(axis=3), 6)
+    assert (ops.convert_to_numpy(metric.confusion) == confusion).all()
+    assert float(metric.result()) == pytest.approx(metrics.scores(confusion)["mean_iou"], abs=1e-7)
+    metric.reset_state()
+    assert not ops.convert_to_numpy(metric.confusion).any() and float(metric.result()) == 0
+    assert MeanIoU.from_config(metric.get_config()).num_classes == 6
+
+
+def test_metric_inside_fit_and_evaluate_equals_numpy(random_fcn):
+    model = random_fcn(3)
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 255, (5, 32, 32, 3)).astype(np.float32), labels(4, (5, 32, 32), 3)
+    # Rate 0: the weights stay, so that every batch is labelled by the same network.
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=cross_entropy, metrics=[MeanIoU(3)])
+    history = model.fit(x, y, batch_size=2, validation_data=(x, y), verbose=0).history
+    confusion = metrics.confusion_matrix(y, ops.convert_to_numpy(model(x)).argmax(axis=3), 3)
+    expected = metrics.scores(confusion)["mean_iou"]
+    assert history["val_mean_iou"][0] == pytest.approx(expected, abs=1e-6)
+    assert model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)["mean_iou"] == pytest.approx(expected, abs=1e-6)
+    per_batch = [metrics.scores(metrics.confusion_matrix(y[i:i + 2], ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3))
+                 for i in (0, 2, 4)]
+    assert abs(np.mean([batch["mean_iou"] for batch in per_batch]) - expected) > 1e-4
+
+
+# Training
+
+
+def test_training_leaves_a_float32_model_and_its_history(unbroken, dataset):
+    trained, folder = unbroken
+    assert {path.name for path in folder.iterdir()} >= {"model.keras", "model.weights.h5", "model.json", "history.json"}
+    assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
+    assert trained.path == folder / "model.keras" and trained.seconds > 0
+    history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
+    assert history == trained.history and [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert {"loss", "mean_iou", "val_loss", "val_mean_iou", "seconds"} <= set(history[0])
+    assert all(0 < loss < 1.5 * np.log(3) for loss in losses(trained))
+    for name in ("model.keras", "model.weights.h5"):
+        assert same_weights(models.load(folder / name), trained.model)
+    confusion = evaluate(trained.model, dataset, "val")
+    assert metrics.scores(confusion)["mean_iou"] == pytest.approx(history[-1]["val_mean_iou"], abs=1e-6)
+    card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    assert card["dataset"] == "voc" and card["class_names"] == ["ground", "block", "disc"]
+
+
+def test_training_equals_a_hand_written_loop(unbroken, dataset):
+    trained, _ = unbroken
+    keras.utils.set_random_seed(1)
+    model = models.fcn(3, backbone="vgg_small")
+    batches = pipeline.batches(dataset.split("train"), image_size=32, batch_size=2, augment=True, shuffle=True, seed=1,
+                               scale=RECIPE.scale, epochs=2)
+    training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3)
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    found = []
+    for images, masks in batches:
+        known = tf.reduce_sum(tf.cast(masks != VOID, tf.float32))
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(keras_loss(masks, model(images, training=True))) / known
+        model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        found.append((float(loss), len(images)))
+    assert [size for _, size in found] == [2, 2, 1] * 2
+    # What Keras reports for an epoch: the batches' losses, weighted by their size.
+    expected = [sum(loss * size for loss, size in found[start:start + 3]) / 5 for start in (0, 3)]
+    assert losses(trained)[:2] == pytest.approx(expected, rel=1e-4)
+
+
+def test_broken_off_training_goes_on_as_if_unbroken(unbroken, dataset, tmp_path, monkeypatch, capsys):
+    trained, _ = unbroken
+    steps = iter(range(100))
+
+    def interrupt(self, batch, logs=None):
+        if next(steps) == 4:  # the second step of the second epoch
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.StopOnNaN, "on_train_batch_end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
+    assert not (tmp_path / "model.keras").exists()
+    capsys.readouterr()
+    resumed = train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
+    assert "resumed after epoch 1" in capsys.readouterr().out
+    assert same_weights(resumed.model, trained.model)
+    assert losses(resumed) == pytest.approx(losses(trained), abs=1e-6)
+
+
+KILLED = """
+import os, signal, sys
+from utils import training
+from utils.datasets import Recipe, load_dataset
+replace, left = os.replace, [2]
+def kill_before_the_second_state(source, target):
+    left[0] -= str(target).endswith("state.npz")
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+os.replace = kill_before_the_second_state
+training.train(load_dataset("voc", sys.argv[1]), Recipe(**eval(sys.argv[2])), sys.argv[3], precision="float32", seed=1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_killed_training_goes_on_as_if_unbroken(unbroken, dataset, shared_voc, tmp_path):
+    trained, _ = unbroken
+    # Killed between the two files that an epoch writes.
+    ended = subprocess.run([sys.executable, "-c", KILLED, shared_voc, repr(dataclasses.asdict(RECIPE)), tmp_path],
+                           cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    resumed = train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
+    assert same_weights(resumed.model, trained.model)
+    assert losses(resumed) == pytest.approx(losses(trained), abs=1e-6)
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+
+
+def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
+    trained, folder = unbroken
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    again = train(dataset, RECIPE, folder, precision="float32", seed=1)
+    assert same_weights(again.model, trained.model) and again.history == trained.history
+
+
+@pytest.mark.parametrize("changes, arguments, sentence", [
+    ({"epochs": 5}, {}, "epochs was 3 and is now 5"),
+    ({"learning_rate": 0.1}, {}, "learning_rate was 0.003 and is now 0.1"),
+    ({}, {"seed": 2}, "seed was 1 and is now 2"),
+    ({}, {"stride": 16}, "stride was 32 and is now 16"),
+])
+def test_other_parameters_are_refused_and_nothing_is_lost(unbroken, dataset, changes, arguments, sentence):
+    _, folder = unbroken
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=f"holds a training with other parameters: {sentence}"):
+        train(dataset, dataclasses.replace(RECIPE, **changes), folder, precision="float32",
+              **{"seed": 1, **arguments})
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_in_use_is_refused(dataset, tmp_path):
+    (tmp_path / "training").mkdir()
+    with runs.lock(tmp_path / "training"):
+        with pytest.raises(RuntimeError, match="is in use: another process writes there"):
+            train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
+
+
+def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path, eager):
+    faulty = load_dataset("voc", voc)
+    (voc / "JPEGImages" / "train0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"1 of 5 pairs cannot be used(?s:.*)train0\.png: the file is empty"):
+        train(faulty, RECIPE, tmp_path / "run", precision="float32")
+    (voc / "ImageSets/Segmentation/train.txt").write_text("train1\ntrain2\n", encoding="utf-8")
+    # No epoch was trained, so that other parameters are no change of mind.
+    trained = train(load_dataset("voc", voc), dataclasses.replace(RECIPE, epochs=1), tmp_path / "run",
+                    precision="float32")
+    assert len(trained.history) == 1
+
+
+def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, eager):
+    recipe = dataclasses.replace(RECIPE, learning_rate=1e39)
+    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) at step .*learning_rate .*now 1e\+39.*float16"):
+        train(dataset, recipe, tmp_path, precision="float32")
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, dataset, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.9, 0.1])
+    weights = []
+    on_epoch_end = training.Checkpoint.on_epoch_end
+
+    def with_given_score(self, epoch, logs=None):
+        weights.append(self.model.get_weights())
+        on_epoch_end(self, epoch, {**logs, "val_mean_iou": next(scores)})
+
+    monkeypatch.setattr(training.Checkpoint, "on_epoch_end", with_given_score)
+    trained = train(dataset, dataclasses.replace(RECIPE, keep="best"), tmp_path, precision="float32", seed=2)
+    assert all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[1], strict=True))
+    assert not all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[2], strict=True))
+    assert losses(trained)[0] != losses(unbroken[0])[0]
+
+
+def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path):
+    recipe = dataclasses.replace(RECIPE, epochs=2, validate_every=2, keep="best")
+    trained = train(dataset, recipe, tmp_path, precision="mixed_bfloat16")
+    assert ["val_mean_iou" in epoch for epoch in trained.history] == [False, True]
+    for model in (trained.model, models.load(trained.path), models.load(tmp_path / "model.weights.h5")):
+        assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+        assert same_weights(model, trained.model)
+
+
+def test_progress_says_where_it_is_and_what_is_left(progress):
+    lines = [line for line in progress if " step " not in line]
+    assert lines[0].startswith("epoch 1/3  loss ") and lines[-1].startswith("epoch 3/3  loss ")
+    assert all(line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines)
+    assert lines[-1].endswith("0:00 left")
+
+
+# The model of a run, or the kept one
+
+
+def test_trained_model_is_found_in_its_run(unbroken, dataset, tmp_path, shared_voc):
+    trained, folder = unbroken
+    model, *_, source = models.load_trained(folder, dataset)
+    assert same_weights(model, trained.model) and "this run" in source
+    with pytest.raises(ValueError, match="holds a model trained on voc, not on meadow"):
+        models.load_trained(folder, load_dataset("meadow", shared_voc))
+    with pytest.raises(FileNotFoundError, match="holds no model for voc: run notebook 03"):
+        models.load_trained(tmp_path, dataset)
+
+
+# Precision
+
+
+@pytest.mark.parametrize("name", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_named_precisions_are_taken(name):
+    assert resolve_precision(name) == name
+
+
+@pytest.mark.parametrize("name, hint", [("bfloat16", "mixed_bfloat16"), ("float23", "float32"), ("Auto", "auto")])
+def test_precision_names_get_a_hint(name, hint):
+    with pytest.raises(ValueError, match=f"precision is '{name}'; expected one of auto, .* Did you mean '{hint}'"):
+        resolve_precision(name)
+
+
+@pytest.mark.parametrize("cpuinfo, expected", [
+    ("processor : 0\nflags : fpu sse avx2 avx512f\nbugs :\n", "float32"),
+    ("processor : 0\nflags : fpu amx_bf16 amx_tile\nbugs :\n", "mixed_bfloat16"),
+    ("flags : fpu avx512_bf16\nbugs : amx_bf16\n", "mixed_bfloat16"),
+    ("flags : fpu sse\nbugs : amx_bf16\n", "float32"),
+    ("Features : neon\n", "float32"), ("", "float32"), (None, "float32"),
+])
+def test_auto_takes_bfloat16_only_where_hardware_does_it(monkeypatch, cpuinfo, expected):
+    def read_text(self, *args, **kwargs):
+        if cpuinfo is None:
+            raise FileNotFoundError(self)
+        return cpuinfo
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert resolve_precision("auto") == resolve_precision() == expected
+
+
+# Another backend
+
+
+ON_JAX = """
+import sys, numpy as np
+from keras import backend, ops
+from utils import models, training
+given = np.load(sys.argv[1])
+model = models.fcn(3, stride=16, backbone="vgg_small")
+model.set_weights([given[f"w{i}"] for i in range(len(model.weights))])
+logits = model(given["x"])
+metric = training.MeanIoU(3)
+metric.update_state(given["y"], logits)
+np.savez(sys.argv[2], logits=ops.convert_to_numpy(logits), loss=float(training.cross_entropy(given["y"], logits)),
+         mean_iou=float(metric.result()), confusion=ops.convert_to_numpy(metric.confusion))
+training.compile_model(model, 3, 1e-3, 4)
+model.fit(given["x"], given["y"], batch_size=1, epochs=2, verbose=0)
+print(backend.backend())
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_jax_gives_the_same(tmp_path, random_fcn):
+    model = random_fcn(3, stride=16)
+    x = np.random.default_rng(0).uniform(0, 255, (2, 33, 64, 3)).astype(np.float32)
+    y = labels(0, (2, 33, 64), 3)
+    np.savez(tmp_path / "given.npz", x=x, y=y, **{f"w{i}": w for i, w in enumerate(model.get_weights())})
+    done = subprocess.run([sys.executable, "-c", ON_JAX, tmp_path / "given.npz", tmp_path / "found.npz"], cwd=ROOT,
+                          env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}, capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "jax", done.stderr
+    logits = model(x)
+    metric = MeanIoU(3)
+    metric.update_state(y, logits)
+    with np.load(tmp_path / "found.npz") as found:
+        assert np.abs(found["logits"] - logits.numpy()).max() < 1e-4 * np.abs(logits.numpy()).max()
+        assert found["loss"] == pytest.approx(float(cross_entropy(y, logits)), rel=1e-4)
+        assert np.abs(found["confusion"] - ops.convert_to_numpy(metric.confusion)).sum() <= 2
+        assert found["mean_iou"] == pytest.approx(float(metric.result()), abs=1e-3)

@@ -1,0 +1,54 @@
+"""From a trained model to label maps and scores."""
+
+import numpy as np
+from keras import ops
+
+from utils import metrics, models
+
+
+def predict(model, image, tile=None):
+    """Label every pixel of a photo.
+
+    model: from `utils.models`. image: uint8 or float (H, W, 3) RGB in 0..255, any height and width.
+    tile: None, or the side in pixels of the squares in which a photo too large for memory is worked
+    off; each sees as much around it as the network can, so that the result is the same.
+    Returns uint8 (H, W) class ids. Raises ValueError for other shapes.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image has shape {image.shape}; expected (H, W, 3) RGB.")
+    if tile is None:
+        return logits(model, image).argmax(axis=2).astype(np.uint8)
+    if tile < 1:
+        raise ValueError(f"tile is {tile}; expected at least 1 pixel, or None for the photo in one piece.")
+    # Tiles must start on the grid of cells; one more cell lets the upsampling look sideways.
+    side = -(-tile // 32) * 32
+    margin = -(-(models.receptive_field(model) // 2) // 32) * 32 + 32
+    ids = np.empty(image.shape[:2], np.uint8)
+    for y in range(0, image.shape[0], side):
+        for x in range(0, image.shape[1], side):
+            top, left = max(0, y - margin), max(0, x - margin)
+            window = image[top:y + side + margin, left:x + side + margin]
+            labels = logits(model, window).argmax(axis=2)
+            ids[y:y + side, x:x + side] = labels[y - top:y - top + side, x - left:x - left + side]
+    return ids
+
+
+def logits(model, image):
+    """Return float32 (H, W, C), the model's logits for one (H, W, 3) RGB photo in 0..255."""
+    return ops.convert_to_numpy(model(np.asarray(image, np.float32)[None], training=False))[0]
+
+
+def evaluate(model, dataset, split, progress=None):
+    """Score a model on every image of a split, whole, at the masks' own resolution.
+
+    Returns the confusion matrix, int64 (C, C). progress: function called with (done, total).
+    """
+    samples = dataset.split(split)
+    confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
+    for done, sample in enumerate(samples, start=1):
+        image, mask = dataset.read(sample)
+        confusion += metrics.confusion_matrix(mask, predict(model, image), dataset.num_classes)
+        if progress:
+            progress(done, len(samples))
+    return confusion

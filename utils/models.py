@@ -1,0 +1,262 @@
+"""Fully convolutional networks (Long, Shelhamer & Darrell 2015) on VGG backbones.
+
+Backend-neutral Keras 3. Images go in as 0..255 RGB, of any height and width; float32 logits of the
+same height and width come out.
+"""
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+from keras import layers, ops
+
+# ImageNet's mean colour (RGB) and the spread of pixel values around it.
+MEAN = (123.68, 116.779, 103.939)
+SPREAD = 58.0
+KEPT_MODEL = Path(__file__).resolve().parent.parent / "results" / "model" / "model.weights.h5"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """convs: the widths of the 3x3 convolutions in each of five blocks; fc_kernel, fc_width: those of fc6, fc7."""
+
+    convs: tuple
+    fc_kernel: int
+    fc_width: int
+    dropout: float
+
+
+BACKBONES = {
+    "vgg16": Backbone(((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), 7, 4096, 0.5),
+    "vgg_small": Backbone(((16,), (32,), (48,), (64, 64), (128, 128)), 3, 192, 0.1),
+}
+UPSAMPLINGS = ("bilinear",)
+
+
+def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bilinear",
+        input_shape=(None, None, 3), precision="float32"):
+    """Build an FCN-32s, FCN-16s or FCN-8s.
+
+    num_classes: C. stride: 32, 16 or 8, the pixels per cell of the finest score map. backbone: a key of
+    `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), or
+    the path of a Keras VGG16 weights file. upsampling: "bilinear". input_shape: (H, W, 3), None for any.
+    precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
+
+    Returns a `keras.Model` from (B, H, W, 3) RGB in 0..255 to float32 logits (B, H, W, C).
+    Raises ValueError, with the nearest valid name, for anything else; FileNotFoundError for a
+    weights file that is not there.
+    """
+    _one_of("backbone", backbone, BACKBONES)
+    _one_of("upsampling", upsampling, UPSAMPLINGS)
+    _one_of("stride", stride, (32, 16, 8))
+    if num_classes < 1:
+        raise ValueError(f"num_classes is {num_classes}; expected at least 1.")
+    plan = BACKBONES[backbone]
+    images = keras.Input(input_shape, name="images")
+    x = layers.Normalization(mean=MEAN, variance=(SPREAD ** 2,) * 3, dtype="float32", name="normalize")(images)
+    x = PadToMultiple(32, dtype="float32", name="pad")(x)
+    pools = {}
+    for block, widths in enumerate(plan.convs, start=1):
+        for number, width in enumerate(widths, start=1):
+            x = _conv(width, 3, f"block{block}_conv{number}", precision)(x)
+        x = pools[2 ** block] = layers.MaxPooling2D(2, dtype=precision, name=f"block{block}_pool")(x)
+    for name, kernel in (("fc6", plan.fc_kernel), ("fc7", 1)):
+        x = _conv(plan.fc_width, kernel, name, precision)(x)
+        x = layers.Dropout(plan.dropout, dtype=precision, name=f"{name}_dropout")(x)
+    scores = _score(num_classes, "score")(x)
+    at = 32
+    while at > stride:
+        at //= 2
+        skip = _score(num_classes, f"score_pool{at.bit_length() - 1}")(pools[at])
+        scores = layers.Add(dtype="float32", name=f"fuse{at}")([BilinearUpsampling(2, name=f"upsample2_{at}")(scores), skip])
+    logits = BilinearUpsampling(stride, name=f"upsample{stride}")(scores)
+    logits = CropLike(dtype="float32", name="logits")([logits, images])
+    model = keras.Model(images, logits, name=f"fcn{stride}s_{backbone}")
+    if weights is not None:
+        _transplant(model, backbone, weights)
+    return model
+
+
+def load(path):
+    """Open a model that was saved by this project.
+
+    path: a `.keras` file, or a `.weights.h5` file with its card, a JSON file of the same name that
+    holds the arguments of `fcn`. Returns a `keras.Model` with the float32 policy. No code that the file may
+    carry is run. Raises FileNotFoundError, or ValueError that names the file, if it cannot be opened.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such model file.")
+    try:
+        if path.name.endswith(".weights.h5"):
+            card = path.with_name(path.name.replace(".weights.h5", ".json"))
+            model = fcn(**json.loads(card.read_text(encoding="utf-8"))["fcn"])
+            model.load_weights(path)
+            return model
+        return keras.saving.load_model(path, safe_mode=True, compile=False)
+    except Exception as error:  # Keras raises many kinds for damaged and unsafe files
+        raise ValueError(f"{path}: cannot be opened as a model ({_first_line(error)}). Expected a .keras file written by this "
+                         "project; models that bring their own code are refused.") from None
+
+
+def load_trained(run_dir, dataset):
+    """Open the model that notebook 03 left in a run folder, or for meadow, where there is none, the kept one.
+
+    dataset: from `load_dataset`. Returns (`keras.Model`, its card as a dict, text that says which one it is).
+    Raises FileNotFoundError if there is neither, ValueError if the run's model belongs to another data set.
+    """
+    run_dir = Path(run_dir)
+    if (run_dir / "model.json").is_file():
+        card = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
+        if card["dataset"] != dataset.name:
+            raise ValueError(f"{run_dir} holds a model trained on {card['dataset']}, not on {dataset.name}: give "
+                             "another run_dir, or run notebook 03 there first.")
+        return load(run_dir / "model.keras"), card, "trained by notebook 03 in this run"
+    if dataset.name != "meadow":
+        raise FileNotFoundError(f"{run_dir} holds no model for {dataset.name}: run notebook 03 with the same dataset "
+                                "and run_dir first.")
+    card = json.loads(KEPT_MODEL.with_name("model.json").read_text(encoding="utf-8"))
+    return load(KEPT_MODEL), card, "kept in results/model, since this run has trained none"
+
+
+def receptive_field(model):
+    """Return how many pixels, along one side, a cell of the last convolution sees of the image."""
+    size, step = 1, 1
+    for layer in model.layers:
+        if isinstance(layer, (layers.Conv2D, layers.MaxPooling2D)):
+            kernel = layer.kernel_size[0] if isinstance(layer, layers.Conv2D) else layer.pool_size[0]
+            size += (kernel - 1) * step
+            step *= layer.strides[0]
+    return size
+
+
+@keras.saving.register_keras_serializable("fcn")
+class PadToMultiple(layers.Layer):
+    """Pad (B, H, W, C) with zeros at the bottom and right until `multiple` divides both sides."""
+
+    def __init__(self, multiple, **kwargs):
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, x):
+        height, width = ops.shape(x)[1:3]
+        # Not `-height % multiple`: ONNX rounds the modulus of a negative number differently.
+        missing = [(self.multiple - side % self.multiple) % self.multiple for side in (height, width)]
+        return ops.pad(x, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
+
+    def compute_output_shape(self, shape):
+        sides = [side and -(-side // self.multiple) * self.multiple for side in shape[1:3]]
+        return (shape[0], *sides, shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+@keras.saving.register_keras_serializable("fcn")
+class BilinearUpsampling(layers.Layer):
+    """Enlarge (B, h, w, C) to float32 (B, h * factor, w * factor, C) by bilinear interpolation.
+
+    Cell centres lie half a cell from the border and border values are held, so that cell i covers
+    pixels factor * i to factor * (i + 1) - 1. Equal to `UpSampling2D(factor, interpolation="bilinear")`,
+    and to a transposed convolution with a fixed bilinear kernel of 2 * factor away from the border; as
+    two matrix products it is faster and can be exported with any height and width.
+    """
+
+    def __init__(self, factor, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        self.factor = factor
+
+    def call(self, x):
+        _, height, width, channels = ops.shape(x)
+        rows = ops.matmul(self._weights(width), x)
+        rows = ops.reshape(rows, (-1, height, width * self.factor * channels))
+        return ops.reshape(ops.matmul(self._weights(height), rows),
+                           (-1, height * self.factor, width * self.factor, channels))
+
+    def _weights(self, cells):
+        """Return (cells * factor, cells): each row interpolates one pixel from the cell centres."""
+        center = ops.cast(ops.arange(cells), "float32")
+        position = (ops.cast(ops.arange(cells * self.factor), "float32") + 0.5) / self.factor - 0.5
+        position = ops.clip(position, 0.0, ops.cast(cells - 1, "float32"))
+        return ops.maximum(0.0, 1.0 - ops.abs(position[:, None] - center))
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(side and side * self.factor for side in shape[1:3]), shape[3])
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable("fcn")
+class CropLike(layers.Layer):
+    """Cut the first of two (B, H, W, C) inputs to the height and width of the second, from the top left."""
+
+    def call(self, inputs):
+        x, reference = inputs
+        height, width = ops.shape(reference)[1:3]
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, shapes):
+        return (shapes[0][0], *shapes[1][1:3], shapes[0][3])
+
+
+def _conv(width, kernel, name, precision):
+    return layers.Conv2D(width, kernel, padding="same", activation="relu", kernel_initializer="he_normal",
+                         dtype=precision, name=name)
+
+
+def _score(num_classes, name):
+    # Zero, as in the paper: the first step then treats all classes alike.
+    return layers.Conv2D(num_classes, 1, kernel_initializer="zeros", dtype="float32", name=name)
+
+
+def _transplant(model, backbone, weights):
+    """Copy a VGG16 classifier into `model`, fc6 and fc7 with their biases."""
+    if backbone != "vgg16":
+        raise ValueError(f'weights={weights!r} needs backbone="vgg16", found {backbone!r}.')
+    if weights == "imagenet":
+        source = keras.applications.VGG16(weights="imagenet")
+    else:
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"{weights}: there is no such weights file; expected that of a Keras VGG16 "
+                                    'with its classifier, or weights="imagenet".')
+        source = keras.applications.VGG16(weights=None)
+        try:
+            source.load_weights(weights)
+        except Exception as error:  # Keras and HDF5 raise many kinds
+            raise ValueError(f"{weights}: {_first_line(error)}. Expected the weights file of a Keras VGG16 with its "
+                             "classifier (.weights.h5 or .h5); download it again.") from None
+    convolutionalize(source, model)
+
+
+def convolutionalize(classifier, model):
+    """Copy a Keras VGG16 classifier's weights into an FCN of backbone "vgg16".
+
+    The dense kernel of fc6, (25088, 4096), becomes a convolution kernel (7, 7, 512, 4096), that of fc7
+    (1, 1, 4096, 4096) (Long et al. 2015, section 3.1). Keras' VGG16 was trained on BGR pixels with the
+    mean taken off and no scaling; the first kernel is turned and scaled, so that it fits RGB pixels over SPREAD.
+    """
+    for layer in classifier.layers:
+        if layer.name.endswith(("conv1", "conv2", "conv3")):
+            kernel, bias = layer.get_weights()
+            if layer.name == "block1_conv1":
+                kernel = kernel[:, :, ::-1] * SPREAD
+            model.get_layer(layer.name).set_weights([kernel, bias])
+    for dense, name in (("fc1", "fc6"), ("fc2", "fc7")):
+        kernel, bias = classifier.get_layer(dense).get_weights()
+        target = model.get_layer(name)
+        target.set_weights([kernel.reshape(target.kernel.shape), bias])
+
+
+def _first_line(error):
+    lines = str(error).strip().splitlines()
+    return lines[0][:200].rstrip(".") if lines else type(error).__name__
+
+
+def _one_of(name, value, valid):
+    if value not in valid:
+        near = difflib.get_close_matches(str(value), [str(v) for v in valid], n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, valid))}.{hint}")

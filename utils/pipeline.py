@@ -1,0 +1,179 @@
+"""From files to batches: decode each pair once, then crop, zoom, flip and colour photo and mask together."""
+
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from utils.datasets import read_image, read_mask
+from utils.labels import VOID
+
+# Pixels from outside the photo: ImageNet's mean colour, which the models turn into zero.
+FILL = (124, 117, 104)
+
+
+def read_pair(sample):
+    """Return (uint8 (H, W, 3), uint8 (H, W)) of a (photo path, mask path); see `Dataset.read` for more checks."""
+    return read_image(sample[0]), read_mask(sample[1])
+
+
+class DecodedPairs:
+    """The photos and masks of a split, decoded once: in memory while they fit comfortably, else on disk.
+
+    samples: list of (photo path, mask path). read: function from a sample to (uint8 (H, W, 3), uint8
+    (H, W)), such as a data set's `read`. memory_limit: bytes; by default a quarter of the machine's.
+    `pairs[i]` is a pair, `len(pairs)` their number. Raises ValueError that lists every faulty file.
+    """
+
+    def __init__(self, samples, read=read_pair, memory_limit=None):
+        self._limit = _memory() // 4 if memory_limit is None else memory_limit
+        self._folder = None
+        self._used = 0
+        self._pairs, faults = [], []
+        with ThreadPoolExecutor() as pool:
+            for pair, fault in pool.map(lambda sample: _read_or_fault(read, sample), samples):
+                faults += [fault] if fault else []
+                self._pairs += [self._keep(*pair)] if pair else []
+        if faults:
+            listed = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
+            raise ValueError(f"{len(faults)} of {len(samples)} pairs cannot be used:\n  {listed}")
+        if not self._pairs:
+            raise ValueError("there are no samples: the split is empty.")
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def __getitem__(self, i):
+        pair = self._pairs[i]
+        return pair if isinstance(pair, tuple) else tuple(np.load(pair).values())
+
+    def _keep(self, image, mask):
+        self._used += image.nbytes + mask.nbytes
+        if self._used <= self._limit:
+            return image, mask
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fcn-pairs-")
+        path = Path(self._folder.name) / f"{len(self._pairs)}.npz"
+        np.savez(path, image=image, mask=mask)
+        return path
+
+
+def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, seed=0, read=read_pair,
+            scale=(0.75, 1.5), epochs=1, first_epoch=0):
+    """Return a `tf.data.Dataset` of (float32 (B, S, S, 3) in 0..255 RGB, uint8 (B, S, S) class ids).
+
+    samples: list of (photo path, mask path), or `DecodedPairs`. image_size: S, in pixels. Crops keep the
+    photo's own aspect and, without `augment`, its scale: the centre is cut out, and what lies outside
+    the photo is void. augment: a random place, zoom within `scale`, turn of up to 10 degrees, mirror
+    image and colour cast; photo and mask move as one. shuffle: a new order each epoch.
+
+    The dataset runs through the samples `epochs` times, keeps last batches that are smaller, and yields
+    epoch `first_epoch` first. Order and augmentation depend only on (seed, epoch, sample), so that a
+    training resumed at epoch 7 sees what an unbroken one would have seen.
+    Raises ValueError that lists all faulty files before the first batch.
+    """
+    if image_size < 1 or batch_size < 1:
+        raise ValueError(f"image_size is {image_size} and batch_size {batch_size}; both must be at least 1.")
+    pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
+
+    def orders():
+        for epoch in range(first_epoch, first_epoch + epochs):
+            order = np.random.default_rng((seed, epoch)).permutation(len(pairs)) if shuffle else np.arange(len(pairs))
+            for start in range(0, len(pairs), batch_size):
+                yield epoch, order[start:start + batch_size]
+
+    def cut(epoch, order):
+        crops = [crop(*pairs[i], image_size, np.random.default_rng((seed, epoch, i)) if augment else None, scale)
+                 for i in order]
+        images, masks = zip(*crops)
+        return np.stack(images), np.stack(masks)
+
+    return _dataset(orders, cut, (None, image_size, image_size))
+
+
+def whole_images(samples, batch_size=1, read=read_pair):
+    """Return a `tf.data.Dataset` of whole photos, for scores: (float32 (B, H, W, 3), uint8 (B, H, W)).
+
+    Batches larger than one need photos of one size; otherwise every photo comes alone.
+    """
+    pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
+    shapes = {pairs[i][1].shape for i in range(len(pairs))}
+    size = batch_size if len(shapes) == 1 else 1
+
+    def orders():
+        for start in range(0, len(pairs), size):
+            yield 0, np.arange(start, min(start + size, len(pairs)))
+
+    def stack(epoch, order):
+        images, masks = zip(*(pairs[i] for i in order))
+        return np.stack(images), np.stack(masks)
+
+    return _dataset(orders, stack, (None, *(shapes.pop() if len(shapes) == 1 else (None, None))))
+
+
+def crop(image, mask, size, rng=None, scale=(0.75, 1.5)):
+    """Cut one size x size square out of a photo and its mask with a single affine map.
+
+    image: uint8 (H, W, 3). mask: uint8 (H, W). rng: `numpy.random.Generator` for a random crop, or None
+    for the centre at the photo's own scale. Returns (uint8 (S, S, 3), uint8 (S, S)). The photo is
+    interpolated, the mask takes the nearest pixel; outside the photo the mask is void.
+    """
+    height, width = mask.shape
+    zoom, angle, flip = 1.0, 0.0, 1.0
+    center = np.array([(width - 1) / 2, (height - 1) / 2])
+    if rng is None:
+        # A whole number of pixels, so that nothing is interpolated.
+        center = np.floor(center - (size - 1) / 2) + (size - 1) / 2
+    else:
+        zoom = np.exp(rng.uniform(*np.log(scale)))
+        angle = rng.uniform(-10, 10)
+        flip = rng.choice((-1.0, 1.0))
+        room = np.abs(np.array([width, height]) - size / zoom) / 2
+        center += rng.uniform(-room, room)
+    matrix = cv2.getRotationMatrix2D(center.tolist(), angle, zoom)
+    matrix[:, 2] += (size - 1) / 2 - center
+    matrix[0] = flip * matrix[0] + [0, 0, (size - 1) * (flip < 0)]
+    image = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
+                           borderValue=FILL)
+    mask = cv2.warpAffine(mask, matrix, (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
+                          borderValue=VOID)
+    return (image if rng is None else _recolor(image, rng)), mask
+
+
+def _recolor(image, rng):
+    """Change contrast, brightness and colour cast a little, by one table of 256 values per channel."""
+    contrast, brightness = rng.uniform(0.75, 1.25), rng.uniform(-25, 25)
+    cast = rng.uniform(0.9, 1.1, 3)
+    table = (np.arange(256)[:, None] - 128) * contrast * cast + 128 + brightness
+    return cv2.LUT(image, table.round().clip(0, 255).astype(np.uint8)[None])
+
+
+def _dataset(orders, cut, shape):
+    """Turn (epoch, sample numbers) into batches, a few of them ahead of the training step."""
+    def load(epoch, order):
+        images, masks = tf.numpy_function(cut, (epoch, order), (tf.uint8, tf.uint8))
+        return tf.cast(tf.ensure_shape(images, (*shape, 3)), tf.float32), tf.ensure_shape(masks, shape)
+
+    count = sum(1 for _ in orders())
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
+    dataset = tf.data.Dataset.from_generator(orders, output_signature=signature)
+    dataset = dataset.map(load, num_parallel_calls=2).prefetch(2)
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _read_or_fault(read, sample):
+    try:
+        return read(sample), None
+    except (OSError, ValueError) as error:
+        return None, str(error)
+
+
+def _memory():
+    """Return this machine's memory in bytes, or 8 GB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 8 * 10 ** 9

@@ -1,0 +1,182 @@
+"""Figures. Each function returns a `matplotlib.figure.Figure`; `show` puts it into a notebook once, with alt text.
+
+Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C, 3).
+"""
+
+import io
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from utils.labels import VOID, ids_to_colors
+
+# Okabe & Ito's colours, told apart by colour-blind readers.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
+DPI = 80
+
+
+def show(figure, alt):
+    """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small."""
+    from IPython import display
+    data, kind = encode(figure)
+    display.display(display.Image(data, format=kind, alt=alt))
+
+
+def encode(figure):
+    """Return (bytes, "png" or "jpeg") of a figure: PNG, unless it is large and JPEG is smaller."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=DPI, bbox_inches="tight")
+    if png.tell() < 100_000:
+        return png.getvalue(), "png"
+    jpeg = io.BytesIO()
+    Image.open(png).convert("RGB").save(jpeg, "JPEG", quality=85, subsampling=0)
+    return min((png.getvalue(), "png"), (jpeg.getvalue(), "jpeg"), key=lambda item: len(item[0]))
+
+
+def overlay(image, ids, colors, opacity=0.6):
+    """Lay class colours over a photo: uint8 (H, W, 3). Void stays as it is; class borders are drawn dark."""
+    painted = ids_to_colors(ids, colors)
+    mixed = (1.0 - opacity) * image + opacity * painted
+    border = np.zeros(ids.shape, bool)
+    border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    border[1:] |= ids[1:] != ids[:-1]
+    mixed[border] *= 0.4
+    return np.where((ids == VOID)[..., None], image, mixed.round()).astype(np.uint8)
+
+
+def error_map(truth, prediction):
+    """Paint where a prediction is wrong: orange; right: light grey; void: white. uint8 (H, W, 3)."""
+    wrong = (truth != prediction) & (truth != VOID)
+    picture = np.full((*truth.shape, 3), 214, np.uint8)
+    picture[wrong] = (213, 94, 0)
+    picture[truth == VOID] = 255
+    return picture
+
+
+def heat(values, low=None, high=None):
+    """Paint a 2-D array from dark blue (low) to yellow (high): uint8 (H, W, 3)."""
+    values = np.asarray(values, np.float64)
+    low, high = values.min() if low is None else low, values.max() if high is None else high
+    scaled = (values - low) / (high - low or 1.0)
+    return (matplotlib.colormaps["cividis"](scaled.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)
+
+
+def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), colors=()):
+    """Lay out pictures in rows of `columns`, with a title over each and, if classes are given, a legend below.
+
+    pictures: list of uint8 (H, W, 3) or (H, W) arrays. side: width of one picture, in inches.
+    """
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    height, width = np.shape(pictures[0])[:2]
+    figure = Figure(figsize=(columns * side, rows * (side * height / width + (0.28 if titles else 0.06))),
+                    layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, picture in zip(axes, pictures):
+        axis.imshow(picture, cmap="gray", interpolation="nearest")
+    for axis, title in zip(axes, titles):
+        axis.set_title(title, fontsize=10)
+    if len(class_names):
+        add_legend(figure, class_names, colors)
+    return figure
+
+
+def comparison(rows, class_names, colors, scores=()):
+    """Show photo, truth, prediction and errors side by side, a row per scene.
+
+    rows: list of (image (H, W, 3), truth (H, W), prediction (H, W)). scores: a text for each row.
+    """
+    pictures, titles = [], []
+    for number, (image, truth, prediction) in enumerate(rows):
+        pictures += [image, ids_to_colors(truth, colors), ids_to_colors(prediction, colors),
+                     error_map(truth, prediction)]
+        note = scores[number] if len(scores) else "errors (orange)"
+        titles += ["photo", "truth", "prediction", note]
+    return picture_grid(pictures, titles, columns=4, class_names=class_names, colors=colors)
+
+
+def class_bars(values, class_names, colors, xlabel="IoU", reference=None, reference_name=""):
+    """Draw a bar per class, in its colour, with the number behind it; NaN is written as "absent".
+
+    reference: a second value per class, drawn as a black tick (such as the oracle of the stride).
+    """
+    figure = Figure(figsize=(6.4, 0.36 * len(class_names) + 0.9), layout="constrained")
+    axis = figure.subplots()
+    position = np.arange(len(class_names))
+    axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black", linewidth=0.6)
+    for y, value in zip(position, values):
+        axis.text(np.nan_to_num(value) + 0.012, y, "absent" if np.isnan(value) else f"{value:.2f}", va="center",
+                  fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+    if reference is not None:
+        axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2, label=reference_name, zorder=3)
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
+    axis.set_yticks(position, class_names)
+    axis.invert_yaxis()
+    axis.set_xlim(0, max(1.0, np.nanmax(values) * 1.1))
+    axis.set_xlabel(xlabel)
+    _plain(axis)
+    return figure
+
+
+def confusion_plot(confusion, class_names):
+    """Draw a confusion matrix, (C, C) counts, each row as shares of its class."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    size = 0.52 * len(class_names) + 1.8
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+    for i, j in np.ndindex(shares.shape):
+        if shares[i, j] >= 0.005:
+            axis.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
+                      color="black" if shares[i, j] > 0.6 else "white")
+    axis.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axis.set_yticks(range(len(class_names)), class_names)
+    axis.set_xlabel("predicted class")
+    axis.set_ylabel("true class")
+    axis.set_title("pixels of each true class, in %", fontsize=10)
+    return figure
+
+
+def curves(series, xlabel, ylabel, x=None):
+    """Draw named lines: series is {name: values}; x the positions, by default 1, 2, 3, ..."""
+    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
+    for (name, values), (color, style) in zip(series.items(), styles):
+        axis.plot(np.arange(1, len(values) + 1) if x is None else x, values, style, color=color, label=name, linewidth=2)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    _plain(axis)
+    return figure
+
+
+def grouped_bars(series, names, ylabel):
+    """Draw bars side by side: series is {name: a value per entry of `names`}."""
+    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    width = 0.8 / len(series)
+    for number, ((label, values), color) in enumerate(zip(series.items(), (BLUE, ORANGE, GREEN, GREY))):
+        axis.bar(np.arange(len(names)) + number * width, values, width, color=color, label=label)
+    axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=60, ha="right", rotation_mode="anchor")
+    axis.set_ylabel(ylabel)
+    axis.legend(frameon=False)
+    _plain(axis)
+    return figure
+
+
+def add_legend(figure, class_names, colors):
+    """Put a legend of class colours below a figure."""
+    patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5, label=name)
+               for name, color in zip(class_names, colors)]
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 6), frameon=False, fontsize=9)
+
+
+def _plain(axis):
+    axis.spines[["top", "right"]].set_visible(False)

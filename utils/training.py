@@ -1,0 +1,305 @@
+"""Training: precision, loss, metric, callbacks, and all of it in one line.
+
+Notebook 03 writes the same loop out in cells.
+"""
+
+import difflib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from utils import models, pipeline, runs
+from utils.labels import VOID
+
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """model: float32 `keras.Model`. history: one dict per epoch. seconds: training time. path: the .keras file."""
+
+    model: keras.Model
+    history: list
+    seconds: float
+    path: Path
+
+
+def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto", seed=0):
+    """Train an FCN on a data set's training split and keep it in a run folder.
+
+    dataset: from `load_dataset`. recipe: its `recipe`, overridden or not. run_dir: the run's folder;
+    `run_dir/training` holds the state after each epoch. The same call on the same folder goes on after
+    the last finished epoch, or returns at once when all are done. stride, weights: as in `models.fcn`.
+    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation.
+
+    Returns a `Trained`. Raises ValueError, before the first step, for faulty data or if the folder holds a
+    training with other parameters; FloatingPointError if the loss stops being a number.
+    """
+    precision = resolve_precision(precision)
+    keras.utils.set_random_seed(seed)
+    arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone}
+    model = models.fcn(**arguments, weights=weights, precision=precision)
+    parameters = {**arguments, **asdict(recipe), "dataset": dataset.name, "weights": weights or "",
+                  "precision": precision, "seed": seed}
+    checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
+    train_pairs = pipeline.DecodedPairs(dataset.split("train"), dataset.read)
+    val_pairs = pipeline.DecodedPairs(dataset.split("val"), dataset.read)
+    steps = -(-len(train_pairs) // recipe.batch_size)
+    compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs)
+    with runs.lock(checkpoint.folder):
+        done = checkpoint.restore(model)
+        if done < recipe.epochs:
+            model.fit(
+                pipeline.batches(train_pairs, image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True,
+                                 shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
+                                 first_epoch=done),
+                validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
+                validation_freq=recipe.validate_every, steps_per_epoch=steps, initial_epoch=done, epochs=recipe.epochs,
+                callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], verbose=0)
+        portable = models.fcn(**arguments)
+        checkpoint.load_kept(portable)
+        path = Path(run_dir) / "model.keras"
+        if done < recipe.epochs or not path.is_file():
+            save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None, seconds=checkpoint.seconds)
+            runs.write_json(Path(run_dir) / "history.json", checkpoint.history)
+    return Trained(portable, checkpoint.history, checkpoint.seconds, path)
+
+
+def compile_model(model, num_classes, learning_rate, steps):
+    """Give a model the optimiser, loss and metric that this project trains with.
+
+    Adam; the learning rate rises linearly over the first twentieth of `steps` to `learning_rate` and falls to
+    zero along a cosine. The loss is the cross-entropy averaged over pixels that are not void.
+    """
+    warmup = max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(learning_rate / 100, max(1, steps - warmup),
+                                                      warmup_target=learning_rate, warmup_steps=warmup)
+    model.compile(optimizer=keras.optimizers.Adam(schedule), loss=cross_entropy, metrics=[MeanIoU(num_classes)])
+
+
+def cross_entropy(y_true, y_pred):
+    """Return the mean over non-void pixels of -log softmax(logits)[true class], a float32 scalar.
+
+    y_true: integer ids (B, H, W). y_pred: float32 logits (B, H, W, C). Equal to Keras'
+    `SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)`, three times faster on a CPU; 0 if all is void.
+    """
+    target = ops.one_hot(ops.cast(y_true, "int32"), ops.shape(y_pred)[-1])
+    per_pixel = ops.logsumexp(y_pred, axis=-1) - ops.sum(target * y_pred, axis=-1)
+    counted = ops.cast(ops.not_equal(y_true, VOID), "float32")
+    return ops.sum(per_pixel * counted) / ops.maximum(ops.sum(counted), 1.0)
+
+
+def resolve_precision(name="auto"):
+    """Return the Keras dtype policy to train with: "float32", "mixed_bfloat16" or "mixed_float16".
+
+    "auto" takes mixed_bfloat16 where the processor or GPU multiplies bfloat16 in hardware (AMX or AVX512-BF16;
+    NVIDIA Ampere and newer; TPU), else float32. Raises ValueError with the nearest name for others.
+    """
+    if name not in PRECISIONS:
+        near = difflib.get_close_matches(str(name), PRECISIONS, n=1, cutoff=0)
+        raise ValueError(f"precision is {name!r}; expected one of {', '.join(PRECISIONS)}. Did you mean {near[0]!r}?")
+    if name != "auto":
+        return name
+    return "mixed_bfloat16" if _has_bfloat16() else "float32"
+
+
+class MeanIoU(keras.metrics.Metric):
+    """Mean IoU of logits (B, H, W, C) against ids (B, H, W), from one confusion matrix over all batches.
+
+    Void pixels are not counted; classes in neither truth nor prediction are left out of the mean. Unlike
+    `keras.metrics.MeanIoU` it takes logits. Counts are int32: exact up to 2 billion pixels of a kind.
+    """
+
+    def __init__(self, num_classes, name="mean_iou", **kwargs):
+        super().__init__(name=name, **{"dtype": "int32", **kwargs})
+        self.num_classes = num_classes
+        self.confusion = self.add_variable((num_classes, num_classes), "zeros", dtype="int32", name="confusion")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        classes = self.num_classes
+        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        prediction = ops.cast(ops.argmax(ops.reshape(y_pred, (-1, classes)), axis=-1), "int32")
+        pair = ops.where(truth == VOID, classes * classes, truth * classes + prediction)
+        counts = _count(pair, classes * classes + 1)
+        self.confusion.assign_add(ops.reshape(counts[:-1], (classes, classes)))
+
+    def result(self):
+        confusion = ops.cast(self.confusion, "float32")
+        correct = ops.diagonal(confusion)
+        union = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1) - correct
+        present = ops.cast(union > 0, "float32")
+        return ops.sum(correct / ops.maximum(union, 1.0)) / ops.maximum(ops.sum(present), 1.0)
+
+    def get_config(self):
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keep the state of a training after each epoch, so that it can be killed at any moment.
+
+    folder: where `state.npz` (weights, optimiser, seeds, epoch, history) and `kept.npz` (the weights to use in
+    the end) go; both are replaced in one step, never half written. parameters: JSON-like dict; a folder that
+    holds a training with other parameters is refused with ValueError. keep: "best" keeps the epoch with the highest
+    `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
+    """
+
+    def __init__(self, folder, parameters, keep="best"):
+        super().__init__()
+        self.folder, self.keep = Path(folder), keep
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.history = []
+        self.parameters = json.loads(json.dumps(parameters))
+        file = self.folder / "parameters.json"
+        if file.is_file():
+            changed = runs.differences(json.loads(file.read_text(encoding="utf-8")), self.parameters)
+            if changed:
+                raise ValueError(f"{self.folder} holds a training with other parameters: {changed}. Give another "
+                                 "run_dir, or delete that folder to start afresh.")
+
+    @property
+    def seconds(self):
+        """Return the seconds that all finished epochs took."""
+        return sum(epoch["seconds"] for epoch in self.history)
+
+    def restore(self, model):
+        """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
+        if not (self.folder / "state.npz").is_file():
+            return 0
+        with np.load(self.folder / "state.npz") as state:
+            self.history = json.loads(str(state["history"]))
+            for number, variable in enumerate(_state_of(model)):
+                variable.assign(state[f"variable{number}"])
+        print(f"resumed after epoch {len(self.history)}", flush=True)
+        return len(self.history)
+
+    def load_kept(self, model):
+        """Give `model`, of the same layers, the kept weights."""
+        with np.load(self.folder / "kept.npz") as kept:
+            model.set_weights([kept[f"variable{number}"] for number in range(len(kept.files))])
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row["seconds"] = round(time.perf_counter() - self._begin, 3)
+        best = max((old.get("val_mean_iou", -1.0) for old in self.history), default=-1.0)
+        self.history.append(row)
+        # Not before: a training that ended in its first epoch leaves nothing that other parameters could spoil.
+        if not (self.folder / "parameters.json").is_file():
+            runs.write_json(self.folder / "parameters.json", self.parameters)
+        # First the kept weights, then the state: after a kill in between, the epoch runs again and comes out the same.
+        if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
+            _save_arrays(self.folder / "kept.npz", self.model.weights)
+        _save_arrays(self.folder / "state.npz", _state_of(self.model), history=json.dumps(self.history))
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """End the training with FloatingPointError, naming the likely causes, when the loss is no longer a number."""
+
+    def __init__(self, learning_rate):
+        super().__init__()
+        self.learning_rate = learning_rate
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a learning_rate that is too "
+                f"high (now {self.learning_rate:g}; try a tenth), mixed_float16 (try precision=\"float32\"), or masks "
+                "with ids that stand for no class. The state of the last finished epoch is kept.")
+
+
+class Progress(keras.callbacks.Callback):
+    """Print a line per epoch with scores and the time left; in long epochs also every ten seconds."""
+
+    def on_train_begin(self, logs=None):
+        self._printed = time.perf_counter()
+        self._epochs_done = 0
+        self._steps_done = 0
+        self._begin = time.perf_counter()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps_done += 1
+        if time.perf_counter() - self._printed > 10:
+            self._print(f"step {batch + 1}/{self.params['steps']}  loss {logs['loss']:.3f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if time.perf_counter() - self._printed > 1.5 or epoch + 1 in (1, self.params["epochs"]):
+            validation = f"  val mean IoU {logs['val_mean_iou']:.3f}" if "val_mean_iou" in logs else ""
+            self._print(f"loss {logs['loss']:.3f}{validation}")
+
+    def _print(self, text):
+        self._printed = time.perf_counter()
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        steps_now = self._steps_done
+        first = self._epoch * steps - (steps_now - 1) // steps * steps
+        left = (epochs * steps - first - steps_now) * (self._printed - self._begin) / steps_now
+        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {int(left) // 60}:{int(left) % 60:02d} left", flush=True)
+
+
+def save(model, run_dir, dataset, **card):
+    """Write a model to a run folder: `model.keras`, and its weights with a card, `model.weights.h5` and `model.json`.
+
+    model: float32 `keras.Model`. dataset: what it was trained on. card: what else the card says; `fcn`, the
+    arguments of `models.fcn` that build the model, must be there. Each file is replaced in one step.
+    Returns the path of `model.keras`.
+    """
+    folder = Path(run_dir)
+    card |= {"dataset": dataset.name, "class_names": dataset.class_names, "colors": dataset.colors}
+    for name, write in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
+        temporary = folder / f".{os.getpid()}.{name}"
+        try:
+            write(temporary)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+    runs.write_json(folder / "model.json", card)
+    return folder / "model.keras"
+
+
+def _count(values, length):
+    """Return how often each of 0..length-1 occurs."""
+    if keras.backend.backend() == "tensorflow":
+        return ops.cast(ops.bincount(values, minlength=length), "int32")
+    # JAX cannot trace bincount; in TensorFlow this is ten times slower.
+    return ops.segment_sum(ops.ones_like(values), values, num_segments=length)
+
+
+def _state_of(model):
+    """Return all variables a training step changes: weights, dropout seeds, optimiser with its step count."""
+    model.optimizer.build(model.trainable_variables)
+    return [v for layer in model.layers for v in layer.variables] + list(model.optimizer.variables)
+
+
+def _save_arrays(path, variables, **more):
+    temporary = path.with_name(f".{path.name}.tmp")
+    arrays = {f"variable{number}": ops.convert_to_numpy(variable) for number, variable in enumerate(variables)}
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays, **more)
+    os.replace(temporary, path)
+
+
+def _has_bfloat16():
+    if keras.backend.backend() == "jax":
+        import jax
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+        for gpu in tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0)) >= (8, 0)
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("flags")[2].partition("\n")[0].split()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
