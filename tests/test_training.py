@@ -24,7 +24,7 @@ from utils.labels import VOID
 from utils.training import MeanIoU, cross_entropy, resolve_precision, train
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=3e-3, backbone="vgg_small", scale=(0.8, 1.25),
+RECIPE = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
                 keep="last")
 
 
@@ -142,8 +142,9 @@ def test_metric_counts_like_numpy_over_batches():
     assert MeanIoU.from_config(metric.get_config()).num_classes == 6
 
 
-def test_metric_inside_fit_and_evaluate_equals_numpy(random_fcn):
-    model = random_fcn(3)
+def test_metric_inside_fit_and_evaluate_equals_numpy():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Conv2D(3, 1)])
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 255, (5, 32, 32, 3)).astype(np.float32), labels(4, (5, 32, 32), 3)
     # Rate 0: the weights stay, so that every batch is labelled by the same network.
@@ -256,7 +257,7 @@ def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
 
 @pytest.mark.parametrize("changes, arguments, sentence", [
     ({"epochs": 5}, {}, "epochs was 3 and is now 5"),
-    ({"learning_rate": 0.1}, {}, "learning_rate was 0.003 and is now 0.1"),
+    ({"learning_rate": 0.1}, {}, "learning_rate was 0.001 and is now 0.1"),
     ({}, {"seed": 2}, "seed was 1 and is now 2"),
     ({}, {"stride": 16}, "stride was 32 and is now 16"),
 ])
@@ -288,10 +289,10 @@ def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path,
     assert len(trained.history) == 1
 
 
-def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, eager):
-    recipe = dataclasses.replace(RECIPE, learning_rate=1e39)
-    with pytest.raises(FloatingPointError, match=r"the loss became (nan|inf) at step .*learning_rate .*now 1e\+39.*float16"):
-        train(dataset, recipe, tmp_path, precision="float32")
+def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monkeypatch, eager):
+    monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred: ops.sum(y_pred) * float("nan"))
+    with pytest.raises(FloatingPointError, match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"):
+        train(dataset, RECIPE, tmp_path, precision="float32")
     assert not (tmp_path / "model.keras").exists()
 
 
@@ -311,7 +312,7 @@ def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, datas
     assert losses(trained)[0] != losses(unbroken[0])[0]
 
 
-def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path):
+def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path, eager):
     recipe = dataclasses.replace(RECIPE, epochs=2, validate_every=2, keep="best")
     trained = train(dataset, recipe, tmp_path, precision="mixed_bfloat16")
     assert ["val_mean_iou" in epoch for epoch in trained.history] == [False, True]

@@ -63,8 +63,9 @@ def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:
         plain = dict(output)
         if "data" in plain:
             data = {kind: value for kind, value in output.data.items() if "jupyter.widget" not in kind}
-            if isinstance(data.get("image/png"), str):
-                data["image/png"] = data["image/png"].replace("\n", "")
+            for kind in ("image/png", "image/jpeg"):
+                if isinstance(data.get(kind), str):
+                    data[kind] = data[kind].replace("\n", "")
             metadata = {kind: value for kind, value in output.get("metadata", {}).items() if kind in data}
             plain |= {"data": data, "metadata": metadata}
         if plain["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":

@@ -19,6 +19,7 @@ import hashlib
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -335,7 +336,8 @@ def render(folder, seed=0, counts=None, workers=None):
         (folder / part).mkdir(parents=True, exist_ok=True)
     jobs = [(folder, seed, split, index) for split, count in counts.items() for index in range(count)]
     stems, start = [], time.perf_counter()
-    with ProcessPoolExecutor(workers) as pool:
+    # A forked child would inherit OpenCV's locks and may hang; a spawned one starts clean.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for stem in pool.map(write_scene, jobs, chunksize=2):
             stems.append(stem)
             print(f"\rscene {len(stems)}/{len(jobs)}  {time.perf_counter() - start:.0f} s", end="",

@@ -149,6 +149,8 @@ def curves(series, xlabel, ylabel, x=None):
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
     for (name, values), (color, style) in zip(series.items(), styles):
         axis.plot(np.arange(1, len(values) + 1) if x is None else x, values, style, color=color, label=name, linewidth=2)
+    if x is not None and len(x) <= 8:
+        axis.set_xticks(x)
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(alpha=0.3)
