@@ -19,7 +19,11 @@ sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(
 sys.path_importer_cache.clear()
 commands = []
 really_run = subprocess.run
-subprocess.run = lambda command, **options: (commands.append(command[:2]), really_run(command, **options))[1]
+def record(command, *arguments, **options):
+    if command[0] != "uname":  # the standard library's platform.processor asks it
+        commands.append(command[:2])
+    return really_run(command, *arguments, **options)
+subprocess.run = record
 """
 COLAB = "import types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
 

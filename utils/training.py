@@ -72,15 +72,16 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
 
 
 def compile_model(model, num_classes, learning_rate, steps):
-    """Give a model the optimiser, loss and metric that this project trains with.
+    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `MeanIoU`."""
+    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=cross_entropy,
+                  metrics=[MeanIoU(num_classes)])
 
-    Adam; the learning rate rises linearly over the first twentieth of `steps` to `learning_rate` and falls to
-    zero along a cosine. The loss is the cross-entropy averaged over pixels that are not void.
-    """
+
+def schedule(learning_rate, steps):
+    """Return a Keras schedule: a straight rise to `learning_rate` over the first twentieth of `steps`, then a cosine to 0."""
     warmup = max(1, steps // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate / 100, max(1, steps - warmup),
-                                                      warmup_target=learning_rate, warmup_steps=warmup)
-    model.compile(optimizer=keras.optimizers.Adam(schedule), loss=cross_entropy, metrics=[MeanIoU(num_classes)])
+    return keras.optimizers.schedules.CosineDecay(learning_rate / 100, max(1, steps - warmup),
+                                                  warmup_target=learning_rate, warmup_steps=warmup)
 
 
 def cross_entropy(y_true, y_pred):
