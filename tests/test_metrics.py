@@ -1,4 +1,4 @@
-"""Scores and oracles: against counts done by hand, scikit-learn, OpenCV, and slow loops over exact fractions."""
+"""Scores and oracles, against counts done by hand, scikit-learn, OpenCV, and slow loops over fractions."""
 
 import warnings
 from fractions import Fraction
@@ -11,14 +11,8 @@ import sklearn.metrics
 from utils.metrics import bilinear_oracle, boundary_band, confusion_matrix, majority_oracle, scores
 
 VOID = 255
-TRUTH = np.array([[0, 0, 1, 1],
-                  [0, 0, 1, 1],
-                  [0, 0, 2, 2],
-                  [0, 0, 2, 2]])
-PREDICTION = np.array([[0, 0, 0, 1],
-                       [0, 0, 1, 1],
-                       [0, 0, 1, 2],
-                       [0, 0, 1, 2]])
+TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 2, 2]])
+PREDICTION = np.array([[0, 0, 0, 1], [0, 0, 1, 1], [0, 0, 1, 2], [0, 0, 1, 2]])
 
 
 def blobs(seed, height, width, num_classes, void=0.1):
@@ -45,7 +39,9 @@ def test_scores_of_two_small_maps_counted_by_hand():
     assert result["pixel_accuracy"] == 13 / 16
     assert result["mean_accuracy"] == pytest.approx((8 / 8 + 3 / 4 + 2 / 4) / 3, abs=1e-15)
     assert result["mean_iou"] == pytest.approx((8 / 9 + 3 / 6 + 2 / 4) / 3, abs=1e-15)
-    assert result["frequency_weighted_iou"] == pytest.approx((8 * 8 / 9 + 4 * 3 / 6 + 4 * 2 / 4) / 16, abs=1e-15)
+    assert result["frequency_weighted_iou"] == pytest.approx(
+        (8 * 8 / 9 + 4 * 3 / 6 + 4 * 2 / 4) / 16, abs=1e-15
+    )
     assert [type(value) for name, value in result.items() if name != "iou"] == [float] * 4
 
 
@@ -134,14 +130,25 @@ def test_mean_iou_is_neither_the_mean_over_images_nor_weighted_by_pixels():
     assert lone["frequency_weighted_iou"] == pytest.approx(0.81) and lone["mean_iou"] == pytest.approx(0.45)
 
 
-@pytest.mark.parametrize("truth, prediction, sentence", [
-    (np.zeros((2, 3), int), np.zeros((3, 2), int), r"y_true has shape \(2, 3\), y_pred \(3, 2\); they must be equal"),
-    (np.zeros(2), np.zeros(2, int), "y_true has dtype float64; expected integer class ids"),
-    (np.zeros(2, int), np.zeros(2, np.float32), "y_pred has dtype float32; expected integer class ids .* argmax"),
-    (np.array([0, 3]), np.array([0, 0]), r"y_true holds labels \[3\]; expected 0 to 2, or 255 for void"),
-    (np.array([0, -1]), np.array([0, 0]), r"y_true holds labels \[-1\]"),
-    (np.array([0, 1]), np.array([7, 255]), r"y_pred holds labels \[7, 255\]; expected 0 to 2"),
-])
+@pytest.mark.parametrize(
+    "truth, prediction, sentence",
+    [
+        (
+            np.zeros((2, 3), int),
+            np.zeros((3, 2), int),
+            r"y_true has shape \(2, 3\), y_pred \(3, 2\); they must be equal",
+        ),
+        (np.zeros(2), np.zeros(2, int), "y_true has dtype float64; expected integer class ids"),
+        (
+            np.zeros(2, int),
+            np.zeros(2, np.float32),
+            "y_pred has dtype float32; expected integer class ids .* argmax",
+        ),
+        (np.array([0, 3]), np.array([0, 0]), r"y_true holds labels \[3\]; expected 0 to 2, or 255 for void"),
+        (np.array([0, -1]), np.array([0, 0]), r"y_true holds labels \[-1\]"),
+        (np.array([0, 1]), np.array([7, 255]), r"y_pred holds labels \[7, 255\]; expected 0 to 2"),
+    ],
+)
 def test_wrong_labels_are_refused_with_a_sentence(truth, prediction, sentence):
     with pytest.raises(ValueError, match=sentence):
         confusion_matrix(truth, prediction, 3)
@@ -157,32 +164,48 @@ def test_scores_wants_a_square(shape):
 
 
 def slow_cells(mask, stride, num_classes):
-    """Exact fractions of each class per cell, {(row, column): [C Fractions]}; void-only cells by their neighbours."""
+    """Exact shares of the classes per cell, {(row, column): [C Fractions]}; void takes its neighbours'."""
     height, width = mask.shape
     rows, columns = -(-height // stride), -(-width // stride)
     cells = {}
     for row in range(rows):
         for column in range(columns):
-            known = [int(i) for i in mask[row * stride:(row + 1) * stride, column * stride:(column + 1) * stride].flat
-                     if i != VOID]
+            known = [
+                int(i)
+                for i in mask[row * stride:(row + 1) * stride, column * stride:(column + 1) * stride].flat
+                if i != VOID
+            ]
             if known:
                 cells[row, column] = [Fraction(known.count(i), len(known)) for i in range(num_classes)]
     while cells and len(cells) < rows * columns:
         filled = {}
         for row in range(rows):
             for column in range(columns):
-                near = [cells[row + y, column + x] for y in (-1, 0, 1) for x in (-1, 0, 1)
-                        if (row + y, column + x) in cells]
+                near = [
+                    cells[row + y, column + x]
+                    for y in (-1, 0, 1)
+                    for x in (-1, 0, 1)
+                    if (row + y, column + x) in cells
+                ]
                 if (row, column) not in cells and near:
-                    filled[row, column] = [sum(share[i] for share in near) / len(near) for i in range(num_classes)]
+                    filled[row, column] = [
+                        sum(share[i] for share in near) / len(near) for i in range(num_classes)
+                    ]
         cells.update(filled)
     return cells
 
 
 def slow_majority(mask, stride, num_classes):
     cells = slow_cells(mask, stride, num_classes)
-    return np.array([[cells[y // stride, x // stride].index(max(cells[y // stride, x // stride]))
-                      for x in range(mask.shape[1])] for y in range(mask.shape[0])])
+    return np.array(
+        [
+            [
+                cells[y // stride, x // stride].index(max(cells[y // stride, x // stride]))
+                for x in range(mask.shape[1])
+            ]
+            for y in range(mask.shape[0])
+        ]
+    )
 
 
 def slow_bilinear(mask, stride, num_classes):
@@ -198,8 +221,14 @@ def slow_bilinear(mask, stride, num_classes):
     ids = np.zeros(mask.shape, int)
     for y in range(mask.shape[0]):
         for x in range(mask.shape[1]):
-            total = [sum(wy * wx * cells[row, column][i] for row, wy in neighbours(y, rows)
-                         for column, wx in neighbours(x, columns)) for i in range(num_classes)]
+            total = [
+                sum(
+                    wy * wx * cells[row, column][i]
+                    for row, wy in neighbours(y, rows)
+                    for column, wx in neighbours(x, columns)
+                )
+                for i in range(num_classes)
+            ]
             ids[y, x] = total.index(max(total))
     return ids
 
@@ -267,7 +296,9 @@ def test_oracles_upsample_as_opencv_does():
     clear = best[..., -1] - best[..., -2] > 1e-4
     assert clear.mean() > 0.95
     assert (bilinear_oracle(mask, stride, num_classes) == smooth.argmax(axis=2))[clear].all()
-    blocks = cv2.resize(fractions.round(4).argmax(axis=2).astype(np.uint8), (64, 48), interpolation=cv2.INTER_NEAREST)
+    blocks = cv2.resize(
+        fractions.round(4).argmax(axis=2).astype(np.uint8), (64, 48), interpolation=cv2.INTER_NEAREST
+    )
     assert (majority_oracle(mask, stride, num_classes) == blocks).all()
 
 
@@ -289,7 +320,9 @@ def test_boundary_band_equals_dilated_edges(width):
 
 
 def test_boundary_band_of_width_one_is_the_two_pixels_beside_a_border():
-    assert boundary_band(np.array([[0, 0, 0, 1, 1, 1]]), 1).tolist() == [[False, False, True, True, False, False]]
+    assert boundary_band(np.array([[0, 0, 0, 1, 1, 1]]), 1).tolist() == [
+        [False, False, True, True, False, False]
+    ]
     assert boundary_band(np.array([[0, 0, 255, 1, 1]]), 1).tolist() == [[False, True, False, True, False]]
     assert not boundary_band(np.ones((4, 4), int), 3).any()
 

@@ -28,7 +28,8 @@ def between(model, start, end):
 def resized(scores, factor):
     height, width = scores.shape[:2]
     return cv2.resize(scores, (width * factor, height * factor), interpolation=cv2.INTER_LINEAR).reshape(
-        height * factor, width * factor, -1)
+        height * factor, width * factor, -1
+    )
 
 
 # Upsampling
@@ -79,7 +80,9 @@ def test_output_has_the_size_of_the_input(random_fcn, stride):
     assert model.output_shape == (None, None, None, 3)
     for height, width in SIZES:
         logits = ops.convert_to_numpy(model(photo(height, width)))
-        assert logits.shape == (1, height, width, 3) and logits.dtype == np.float32 and np.isfinite(logits).all()
+        assert (
+            logits.shape == (1, height, width, 3) and logits.dtype == np.float32 and np.isfinite(logits).all()
+        )
 
 
 def test_fixed_input_shape(random_fcn):
@@ -102,8 +105,10 @@ def test_logits_are_the_scores_upsampled_and_cut(random_fcn, height, width):
 def test_strides_16_and_8_add_scores_of_earlier_pools(random_fcn):
     model = random_fcn(3, stride=8)
     x = photo(64, 96)
-    score, pool4, pool3, logits = (ops.convert_to_numpy(between(model, None, name)(x))[0]
-                                   for name in ("score", "score_pool4", "score_pool3", "logits"))
+    score, pool4, pool3, logits = (
+        ops.convert_to_numpy(between(model, None, name)(x))[0]
+        for name in ("score", "score_pool4", "score_pool3", "logits")
+    )
     assert pool4.shape == (4, 6, 3) and pool3.shape == (8, 12, 3)
     expected = resized(resized(resized(score, 2) + pool4, 2) + pool3, 8)
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
@@ -123,9 +128,24 @@ def test_pixels_are_normalised_once_and_channels_keep_their_order(random_fcn):
     x = photo(32, 32)
     kernel, bias = model.get_layer("block1_conv1").get_weights()
     normal = (x[0] - models.MEAN) / models.SPREAD
-    expected = sum(np.stack([cv2.filter2D(normal[..., c], -1, kernel[:, :, c, k].astype(np.float64),
-                                          borderType=cv2.BORDER_CONSTANT) for k in range(kernel.shape[3])], axis=2)
-                   for c in range(3)) + bias
+    expected = (
+        sum(
+            np.stack(
+                [
+                    cv2.filter2D(
+                        normal[..., c],
+                        -1,
+                        kernel[:, :, c, k].astype(np.float64),
+                        borderType=cv2.BORDER_CONSTANT,
+                    )
+                    for k in range(kernel.shape[3])
+                ],
+                axis=2,
+            )
+            for c in range(3)
+        )
+        + bias
+    )
     found = ops.convert_to_numpy(between(model, None, "block1_conv1")(x))[0]
     assert np.abs(found - expected.clip(0)).max() < 1e-4
 
@@ -136,8 +156,8 @@ def test_what_is_beyond_the_receptive_field_has_no_influence(random_fcn):
     x = np.zeros((1, 64, 32 * (field // 32 + 4), 3), np.float32)
     near = x.copy()
     # Cell 0 is centred at pixel 15.5.
-    x[:, :, 16 + field // 2 + 1:] = 255
-    near[:, :, 8 + field // 4:] = 255
+    x[:, :, 16 + field // 2 + 1 :] = 255
+    near[:, :, 8 + field // 4 :] = 255
     cell, far_cell, near_cell = (ops.convert_to_numpy(model(image))[0, 0, 0] for image in (x * 0, x, near))
     assert (cell == far_cell).all() and np.abs(cell - near_cell).max() > 0
 
@@ -162,13 +182,19 @@ def test_half_precision_stops_before_the_scores(random_fcn):
         assert values.dtype == np.float32 and (values.view(np.uint32) & 0xFFFF != 0).mean() > 0.5
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    ({"backbone": "vgg61"}, "backbone is 'vgg61'; expected one of .*'vgg16'.* Did you mean 'vgg16'"),
-    ({"stride": 4}, "stride is 4; expected one of 32, 16, 8"),
-    ({"upsampling": "bilinaer"}, "upsampling is 'bilinaer'; .* Did you mean 'bilinear'"),
-    ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
-    ({"weights": "imagenet", "backbone": "vgg_small"}, "weights='imagenet' needs backbone=\"vgg16\", found 'vgg_small'"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"backbone": "vgg61"}, "backbone is 'vgg61'; expected one of .*'vgg16'.* Did you mean 'vgg16'"),
+        ({"stride": 4}, "stride is 4; expected one of 32, 16, 8"),
+        ({"upsampling": "bilinaer"}, "upsampling is 'bilinaer'; .* Did you mean 'bilinear'"),
+        ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
+        (
+            {"weights": "imagenet", "backbone": "vgg_small"},
+            "weights='imagenet' needs backbone=\"vgg16\", found 'vgg_small'",
+        ),
+    ],
+)
 def test_wrong_arguments_get_a_sentence(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         fcn(**{"num_classes": 3, **arguments})
@@ -185,7 +211,9 @@ def test_vgg16_classifier_becomes_convolutions(tmp_path):
     for layer in classifier.layers:
         if layer.weights:
             layer.kernel.assign(layer.kernel * 1.5)  # else the signal fades over sixteen layers
-            layer.bias.assign(rng.normal(0, 0.5, layer.bias.shape))  # new ones are zero: losing them would not show
+            layer.bias.assign(
+                rng.normal(0, 0.5, layer.bias.shape)
+            )  # new ones are zero: losing them would not show
     taps = keras.Model(classifier.input, [classifier.get_layer(name).output for name in ("fc1", "fc2")])
     bgr = keras.applications.vgg16.preprocess_input(image.copy())
     expected = [ops.convert_to_numpy(y)[0] for y in taps(bgr)]
@@ -195,8 +223,9 @@ def test_vgg16_classifier_becomes_convolutions(tmp_path):
 
     model = fcn(3, backbone="vgg16", weights=tmp_path / "vgg16.weights.h5")
     assert receptive_field(model) == 404
-    pool5, fc6, fc7 = keras.Model(model.input, [model.get_layer(name).output
-                                                for name in ("block5_pool", "fc6", "fc7")])(image)
+    pool5, fc6, fc7 = keras.Model(
+        model.input, [model.get_layer(name).output for name in ("block5_pool", "fc6", "fc7")]
+    )(image)
     same = [ops.convert_to_numpy(y)[0] for y in (fc6, fc7)]
     assert same[0].shape == same[1].shape == (7, 7, 4096)
     layer = model.get_layer("fc6")
@@ -213,15 +242,18 @@ def test_vgg16_classifier_becomes_convolutions(tmp_path):
 @pytest.mark.parametrize("content", [None, b"", b"not an HDF5 file"])
 def test_weights_files_that_cannot_be_used_are_named(tmp_path, monkeypatch, content):
     # A stand-in for the classifier: building the real one takes 2 GB.
-    monkeypatch.setattr(keras.applications, "VGG16", lambda weights: keras.Sequential([keras.Input((3,)),
-                                                                                      layers.Dense(2)]))
+    monkeypatch.setattr(
+        keras.applications, "VGG16", lambda weights: keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    )
     monkeypatch.setitem(models.BACKBONES, "vgg16", models.BACKBONES["vgg_small"])
     path = tmp_path / "vgg16.weights.h5"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises((FileNotFoundError, ValueError)) as error:
         fcn(3, backbone="vgg16", weights=path)
-    assert str(path) in str(error.value) and "Keras VGG16" in str(error.value) and "\n" not in str(error.value)
+    assert (
+        str(path) in str(error.value) and "Keras VGG16" in str(error.value) and "\n" not in str(error.value)
+    )
 
 
 # Model files
@@ -251,8 +283,11 @@ def test_missing_and_damaged_model_files_are_named(tmp_path, name, content):
     card(tmp_path / "m.json", {"num_classes": 3, "backbone": "vgg_small"})
     if content is not None:
         path.write_bytes(content)
-    kind, sentence = ((FileNotFoundError, "there is no such model file") if content is None
-                      else (ValueError, "cannot be opened as a model"))
+    kind, sentence = (
+        (FileNotFoundError, "there is no such model file")
+        if content is None
+        else (ValueError, "cannot be opened as a model")
+    )
     with pytest.raises(kind, match=sentence) as error:
         load(path)
     assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
@@ -261,7 +296,7 @@ def test_missing_and_damaged_model_files_are_named(tmp_path, name, content):
 def test_truncated_model_file_is_named(tmp_path, random_fcn):
     random_fcn(2).save(tmp_path / "m.keras")
     whole = (tmp_path / "m.keras").read_bytes()
-    (tmp_path / "m.keras").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "m.keras").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=r"m\.keras: cannot be opened as a model .* Expected a \.keras file"):
         load(tmp_path / "m.keras")
 
@@ -281,12 +316,16 @@ def test_code_inside_a_model_file_is_not_run(tmp_path, monkeypatch, suffix):
     marker = tmp_path / "the code ran"
     monkeypatch.setenv("MARKER", str(marker))
     images = keras.Input((8, 8, 3))
-    code = layers.Lambda(lambda x: (__import__("os").makedirs(__import__("os").environ["MARKER"], exist_ok=True), x)[1])
+    code = layers.Lambda(
+        lambda x: (__import__("os").makedirs(__import__("os").environ["MARKER"], exist_ok=True), x)[1]
+    )
     keras.Model(images, code(images)).save(tmp_path / f"m{suffix}")
     marker.rmdir()
     keras.saving.load_model(tmp_path / f"m{suffix}", safe_mode=False)
     marker.rmdir()  # so the file does carry code
-    with pytest.raises(ValueError, match="cannot be opened as a model .* models that bring their own code are refused"):
+    with pytest.raises(
+        ValueError, match="cannot be opened as a model .* models that bring their own code are refused"
+    ):
         load(tmp_path / f"m{suffix}")
     assert not marker.exists()
 
@@ -297,8 +336,16 @@ def test_functions_named_in_a_model_file_are_not_called(tmp_path, random_fcn):
     with zipfile.ZipFile(tmp_path / "m.keras") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     config = json.loads(members["config.json"])
-    config["config"]["layers"].append({"module": "os", "class_name": "mkdir", "registered_name": None, "name": "x",
-                                       "config": {"path": str(marker)}, "inbound_nodes": []})
+    config["config"]["layers"].append(
+        {
+            "module": "os",
+            "class_name": "mkdir",
+            "registered_name": None,
+            "name": "x",
+            "config": {"path": str(marker)},
+            "inbound_nodes": [],
+        }
+    )
     with zipfile.ZipFile(tmp_path / "bad.keras", "w") as archive:
         for name, content in {**members, "config.json": json.dumps(config).encode()}.items():
             archive.writestr(name, content)

@@ -1,4 +1,4 @@
-"""From files to batches. Photos and masks here hold their own coordinates, so that any step between them shows."""
+"""From files to batches. Photos and masks here hold their own coordinates, so that any slip shows."""
 
 import itertools
 
@@ -30,8 +30,9 @@ def as_read(batch_list):
 
 def same(first, second):
     first, second = as_read(first), as_read(second)
-    return len(first) == len(second) and all((a == c).all() and (b == d).all()
-                                             for (a, b), (c, d) in zip(first, second))
+    return len(first) == len(second) and all(
+        (a == c).all() and (b == d).all() for (a, b), (c, d) in zip(first, second)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,9 @@ def test_photo_and_mask_agree_in_finished_batches(tmp_path):
     Image.fromarray((mask * 255)[..., None].repeat(3, axis=2)).save(tmp_path / "photo.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
     pair = (tmp_path / "photo.png", tmp_path / "mask.png")
-    for images, masks in as_read(batches([pair] * 8, image_size=64, batch_size=4, augment=True, shuffle=True)):
+    for images, masks in as_read(
+        batches([pair] * 8, image_size=64, batch_size=4, augment=True, shuffle=True)
+    ):
         for image, ids in zip(images, masks):
             light = image.mean(axis=2)
             middle = (np.median(light[ids == 1]) + np.median(light[ids == 0])) / 2
@@ -147,7 +150,9 @@ def test_no_sample_is_dropped(samples, batch_size, sizes):
     dataset = batches(samples, image_size=32, batch_size=batch_size, shuffle=True)
     assert [len(images) for images, _ in dataset] == sizes
     assert int(dataset.cardinality()) == len(sizes)
-    in_order = np.concatenate([images for images, _ in as_read(batches(samples, image_size=32, batch_size=5))])
+    in_order = np.concatenate(
+        [images for images, _ in as_read(batches(samples, image_size=32, batch_size=5))]
+    )
     shuffled = np.concatenate([images for images, _ in as_read(dataset)])
     assert sorted(map(bytes, in_order)) == sorted(map(bytes, shuffled))
 
@@ -199,14 +204,21 @@ def test_all_faulty_files_are_listed_in_one_error(voc):
     Image.fromarray(np.full((48, 64), 9, np.uint8)).save(voc / "SegmentationClass" / "train4.png")
     with pytest.raises(ValueError, match="3 of 5 pairs cannot be used") as error:
         batches(dataset.split("train"), image_size=32, batch_size=2, read=dataset.read)
-    for part in ("train1.png: the file is empty", "train3.png: is not an image", "train4.png: 3072 pixels have the ids"):
+    for part in (
+        "train1.png: the file is empty",
+        "train3.png: is not an image",
+        "train4.png: 3072 pixels have the ids",
+    ):
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("arguments, sentence", [
-    ({"image_size": 0, "batch_size": 2}, "image_size is 0 and batch_size 2; both must be at least 1"),
-    ({"image_size": 8, "batch_size": -1}, "image_size is 8 and batch_size -1"),
-])
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"image_size": 0, "batch_size": 2}, "image_size is 0 and batch_size 2; both must be at least 1"),
+        ({"image_size": 8, "batch_size": -1}, "image_size is 8 and batch_size -1"),
+    ],
+)
 def test_sizes_must_be_positive(samples, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         batches(samples, **arguments)

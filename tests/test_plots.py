@@ -22,11 +22,15 @@ PREDICTION = np.roll(TRUTH, 3, axis=1) % 4
 TABLE = np.array([[90, 10, 0, 0], [5, 45, 0, 0], [0, 0, 0, 0], [1, 0, 0, 9]])
 
 FIGURES = {
-    "picture_grid": lambda: plots.picture_grid([IMAGE, TRUTH, IMAGE], ["a", "b", "c"], columns=2,
-                                               class_names=NAMES, colors=COLORS),
-    "comparison": lambda: plots.comparison([(IMAGE, TRUTH, PREDICTION)] * 2, NAMES, COLORS, scores=["x", "y"]),
-    "class_bars": lambda: plots.class_bars([0.2, np.nan, 1.0, 0.0], NAMES, COLORS, reference=[0.5, 0.5, np.nan, 1],
-                                           reference_name="oracle"),
+    "picture_grid": lambda: plots.picture_grid(
+        [IMAGE, TRUTH, IMAGE], ["a", "b", "c"], columns=2, class_names=NAMES, colors=COLORS
+    ),
+    "comparison": lambda: plots.comparison(
+        [(IMAGE, TRUTH, PREDICTION)] * 2, NAMES, COLORS, scores=["x", "y"]
+    ),
+    "class_bars": lambda: plots.class_bars(
+        [0.2, np.nan, 1.0, 0.0], NAMES, COLORS, reference=[0.5, 0.5, np.nan, 1], reference_name="oracle"
+    ),
     "confusion_plot": lambda: plots.confusion_plot(TABLE, NAMES),
     "curves": lambda: plots.curves({"train": [3, 2, 1], "val": [3, 2.5, 2.4]}, "epoch", "loss"),
     "grouped_bars": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]}, ["a", "b"], "IoU"),
@@ -52,17 +56,32 @@ def test_axes_are_labelled(name):
 def test_classes_have_a_legend_in_their_own_colours():
     legend = FIGURES["comparison"]().legends[0]
     assert [text.get_text() for text in legend.get_texts()] == list(NAMES)
-    assert [tuple(np.round(np.array(patch.get_facecolor()[:3]) * 255).astype(int)) for patch in legend.get_patches()] \
-        == [tuple(color) for color in COLORS.tolist()]
+    assert [
+        tuple(np.round(np.array(patch.get_facecolor()[:3]) * 255).astype(int))
+        for patch in legend.get_patches()
+    ] == [tuple(color) for color in COLORS.tolist()]
 
 
 def test_comparison_shows_photo_truth_prediction_and_errors():
     axes = FIGURES["comparison"]().axes
     shown = [axis.get_images()[0].get_array() for axis in axes[:4]]
-    expected = [IMAGE, ids_to_colors(TRUTH, COLORS), ids_to_colors(PREDICTION, COLORS),
-                plots.error_map(TRUTH, PREDICTION)]
+    expected = [
+        IMAGE,
+        ids_to_colors(TRUTH, COLORS),
+        ids_to_colors(PREDICTION, COLORS),
+        plots.error_map(TRUTH, PREDICTION),
+    ]
     assert all((a == b).all() for a, b in zip(shown, expected))
-    assert [axis.get_title() for axis in axes] == ["photo", "truth", "prediction", "x", "photo", "truth", "prediction", "y"]
+    assert [axis.get_title() for axis in axes] == [
+        "photo",
+        "truth",
+        "prediction",
+        "x",
+        "photo",
+        "truth",
+        "prediction",
+        "y",
+    ]
 
 
 def test_absent_classes_are_written_not_drawn_as_zero():
@@ -123,4 +142,6 @@ def test_show_displays_one_picture_with_alt_text(monkeypatch):
     displayed = []
     monkeypatch.setattr(IPython.display, "display", displayed.append)
     assert plots.show(FIGURES["curves"](), alt="the loss falls") is None
-    assert len(displayed) == 1 and displayed[0].alt == "the loss falls" and displayed[0].data[:4] == b"\x89PNG"
+    assert (
+        len(displayed) == 1 and displayed[0].alt == "the loss falls" and displayed[0].data[:4] == b"\x89PNG"
+    )

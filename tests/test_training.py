@@ -24,8 +24,15 @@ from utils.labels import VOID
 from utils.training import MeanIoU, cross_entropy, resolve_precision, train
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
-                keep="last")
+RECIPE = Recipe(
+    image_size=32,
+    batch_size=2,
+    epochs=3,
+    learning_rate=1e-3,
+    backbone="vgg_small",
+    scale=(0.8, 1.25),
+    keep="last",
+)
 
 
 def labels(seed, shape, num_classes, void=0.2):
@@ -69,7 +76,10 @@ def eager():
 
 
 def same_weights(first, second):
-    return max(np.abs(a - b).max() for a, b in zip(first.get_weights(), second.get_weights(), strict=True)) < 1e-6
+    return (
+        max(np.abs(a - b).max() for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+        < 1e-6
+    )
 
 
 def losses(trained):
@@ -83,9 +93,14 @@ def test_loss_and_gradient_equal_keras_own():
     y_true = labels(0, (2, 8, 9), 5)
     logits = tf.Variable(np.random.default_rng(1).normal(0, 3, (2, 8, 9, 5)).astype(np.float32))
     known = y_true != VOID
-    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=VOID, reduction=None
+    )
     found = []
-    for loss in (lambda: cross_entropy(y_true, logits), lambda: tf.reduce_sum(keras_loss(y_true, logits)) / known.sum()):
+    for loss in (
+        lambda: cross_entropy(y_true, logits),
+        lambda: tf.reduce_sum(keras_loss(y_true, logits)) / known.sum(),
+    ):
         with tf.GradientTape() as tape:
             value = loss()
         found.append((float(value), tape.gradient(value, logits).numpy()))
@@ -128,7 +143,9 @@ def test_learning_rate_rises_peaks_and_falls_to_zero():
 
 
 def test_metric_counts_like_numpy_over_batches():
-    y_true, logits = labels(2, (7, 6, 5), 4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(np.float32)
+    y_true, logits = labels(2, (7, 6, 5), 4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(
+        np.float32
+    )
     metric = MeanIoU(6)  # two classes occur in neither
     logits = np.concatenate([logits, np.full((7, 6, 5, 2), -9, np.float32)], axis=3)
     confusion = np.zeros((6, 6), np.int64)
@@ -144,7 +161,9 @@ def test_metric_counts_like_numpy_over_batches():
 
 def test_metric_inside_fit_and_evaluate_equals_numpy():
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Conv2D(3, 1)])
+    model = keras.Sequential(
+        [keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 127.5, -1), keras.layers.Conv2D(3, 1)]
+    )
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 255, (5, 32, 32, 3)).astype(np.float32), labels(4, (5, 32, 32), 3)
     # Rate 0: the weights stay, so that every batch is labelled by the same network.
@@ -153,9 +172,15 @@ def test_metric_inside_fit_and_evaluate_equals_numpy():
     confusion = metrics.confusion_matrix(y, ops.convert_to_numpy(model(x)).argmax(axis=3), 3)
     expected = metrics.scores(confusion)["mean_iou"]
     assert history["val_mean_iou"][0] == pytest.approx(expected, abs=1e-6)
-    assert model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)["mean_iou"] == pytest.approx(expected, abs=1e-6)
-    per_batch = [metrics.scores(metrics.confusion_matrix(y[i:i + 2], ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3))
-                 for i in (0, 2, 4)]
+    assert model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)["mean_iou"] == pytest.approx(
+        expected, abs=1e-6
+    )
+    per_batch = [
+        metrics.scores(
+            metrics.confusion_matrix(y[i:i + 2], ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3)
+        )
+        for i in (0, 2, 4)
+    ]
     assert abs(np.mean([batch["mean_iou"] for batch in per_batch]) - expected) > 1e-4
 
 
@@ -164,7 +189,12 @@ def test_metric_inside_fit_and_evaluate_equals_numpy():
 
 def test_training_leaves_a_float32_model_and_its_history(unbroken, dataset):
     trained, folder = unbroken
-    assert {path.name for path in folder.iterdir()} >= {"model.keras", "model.weights.h5", "model.json", "history.json"}
+    assert {path.name for path in folder.iterdir()} >= {
+        "model.keras",
+        "model.weights.h5",
+        "model.json",
+        "history.json",
+    }
     assert not [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
     assert trained.path == folder / "model.keras" and trained.seconds > 0
     history = json.loads((folder / "history.json").read_text(encoding="utf-8"))
@@ -183,10 +213,20 @@ def test_training_equals_a_hand_written_loop(unbroken, dataset):
     trained, _ = unbroken
     keras.utils.set_random_seed(1)
     model = models.fcn(3, backbone="vgg_small")
-    batches = pipeline.batches(dataset.split("train"), image_size=32, batch_size=2, augment=True, shuffle=True, seed=1,
-                               scale=RECIPE.scale, epochs=2)
+    batches = pipeline.batches(
+        dataset.split("train"),
+        image_size=32,
+        batch_size=2,
+        augment=True,
+        shuffle=True,
+        seed=1,
+        scale=RECIPE.scale,
+        epochs=2,
+    )
     training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3)
-    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=VOID, reduction=None
+    )
     found = []
     for images, masks in batches:
         known = tf.reduce_sum(tf.cast(masks != VOID, tf.float32))
@@ -231,7 +271,8 @@ def kill_before_the_second_state(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 os.replace = kill_before_the_second_state
-training.train(load_dataset("voc", sys.argv[1]), Recipe(**eval(sys.argv[2])), sys.argv[3], precision="float32", seed=1)
+dataset, recipe = load_dataset("voc", sys.argv[1]), Recipe(**eval(sys.argv[2]))
+training.train(dataset, recipe, sys.argv[3], precision="float32", seed=1)
 """
 
 
@@ -239,8 +280,12 @@ training.train(load_dataset("voc", sys.argv[1]), Recipe(**eval(sys.argv[2])), sy
 def test_killed_training_goes_on_as_if_unbroken(unbroken, dataset, shared_voc, tmp_path):
     trained, _ = unbroken
     # Killed between the two files that an epoch writes.
-    ended = subprocess.run([sys.executable, "-c", KILLED, shared_voc, repr(dataclasses.asdict(RECIPE)), tmp_path],
-                           cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, shared_voc, repr(dataclasses.asdict(RECIPE)), tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     resumed = train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
     assert same_weights(resumed.model, trained.model)
@@ -255,18 +300,26 @@ def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
     assert same_weights(again.model, trained.model) and again.history == trained.history
 
 
-@pytest.mark.parametrize("changes, arguments, sentence", [
-    ({"epochs": 5}, {}, "epochs was 3 and is now 5"),
-    ({"learning_rate": 0.1}, {}, "learning_rate was 0.001 and is now 0.1"),
-    ({}, {"seed": 2}, "seed was 1 and is now 2"),
-    ({}, {"stride": 16}, "stride was 32 and is now 16"),
-])
+@pytest.mark.parametrize(
+    "changes, arguments, sentence",
+    [
+        ({"epochs": 5}, {}, "epochs was 3 and is now 5"),
+        ({"learning_rate": 0.1}, {}, "learning_rate was 0.001 and is now 0.1"),
+        ({}, {"seed": 2}, "seed was 1 and is now 2"),
+        ({}, {"stride": 16}, "stride was 32 and is now 16"),
+    ],
+)
 def test_other_parameters_are_refused_and_nothing_is_lost(unbroken, dataset, changes, arguments, sentence):
     _, folder = unbroken
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=f"holds a training with other parameters: {sentence}"):
-        train(dataset, dataclasses.replace(RECIPE, **changes), folder, precision="float32",
-              **{"seed": 1, **arguments})
+        train(
+            dataset,
+            dataclasses.replace(RECIPE, **changes),
+            folder,
+            precision="float32",
+            **{"seed": 1, **arguments},
+        )
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -284,14 +337,17 @@ def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path,
         train(faulty, RECIPE, tmp_path / "run", precision="float32")
     (voc / "ImageSets/Segmentation/train.txt").write_text("train1\ntrain2\n", encoding="utf-8")
     # No epoch was trained, so that other parameters are no change of mind.
-    trained = train(load_dataset("voc", voc), dataclasses.replace(RECIPE, epochs=1), tmp_path / "run",
-                    precision="float32")
+    trained = train(
+        load_dataset("voc", voc), dataclasses.replace(RECIPE, epochs=1), tmp_path / "run", precision="float32"
+    )
     assert len(trained.history) == 1
 
 
 def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monkeypatch, eager):
     monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred: ops.sum(y_pred) * float("nan"))
-    with pytest.raises(FloatingPointError, match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"):
+    with pytest.raises(
+        FloatingPointError, match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"
+    ):
         train(dataset, RECIPE, tmp_path, precision="float32")
     assert not (tmp_path / "model.keras").exists()
 
@@ -325,7 +381,9 @@ def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path, eager):
 def test_progress_says_where_it_is_and_what_is_left(progress):
     lines = [line for line in progress if " step " not in line]
     assert lines[0].startswith("epoch 1/3  loss ") and lines[-1].startswith("epoch 3/3  loss ")
-    assert all(line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines)
+    assert all(
+        line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines
+    )
     assert lines[-1].endswith("0:00 left")
 
 
@@ -350,19 +408,28 @@ def test_named_precisions_are_taken(name):
     assert resolve_precision(name) == name
 
 
-@pytest.mark.parametrize("name, hint", [("bfloat16", "mixed_bfloat16"), ("float23", "float32"), ("Auto", "auto")])
+@pytest.mark.parametrize(
+    "name, hint", [("bfloat16", "mixed_bfloat16"), ("float23", "float32"), ("Auto", "auto")]
+)
 def test_precision_names_get_a_hint(name, hint):
-    with pytest.raises(ValueError, match=f"precision is '{name}'; expected one of auto, .* Did you mean '{hint}'"):
+    with pytest.raises(
+        ValueError, match=f"precision is '{name}'; expected one of auto, .* Did you mean '{hint}'"
+    ):
         resolve_precision(name)
 
 
-@pytest.mark.parametrize("cpuinfo, expected", [
-    ("processor : 0\nflags : fpu sse avx2 avx512f\nbugs :\n", "float32"),
-    ("processor : 0\nflags : fpu amx_bf16 amx_tile\nbugs :\n", "mixed_bfloat16"),
-    ("flags : fpu avx512_bf16\nbugs : amx_bf16\n", "mixed_bfloat16"),
-    ("flags : fpu sse\nbugs : amx_bf16\n", "float32"),
-    ("Features : neon\n", "float32"), ("", "float32"), (None, "float32"),
-])
+@pytest.mark.parametrize(
+    "cpuinfo, expected",
+    [
+        ("processor : 0\nflags : fpu sse avx2 avx512f\nbugs :\n", "float32"),
+        ("processor : 0\nflags : fpu amx_bf16 amx_tile\nbugs :\n", "mixed_bfloat16"),
+        ("flags : fpu avx512_bf16\nbugs : amx_bf16\n", "mixed_bfloat16"),
+        ("flags : fpu sse\nbugs : amx_bf16\n", "float32"),
+        ("Features : neon\n", "float32"),
+        ("", "float32"),
+        (None, "float32"),
+    ],
+)
 def test_auto_takes_bfloat16_only_where_hardware_does_it(monkeypatch, cpuinfo, expected):
     def read_text(self, *args, **kwargs):
         if cpuinfo is None:
@@ -387,7 +454,8 @@ model.set_weights([given[f"w{i}"] for i in range(len(model.weights))])
 logits = model(given["x"])
 metric = training.MeanIoU(3)
 metric.update_state(given["y"], logits)
-np.savez(sys.argv[2], logits=ops.convert_to_numpy(logits), loss=float(training.cross_entropy(given["y"], logits)),
+loss = float(training.cross_entropy(given["y"], logits))
+np.savez(sys.argv[2], logits=ops.convert_to_numpy(logits), loss=loss,
          mean_iou=float(metric.result()), confusion=ops.convert_to_numpy(metric.confusion))
 training.compile_model(model, 3, 1e-3, 4)
 model.fit(given["x"], given["y"], batch_size=1, epochs=2, verbose=0)
@@ -401,9 +469,13 @@ def test_jax_gives_the_same(tmp_path, random_fcn):
     x = np.random.default_rng(0).uniform(0, 255, (2, 33, 64, 3)).astype(np.float32)
     y = labels(0, (2, 33, 64), 3)
     np.savez(tmp_path / "given.npz", x=x, y=y, **{f"w{i}": w for i, w in enumerate(model.get_weights())})
-    done = subprocess.run([sys.executable, "-c", ON_JAX, tmp_path / "given.npz", tmp_path / "found.npz"], cwd=ROOT,
-                          env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", ON_JAX, tmp_path / "given.npz", tmp_path / "found.npz"],
+        cwd=ROOT,
+        env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout.split()[-1] == "jax", done.stderr
     logits = model(x)
     metric = MeanIoU(3)

@@ -295,7 +295,7 @@ def _pairs(samples):
     if missing:
         listed = "\n  ".join(missing[:20])
         more = f"\n  and {len(missing) - 20} more" if len(missing) > 20 else ""
-        raise ValueError(f"{len(missing)} files that the split lists name are missing:\n  {listed}{more}\n"
+        raise ValueError(f"the split lists name files that are not there ({len(missing)}):\n  {listed}{more}\n"
                          "Add them, or take their lines out of the lists.")
     return samples
 

@@ -16,6 +16,7 @@ from utils.labels import VOID, ids_to_colors
 # Okabe & Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
 DPI = 80
+LEGEND_COLUMNS = 6
 
 
 def show(figure, alt):
@@ -72,7 +73,8 @@ def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), color
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
-    figure = Figure(figsize=(columns * side, rows * (side * height / width + (0.28 if titles else 0.06))),
+    legend_rows = -(-len(class_names) // LEGEND_COLUMNS)
+    figure = Figure(figsize=(columns * side, rows * (side * height / width + (0.28 if titles else 0.06)) + 0.26 * legend_rows),
                     layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
@@ -177,7 +179,7 @@ def add_legend(figure, class_names, colors):
     """Put a legend of class colours below a figure."""
     patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5, label=name)
                for name, color in zip(class_names, colors)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), 6), frameon=False, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), LEGEND_COLUMNS), frameon=False, fontsize=9)
 
 
 def _plain(axis):
