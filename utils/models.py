@@ -70,7 +70,8 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     while at > stride:
         at //= 2
         skip = _score(num_classes, f"score_pool{at.bit_length() - 1}")(pools[at])
-        scores = layers.Add(dtype="float32", name=f"fuse{at}")([BilinearUpsampling(2, name=f"upsample2_{at}")(scores), skip])
+        doubled = BilinearUpsampling(2, name=f"upsample2_{at}")(scores)
+        scores = layers.Add(dtype="float32", name=f"fuse{at}")([doubled, skip])
     logits = BilinearUpsampling(stride, name=f"upsample{stride}")(scores)
     logits = CropLike(dtype="float32", name="logits")([logits, images])
     model = keras.Model(images, logits, name=f"fcn{stride}s_{backbone}")
@@ -97,7 +98,7 @@ def load(path):
             return model
         return keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras raises many kinds for damaged and unsafe files
-        raise ValueError(f"{path}: cannot be opened as a model ({_first_line(error)}). Expected a .keras file written by this "
+        raise ValueError(f"{path}: cannot be opened as a model ({_first_line(error)}). Expected a .keras file of this "
                          "project; models that bring their own code are refused.") from None
 
 

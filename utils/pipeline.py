@@ -35,9 +35,10 @@ class DecodedPairs:
         self._used = 0
         self._pairs, faults = [], []
         with ThreadPoolExecutor() as pool:
-            for pair, fault in pool.map(lambda sample: _read_or_fault(read, sample), samples):
-                faults += [fault] if fault else []
-                self._pairs += [self._keep(*pair)] if pair else []
+            for start in range(0, len(samples), 64):  # a few at a time, or threads would run ahead of the disk
+                for pair, fault in pool.map(lambda sample: _read_or_fault(read, sample), samples[start:start + 64]):
+                    faults += [fault] if fault else []
+                    self._pairs += [self._keep(*pair)] if pair else []
         if faults:
             listed = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
             raise ValueError(f"{len(faults)} of {len(samples)} pairs cannot be used:\n  {listed}")

@@ -74,8 +74,8 @@ def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), color
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
     legend_rows = -(-len(class_names) // LEGEND_COLUMNS)
-    figure = Figure(figsize=(columns * side, rows * (side * height / width + (0.28 if titles else 0.06)) + 0.26 * legend_rows),
-                    layout="constrained")
+    row = side * height / width + (0.28 if titles else 0.06)
+    figure = Figure(figsize=(columns * side, rows * row + 0.26 * legend_rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -150,7 +150,8 @@ def curves(series, xlabel, ylabel, x=None):
     axis = figure.subplots()
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
     for (name, values), (color, style) in zip(series.items(), styles):
-        axis.plot(np.arange(1, len(values) + 1) if x is None else x, values, style, color=color, label=name, linewidth=2)
+        positions = np.arange(1, len(values) + 1) if x is None else x
+        axis.plot(positions, values, style, color=color, label=name, linewidth=2)
     if x is not None and len(x) <= 8:
         axis.set_xticks(x)
     axis.set_xlabel(xlabel)
@@ -179,7 +180,8 @@ def add_legend(figure, class_names, colors):
     """Put a legend of class colours below a figure."""
     patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5, label=name)
                for name, color in zip(class_names, colors)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), LEGEND_COLUMNS), frameon=False, fontsize=9)
+    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), LEGEND_COLUMNS),
+                  frameon=False, fontsize=9)
 
 
 def _plain(axis):

@@ -142,5 +142,5 @@ def check_reference(score: str, value: float, given: dict | None) -> str:
     away = abs(value - reference["mean"])
     if not away <= reference["tolerance"]:
         raise AssertionError(f"{score} is {value:.4f}; the reference is {reference['mean']:.4f}, give or take "
-                             f"{reference['tolerance']:.4f} ({file.name}). Something that shapes the result has changed.")
+                             f"{reference['tolerance']:.4f} ({file.name}). Something that shapes results has changed.")
     return f"{score}: within its tolerance of the reference"

@@ -66,7 +66,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
         checkpoint.load_kept(portable)
         path = Path(run_dir) / "model.keras"
         if done < recipe.epochs or not path.is_file():
-            save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None, seconds=checkpoint.seconds)
+            save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
+                 seconds=checkpoint.seconds)
             runs.write_json(Path(run_dir) / "history.json", checkpoint.history)
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
 
@@ -78,7 +79,7 @@ def compile_model(model, num_classes, learning_rate, steps):
 
 
 def schedule(learning_rate, steps):
-    """Return a Keras schedule: a straight rise to `learning_rate` over the first twentieth of `steps`, then a cosine to 0."""
+    """Return a Keras schedule: a rise to `learning_rate` over the first twentieth of `steps`, then a cosine to 0."""
     warmup = max(1, steps // 20)
     return keras.optimizers.schedules.CosineDecay(learning_rate / 100, max(1, steps - warmup),
                                                   warmup_target=learning_rate, warmup_steps=warmup)
@@ -211,7 +212,7 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a learning_rate that is too "
+                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a learning_rate too "
                 f"high (now {self.learning_rate:g}; try a tenth), mixed_float16 (try precision=\"float32\"), or masks "
                 "with ids that stand for no class. The state of the last finished epoch is kept.")
 
