@@ -14,7 +14,7 @@ NOTEBOOK = ROOT / "notebooks" / "01_data_loading.ipynb"
 # Makes the interpreter forget where the repository is installed, as on a machine that never saw it.
 FORGET = f"""
 import subprocess, sys
-sys.path[:] = [path for path in sys.path if not path.startswith({str(ROOT)!r})]
+sys.path[:] = [path for path in sys.path if path != {str(ROOT)!r}]
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
 sys.path_importer_cache.clear()
 commands = []
