@@ -1,5 +1,6 @@
 """Pictures and figures: what is painted where, and how large they get."""
 
+import base64
 import io
 
 import IPython.display
@@ -140,8 +141,8 @@ def test_noise_is_encoded_too():
 
 def test_show_displays_one_picture_with_alt_text(monkeypatch):
     displayed = []
-    monkeypatch.setattr(IPython.display, "display", displayed.append)
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **options: displayed.append((bundle, options)))
     assert plots.show(FIGURES["curves"](), alt="the loss falls") is None
-    assert (
-        len(displayed) == 1 and displayed[0].alt == "the loss falls" and displayed[0].data[:4] == b"\x89PNG"
-    )
+    [(bundle, options)] = displayed
+    assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG" and bundle["text/plain"] == "the loss falls"
+    assert options == {"metadata": {"image/png": {"alt": "the loss falls"}}, "raw": True}

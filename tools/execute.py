@@ -41,7 +41,7 @@ class _Kernel(AsyncKernelManager):
 
     def __init__(self, **options):
         super().__init__(**options)
-        self._kernel_spec = KernelSpec(**get_kernel_dict(python_arguments=["-Xfrozen_modules=off"]))
+        self._kernel_spec = KernelSpec(**get_kernel_dict())
         self._sockets = tempfile.TemporaryDirectory(prefix="run-", ignore_cleanup_errors=True)
         # Sockets in a folder of our own: two runs at once never pick the same port. Their paths are short.
         if os.name == "posix" and len(self._sockets.name) < 80:

@@ -172,7 +172,9 @@ def _open_record(folder: Path, paths: list[Path], everything: dict) -> dict:
             changed = runs.differences(record["parameters"], everything)
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{file} is damaged. Delete its folder, or choose another with --name.") from None
-        if changed:
+        # A run that broke before anything was finished has nothing to lose: a mended typing error may go on there.
+        finished = any(entry.get("status") == "finished" for entry in record["notebooks"].values())
+        if changed and (finished or (folder / "training" / "state.npz").is_file()):
             raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
                            "Give this run a folder of its own with --name, or delete that folder first.")
     elif others := [path.name for path in paths if (folder / path.name).exists()]:

@@ -3,6 +3,7 @@
 Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C, 3).
 """
 
+import base64
 import io
 
 import matplotlib
@@ -21,9 +22,10 @@ LEGEND_COLUMNS = 6
 
 def show(figure, alt):
     """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small."""
-    from IPython import display
+    from IPython.display import display
     data, kind = encode(figure)
-    display.display(display.Image(data, format=kind, alt=alt))
+    kind = f"image/{kind}"
+    display({kind: base64.b64encode(data).decode("ascii"), "text/plain": alt}, metadata={kind: {"alt": alt}}, raw=True)
 
 
 def encode(figure):
