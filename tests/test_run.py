@@ -289,12 +289,18 @@ def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monke
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
+def heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so do their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt_stops_runner_and_kernel(tmp_path):
     cell = ("import os, time\nopen('pid.part', 'w').write(str(os.getpid()))\n"
             "os.rename('pid.part', 'pid')\ntime.sleep(99)")
     toy, folder, pid = notebook(tmp_path / "01_toy.ipynb", cell), tmp_path / "run", tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-m", "tools.run", toy, "--run-dir", str(folder)],
-                               cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=heed_interrupts if os.name == "posix" else None)
     try:
         wait(pid.exists, 60)
         process.send_signal(signal.SIGINT)

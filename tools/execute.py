@@ -162,7 +162,9 @@ def _reason(error: PapermillExecutionError) -> tuple[str, int]:
     reason = error.evalue if error.ename == "SystemExit" else f"{error.ename}: {error.evalue}"
     if error.ename == "ModuleNotFoundError":
         reason += "\nInstall what the notebooks need: python -m pip install -r requirements.txt"
-    inside = re.search(r"Cell In\s*\[\d+\], line (\d+)", strip_color("\n".join(error.traceback)))
+    trace = strip_color("\n".join(error.traceback))
+    # IPython 7, which Colab has, only marks the line with an arrow.
+    inside = re.search(r"Cell In\s*\[\d+\], line (\d+)", trace) or re.search(r"(?m)^-+> (\d+) ", trace)
     return reason, int(inside[1]) if inside else 0
 
 

@@ -50,6 +50,11 @@ class Recipe:
     test_split: str = "val"
     validate_every: int = 1
 
+    @property
+    def validation_epochs(self):
+        """Return the epochs, counted from 1, after which the validation split is scored; the last one always is."""
+        return sorted({*range(self.validate_every, self.epochs + 1, self.validate_every), self.epochs})
+
     def override(self, **values):
         """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says."""
         for name in ("image_size", "batch_size", "epochs", "learning_rate"):

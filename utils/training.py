@@ -60,7 +60,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
                                  shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
                                  first_epoch=done),
                 validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
-                validation_freq=recipe.validate_every, steps_per_epoch=steps, initial_epoch=done, epochs=recipe.epochs,
+                validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done, epochs=recipe.epochs,
                 callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
