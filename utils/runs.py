@@ -133,7 +133,7 @@ def check_reference(score: str, value: float, given: dict | None) -> str:
 
     given: the shared parameters that the training was given; only a run with all their defaults is held against it.
     Raises AssertionError when the value is further from the reference than its tolerance: three standard
-    deviations over seeds and precisions.
+    deviations over the trainings in that file.
     """
     if given != DEFAULTS:
         return "not the reference run: skipped"
