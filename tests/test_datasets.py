@@ -184,9 +184,11 @@ def test_values_over_255_are_refused(tmp_path):
     assert str(error.value).startswith(str(path))
 
 
-def test_void_ids_become_void(tmp_path):
+def test_ids_are_mapped(tmp_path):
     path = saved(tmp_path / "a.png", np.uint8([[0, 10, 11, 12]]))
-    assert read_mask(path, void_ids=(11, 12)).tolist() == [[0, 10, VOID, VOID]]
+    assert read_mask(path, id_map={11: VOID, 12: VOID}).tolist() == [[0, 10, VOID, VOID]]
+    trimap = saved(tmp_path / "b.png", np.uint8([[1, 2, 3, 0]]))
+    assert read_mask(trimap, id_map={1: 0, 0: 1, 3: VOID}).tolist() == [[0, 2, VOID, 1]]
 
 
 def test_colour_masks_need_and_use_the_colour_table(tmp_path):

@@ -10,7 +10,7 @@ On disk there is one contract, PASCAL VOC's:
 
 import difflib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,7 +69,7 @@ class Dataset:
     """What `load_dataset` returns.
 
     class_names: C names. colors: uint8 (C, 3) RGB. splits: split -> list of (photo path, mask path).
-    void_ids: ids in the mask files that mean void, beside 255.
+    id_map: what ids in the mask files become, where they are not the class ids, such as {11: 255}.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Dataset:
     colors: np.ndarray
     splits: dict
     recipe: Recipe
-    void_ids: tuple = ()
+    id_map: dict = field(default_factory=dict)
 
     @property
     def num_classes(self):
@@ -96,7 +96,7 @@ class Dataset:
         Raises ValueError, naming the file, if the two differ in size or the mask holds strange ids.
         """
         image = read_image(sample[0])
-        mask = read_mask(sample[1], void_ids=self.void_ids, colors=self.colors)
+        mask = read_mask(sample[1], id_map=self.id_map, colors=self.colors)
         fault = _fault_of_pair(sample, image, mask, self.num_classes)
         if fault:
             raise ValueError(str(fault))
@@ -143,11 +143,11 @@ def read_image(path):
     return np.array(image.convert("RGB"))
 
 
-def read_mask(path, void_ids=(), colors=None):
+def read_mask(path, id_map=None, colors=None):
     """Read a mask as uint8 (H, W) class ids, 255 for void.
 
     Palette PNGs give their ids (never their colours), grey files their values. An RGB file needs
-    `colors`, uint8 (C, 3), to be turned back into ids. Ids in `void_ids` become 255.
+    `colors`, uint8 (C, 3), to be turned back into ids. id_map: what ids in the file become, such as {11: 255}.
     Raises FileNotFoundError; ValueError, naming the file, for unreadable files, ids over 255 and
     colours outside the table.
     """
@@ -167,8 +167,10 @@ def read_mask(path, void_ids=(), colors=None):
             ids = colors_to_ids(np.array(image.convert("RGB")), colors)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
-    ids[np.isin(ids, void_ids)] = VOID
-    return ids
+    table = np.arange(VOID + 1, dtype=np.uint8)
+    for file_id, class_id in (id_map or {}).items():
+        table[file_id] = class_id
+    return table[ids]
 
 
 def write_mask(path, ids, colors):
@@ -194,7 +196,7 @@ def fault_of(sample, dataset):
     """Read one (photo path, mask path) and return its `Problem`, or None."""
     try:
         image = read_image(sample[0])
-        mask = read_mask(sample[1], void_ids=dataset.void_ids, colors=dataset.colors)
+        mask = read_mask(sample[1], id_map=dataset.id_map, colors=dataset.colors)
     except (OSError, ValueError) as error:
         file, _, found = str(error).partition(": ")
         return Problem(file, found, "")
@@ -263,7 +265,7 @@ def _load_camvid(root):
     # Val is one clip from a drive that train shows too: choosing an epoch on it would flatter what is reported on it.
     recipe = Recipe(image_size=256, batch_size=4, epochs=100, learning_rate=1.5e-3, scale=(0.6, 1.6), keep="last",
                     test_split="test" if "test" in splits else "val", validate_every=10)
-    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, void_ids=(11,))
+    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, id_map={11: VOID})
 
 
 _LOADERS = {"meadow": _load_meadow, "camvid": _load_camvid, "voc": _load_voc}
