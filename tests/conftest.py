@@ -1,4 +1,10 @@
-"""Small data sets and models that several test files use."""
+"""Small data sets and models, and an unreliable web server, that several test files use."""
+
+import http.server
+import socket
+import struct
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -79,8 +85,10 @@ def random_fcn():
                 layer.set_weights(
                     [rng.normal(size=weight.shape).astype(np.float32) for weight in layer.get_weights()]
                 )
-            elif layer.name.startswith(("block", "fc")) and layer.get_weights():
-                layer.bias.assign(rng.normal(0, 0.2, layer.bias.shape))
+            else:
+                offset = getattr(layer, "beta", getattr(layer, "bias", None))  # of batch normalization, convolution
+                if offset is not None:
+                    offset.assign(rng.normal(0, 0.2, offset.shape))
         patches = rng.uniform(0, 255, (1, 6, 10, 3)).repeat(16, axis=1).repeat(16, axis=2)
         logits = keras.ops.convert_to_numpy(model(patches[:,:model.input_shape[1],:model.input_shape[2]]))
         score = model.get_layer("score")
@@ -88,3 +96,65 @@ def random_fcn():
         return model
 
     return build
+
+
+class Web(http.server.ThreadingHTTPServer):
+    """A web server on this machine. files: path -> bytes. plan: path -> how to treat one request after the other, and
+    from then on well; a dict of status, body, ranges (False ignores them), cut (stop after so many bytes), reset (the
+    same, rudely), hang (seconds before the bytes), hold (an Event to wait for), piece and pause (slow).
+    log: (path, first byte asked for).
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Page)
+        self.files, self.plan, self.log = {}, {}, []
+
+    def address(self, path):
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def handle_error(self, request, client_address):
+        """Say nothing about clients that go away."""
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        web, path = self.server, self.path
+        start = int(self.headers.get("Range", "bytes=0-")[len("bytes="):-1])
+        web.log.append((path, start))
+        how = web.plan.get(path, []).pop(0) if web.plan.get(path) else {}
+        body = how.get("body", web.files.get(path))
+        if body is None or "status" in how or start >= len(body):
+            return self.send_error(how.get("status", 404 if body is None else 416))
+        start *= how.get("ranges", True)
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        if how.get("length", True):
+            self.send_header("Content-Length", str(len(body) - start))
+        self.end_headers()
+        time.sleep(how.get("hang", 0))
+        if "hold" in how:
+            how["hold"].wait(60)
+        rest = body[start:][: how.get("cut", how.get("reset"))]
+        for at in range(0, len(rest), how.get("piece", len(rest))):
+            self.wfile.write(rest[at:at + how.get("piece", len(rest))])
+            time.sleep(how.get("pause", 0))
+        if "reset" in how:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.connection.close()
+
+
+@pytest.fixture
+def web(monkeypatch):
+    """A web server that can be told to be unreliable."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    server = Web()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

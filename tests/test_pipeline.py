@@ -1,6 +1,8 @@
 """From files to batches. Photos and masks here hold their own coordinates, so that any slip shows."""
 
 import itertools
+import os
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 
 from utils import pipeline
 from utils.datasets import load_dataset
+from utils.images import THREADS
 from utils.labels import VOID
 from utils.pipeline import FILL, DecodedPairs, batches, crop, whole_images
 
@@ -182,6 +185,67 @@ def test_disk_and_memory_give_the_same(samples):
         assert len(pairs) == 5
         assert all((a == b).all() for i in range(5) for a, b in zip(in_memory[i], pairs[i]))
         assert same(batches(in_memory, **arguments), batches(pairs, **arguments))
+
+
+def large_pairs(count, side=512):
+    """Samples and a read function for pairs of 1 MB that differ in one pixel."""
+    def read(sample):
+        image = np.full((side, side, 3), sample, np.uint8)
+        return image, image[..., 0].copy()
+
+    return list(range(count)), read
+
+
+def test_what_does_not_fit_takes_no_memory():
+    samples, read = large_pairs(60)
+    tracemalloc.start()
+    try:
+        pairs = DecodedPairs(samples, read, memory_limit=5 * 2 ** 20)
+        assert all((pairs[i][0] == i).all() and (pairs[i][1] == i).all() for i in samples)
+        held, peak = (size / 2 ** 20 for size in tracemalloc.get_traced_memory())
+    finally:
+        tracemalloc.stop()
+    assert held < 6 and peak < 6 + 3 * THREADS
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files without a name are a thing of POSIX")
+def test_no_file_stays_behind_however_the_process_ends(samples, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    pairs = DecodedPairs(samples, memory_limit=0)
+    assert pairs[4][0].shape == (48, 64, 3) and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    samples, read = large_pairs(8)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2 ** 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot hold the decoded photos \(.* after 0\.0 GB\)\. Free some space, or "
+                                          "set the environment variable TMPDIR") as error:
+            DecodedPairs(samples, read, memory_limit=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(tmp_path) in str(error.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text, bytes_", [("1000000\n", 1000000), ("max\n", None)])
+def test_a_containers_limit_counts_as_the_memory(monkeypatch, text, bytes_):
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 10 ** 9
+    monkeypatch.setattr(pipeline.Path, "read_text", lambda self, encoding: text)
+    assert pipeline._memory() == (bytes_ or whole)
+
+
+def test_decoding_reports_progress_only_when_it_takes_long(monkeypatch, capsys):
+    samples, read = large_pairs(3, side=8)
+    DecodedPairs(samples, read)
+    assert capsys.readouterr() == ("", "")
+    clock = itertools.count(step=5)
+    monkeypatch.setattr(pipeline.progress.time, "monotonic", lambda: next(clock))
+    DecodedPairs(samples, read)
+    told = capsys.readouterr()
+    assert told.out == "" and told.err.endswith("decoding photos and masks: 3 of 3, 15 s\n")
 
 
 def test_files_are_decoded_once(samples):

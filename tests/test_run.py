@@ -169,6 +169,16 @@ def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
     assert folder("--run-dir", "here") == "here"
 
 
+def test_data_set_is_looked_for_before_the_first_notebook(tmp_path, capsys):
+    parameters = 'dataset: str = "meadow"\ndata_dir: str = ""'
+    toy = notebook(tmp_path / "01_toy.ipynb", "1", parameters=parameters)
+    assert main([toy, "--dataset", "meadows", "--run-dir", str(tmp_path / "run")]) == 1
+    assert "did you mean 'meadow'" in capsys.readouterr().err
+    assert main([toy, "--dataset", "voc", "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]) == 1
+    assert "holds no voc data" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 # What runs
 
 

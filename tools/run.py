@@ -30,7 +30,7 @@ try:
     from papermill.iorw import NoDatesSafeLoader
 
     from tools.execute import Progress, RunError, execute, literal, short
-    from utils import runs
+    from utils import datasets, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, which "
              "installs them all, or: python -m pip install -r requirements.txt")
@@ -142,6 +142,8 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     paths = find_notebooks(str(name) for name in notebooks)
     declared = {path: declared_parameters(path) for path in paths}
     everything, chosen = resolve(declared, parameters)
+    if {"dataset", "data_dir"} <= everything.keys():
+        _find_data(everything["dataset"], everything["data_dir"])
     try:
         folder = runs.run_folder(run_dir)
         with runs.lock(folder):
@@ -155,6 +157,14 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     except (OSError, RuntimeError) as error:
         raise RunError(str(error)) from None
     return folder
+
+
+def _find_data(name: str, data_dir: str) -> None:
+    """Load the data set before the first notebook does: a download shows its progress, a wrong folder fails at once."""
+    try:
+        datasets.load_dataset(name, data_dir)
+    except (OSError, ValueError) as error:
+        raise RunError(str(error)) from None
 
 
 def _echo(everything: dict, chosen: dict[Path, dict]) -> str:

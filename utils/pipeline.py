@@ -1,7 +1,9 @@
 """From files to batches: decode each pair once, then crop, zoom, flip and colour photo and mask together."""
 
+import contextlib
 import os
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
+from utils import progress
 from utils.datasets import read_image, read_mask
+from utils.images import THREADS
 from utils.labels import VOID
 
 # Pixels from outside the photo: ImageNet's mean colour, which the models turn into zero.
@@ -26,19 +30,20 @@ class DecodedPairs:
 
     samples: list of (photo path, mask path). read: function from a sample to (uint8 (H, W, 3), uint8
     (H, W)), such as a data set's `read`. memory_limit: bytes; by default a quarter of the machine's.
-    `pairs[i]` is a pair, `len(pairs)` their number. Raises ValueError that lists every faulty file.
+    `pairs[i]` is a pair, not to be written to; `len(pairs)` their number. What takes long reports its progress.
+    Raises ValueError that lists every faulty file, OSError where the disk has no room.
     """
 
     def __init__(self, samples, read=read_pair, memory_limit=None):
         self._limit = _memory() // 4 if memory_limit is None else memory_limit
-        self._folder = None
-        self._used = 0
+        self._lock, self._used, self._file = threading.Lock(), 0, None
         self._pairs, faults = [], []
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(samples), 64):  # a few at a time, or threads would run ahead of the disk
-                for pair, fault in pool.map(lambda sample: _read_or_fault(read, sample), samples[start:start + 64]):
-                    faults += [fault] if fault else []
-                    self._pairs += [self._keep(*pair)] if pair else []
+        report = progress.bar("decoding photos and masks", delay=3.0)
+        with ThreadPoolExecutor(THREADS) as pool:
+            for kept, fault in pool.map(lambda sample: self._decode(read, sample), samples):
+                self._pairs.append(kept)
+                faults += [fault] if fault else []
+                report(len(self._pairs), len(samples))
         if faults:
             listed = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
             raise ValueError(f"{len(faults)} of {len(samples)} pairs cannot be used:\n  {listed}")
@@ -49,17 +54,41 @@ class DecodedPairs:
         return len(self._pairs)
 
     def __getitem__(self, i):
-        pair = self._pairs[i]
-        return pair if isinstance(pair, tuple) else tuple(np.load(pair).values())
+        first, second = self._pairs[i]
+        if isinstance(first, np.ndarray):
+            return first, second
+        place, (height, width) = first, second
+        # A map of its own for each access: what a crop does not touch is not read, and nothing stays in memory.
+        pixels = np.asarray(np.memmap(self._file, np.uint8, "r", place, (4 * height * width,)))
+        image, mask = np.split(pixels, [3 * height * width])
+        return image.reshape(height, width, 3), mask.reshape(height, width)
+
+    def _decode(self, read, sample):
+        try:
+            image, mask = read(sample)
+        except (OSError, ValueError) as error:
+            return None, str(error)
+        return self._keep(image, mask), None
 
     def _keep(self, image, mask):
-        self._used += image.nbytes + mask.nbytes
-        if self._used <= self._limit:
-            return image, mask
-        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="fcn-pairs-")
-        path = Path(self._folder.name) / f"{len(self._pairs)}.npz"
-        np.savez(path, image=image, mask=mask)
-        return path
+        """Return the pair itself, or (place in the file, mask shape) after writing it there."""
+        with self._lock:
+            self._used += image.nbytes + mask.nbytes
+            if self._used <= self._limit:
+                return image, mask
+            # /tmp is memory on many systems, /var/tmp is not. The file has no name: it goes however the process ends.
+            folder = os.environ.get("TMPDIR") or ("/var/tmp" if os.access("/var/tmp", os.W_OK) else None)
+            try:
+                self._file = self._file or tempfile.TemporaryFile(dir=folder)
+                place = self._file.seek(0, os.SEEK_END)
+                self._file.write(np.ascontiguousarray(image))
+                self._file.write(np.ascontiguousarray(mask))
+                self._file.flush()
+            except OSError as error:
+                raise OSError(f"{folder or tempfile.gettempdir()} cannot hold the decoded photos ({error.strerror} "
+                              f"after {self._used / 1e9:.1f} GB). Free some space, or set the environment variable "
+                              "TMPDIR to a folder on a larger disk.") from None
+            return place, mask.shape
 
 
 def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, seed=0, read=read_pair,
@@ -165,16 +194,12 @@ def _dataset(orders, cut, shape):
     return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def _read_or_fault(read, sample):
-    try:
-        return read(sample), None
-    except (OSError, ValueError) as error:
-        return None, str(error)
-
-
 def _memory():
-    """Return this machine's memory in bytes, or 8 GB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 8 * 10 ** 9
+    """Return the bytes of memory of this machine, or of its container where that has less; 8 GB where nobody says."""
+    sizes = []
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(ValueError, OSError):
+            sizes.append(int(Path(file).read_text(encoding="ascii")))
+    return min(sizes, default=8 * 10 ** 9)

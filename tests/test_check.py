@@ -1,0 +1,536 @@
+"""What the data check finds: each fault is made by hand in a small, sound data set and must be told, with a remedy."""
+
+import io
+import itertools
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import check
+from utils import checks, faults, images, progress
+from utils.datasets import check_dataset, find_dataset, load_dataset
+from utils.labels import VOID, VOID_COLOR
+
+COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])
+
+
+class Folder:
+    """A folder in VOC layout whose files can be replaced: `photo` and `mask` give and take arrays."""
+
+    def __init__(self, root):
+        self.root = root
+        self.photos, self.masks, self.lists = (
+            root / part for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+
+    def photo(self, stem):
+        return np.array(Image.open(self.photos / f"{stem}.png"))
+
+    def mask(self, stem):
+        return np.array(Image.open(self.masks / f"{stem}.png"))
+
+    def painted(self, stem):
+        """The mask in the colours of its classes, (H, W, 3)."""
+        return np.vstack([COLORS, np.zeros((252, 3)), [VOID_COLOR]]).astype(np.uint8)[self.mask(stem)]
+
+    def save_photo(self, stem, array, **options):
+        Image.fromarray(array).save(self.photos / f"{stem}.png", **options)
+
+    def save_mask(self, stem, array, **options):
+        Image.fromarray(array).save(self.masks / f"{stem}.png", **options)
+
+    def problems(self):
+        return check_dataset(find_dataset("voc", self.root))
+
+
+@pytest.fixture
+def folder(tmp_path, make_voc):
+    return Folder(make_voc(tmp_path / "voc"))
+
+
+def turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def encoded(array, format):
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, format)
+    return file
+
+
+# One fault at a time: what breaks the data set, how bad that is, the file, what is said about it.
+
+
+def lose_photo(folder):
+    (folder.photos / "train1.png").unlink()
+
+
+def lose_mask(folder):
+    (folder.masks / "train1.png").unlink()
+
+
+def wrong_format(folder):
+    Image.fromarray(folder.mask("train1")).save(folder.masks / "train1.bmp")
+    (folder.masks / "train1.png").unlink()
+
+
+def smaller_mask(folder):
+    folder.save_mask("train1", folder.mask("train1")[:40])
+
+
+def strange_id(folder):
+    mask = folder.mask("train1")
+    mask[0, :7] = 9
+    folder.save_mask("train1", mask)
+
+
+def strange_color(folder):
+    painted = folder.painted("train1")
+    painted[0, :5] = (43, 160, 40)
+    folder.save_mask("train1", painted)
+
+
+def smoothed_colors(folder):
+    painted = cv2.resize(folder.painted("train1"), (90, 70), interpolation=cv2.INTER_CUBIC)
+    folder.save_mask("train1", cv2.resize(painted, (64, 48)))
+
+
+def smoothed_ids(folder):
+    folder.save_mask("train1", cv2.GaussianBlur(folder.mask("train1"), (5, 5), 0))
+
+
+def colors_once_jpeg(folder):
+    folder.save_mask("train1", np.array(Image.open(encoded(folder.painted("train1"), "JPEG"))))
+
+
+def jpeg_named_png(folder):
+    (folder.masks / "train1.png").write_bytes(encoded(folder.mask("train1"), "JPEG").getvalue())
+
+
+def ids_in_three_channels(folder):
+    folder.save_mask("train1", np.dstack([folder.mask("train1")] * 3))
+
+
+def photo_for_a_mask(folder):
+    photo = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    folder.save_photo("train1", photo)
+    folder.save_mask("train1", photo)
+
+
+def ids_times_257(folder):
+    folder.save_mask("train1", folder.mask("train1").astype(np.uint16) * 257)
+
+
+def renumbered_palette(folder):
+    order = np.array([2, 0, 1, *range(3, 256)], np.uint8)
+    picture = Image.fromarray(order[folder.mask("train1")])
+    picture.putpalette(COLORS[[1, 2, 0]].tobytes() + bytes(3 * 253))
+    picture.save(folder.masks / "train1.png")
+
+
+def truncated_photo(folder):
+    path = folder.photos / "train1.png"
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def empty_mask(folder):
+    (folder.masks / "train1.png").write_bytes(b"")
+
+
+def web_page(folder):
+    (folder.photos / "train1.png").write_bytes(b"<html>404 not found</html>")
+
+
+def photo_turned_mask_not(folder):
+    folder.save_photo("train1", np.rot90(folder.photo("train1")).copy(), exif=turned(6))
+    folder.save_mask("train1", np.rot90(folder.mask("train1")).copy())
+
+
+def in_two_lists(folder):
+    (folder.lists / "val.txt").write_text("val0\nval1\ntrain1\n", encoding="utf-8")
+
+
+def copied_to_val(folder):
+    shutil.copy(folder.photos / "train1.png", folder.photos / "val1.png")
+    shutil.copy(folder.masks / "train1.png", folder.masks / "val1.png")
+
+
+def same_picture_in_another_format(folder):
+    Image.fromarray(folder.photo("train1")).save(folder.photos / "val1.bmp")
+    (folder.photos / "val1.png").unlink()
+
+
+def fractions(folder):
+    Image.fromarray(folder.photo("train1")[..., 0] / np.float32(255)).save(folder.photos / "train1.tif")
+    (folder.photos / "train1.png").unlink()
+
+
+def class_in_val_only(folder):
+    for i in range(5):
+        mask = folder.mask(f"train{i}")
+        mask[mask == 2] = 0
+        folder.save_mask(f"train{i}", mask)
+
+
+def count_from_one(folder):
+    for path in folder.masks.iterdir():
+        mask = folder.mask(path.stem)
+        folder.save_mask(path.stem, np.where(mask == VOID, VOID, mask + 1).astype(np.uint8))
+
+
+def black_and_white(folder):
+    for path in folder.masks.iterdir():
+        folder.save_mask(path.stem, np.where(folder.mask(path.stem) == 1, 255, 0).astype(np.uint8))
+
+
+def nothing_but_void(folder):
+    for path in folder.masks.iterdir():
+        folder.save_mask(path.stem, np.full((48, 64), VOID, np.uint8))
+
+
+def no_val(folder):
+    (folder.lists / "val.txt").unlink()
+
+
+def empty_val(folder):
+    (folder.lists / "val.txt").write_text("", encoding="utf-8")
+
+
+def void_mask(folder):
+    folder.save_mask("train1", np.full((48, 64), VOID, np.uint8))
+
+
+def one_black_and_white(folder):
+    folder.save_mask("train1", np.where(folder.mask("train1") == 1, 255, 0).astype(np.uint8))
+
+
+def half_smoothed(folder):
+    mask = np.where(folder.mask("train1") == 1, 2, 0).astype(np.uint8)
+    folder.save_mask("train1", cv2.blur(mask, (3, 3)))
+
+
+def upside_down(folder):
+    folder.save_photo("train1", folder.photo("train1")[::-1, ::-1].copy(), exif=turned(3))
+
+
+def square_on_its_side(folder):
+    folder.save_photo("train1", folder.photo("train1")[:48, :48].copy(), exif=turned(6))
+    folder.save_mask("train1", folder.mask("train1")[:48, :48])
+
+
+def listed_twice(folder):
+    with open(folder.lists / "train.txt", "a", encoding="utf-8") as file:
+        file.write("train1\n")
+
+
+def copied_within_train(folder):
+    shutil.copy(folder.photos / "train0.png", folder.photos / "train1.png")
+
+
+def forgotten_pair(folder):
+    folder.save_photo("new", 255 - folder.photo("train0"))
+    folder.save_mask("new", folder.mask("train0"))
+
+
+def forgotten_mask(folder):
+    folder.save_mask("new", folder.mask("train0"))
+
+
+def forgotten_photo(folder):
+    folder.save_photo("new", 255 - folder.photo("train0"))
+
+
+def two_photos_of_one_name(folder):
+    Image.fromarray(folder.photo("train1")).save(folder.photos / "train1.jpg")
+
+
+def unused_class(folder):
+    with open(folder.root / "classes.txt", "a", encoding="utf-8") as file:
+        file.write("3 unicorn 250 250 250\n")
+
+
+def class_in_train_only(folder):
+    for i in range(2):
+        mask = folder.mask(f"val{i}")
+        mask[mask == 2] = 0
+        folder.save_mask(f"val{i}", mask)
+
+
+def thumbnail(folder):
+    folder.save_photo("train1", folder.photo("train1")[:20])
+    folder.save_mask("train1", folder.mask("train1")[:20])
+
+
+def transparent(folder):
+    alpha = np.full((48, 64), 255, np.uint8)
+    alpha[:12] = 0
+    folder.save_photo("train1", np.dstack([folder.photo("train1"), alpha]))
+
+
+def opaque(folder):
+    folder.save_photo("train1", np.dstack([folder.photo("train1"), np.full((48, 64), 255, np.uint8)]))
+
+
+def sixteen_bits(folder):
+    folder.save_photo("train1", folder.photo("train1")[..., 0].astype(np.uint16) * 257)
+
+
+def sixteen_bit_colors(folder):
+    cv2.imwrite(str(folder.photos / "train1.png"), folder.photo("train1").astype(np.uint16) * 257)
+
+
+def twelve_bits(folder):
+    folder.save_photo("train1", folder.photo("train1")[..., 0].astype(np.uint16) * 16)
+
+
+def cmyk(folder):
+    Image.fromarray(folder.photo("train1")).convert("CMYK").save(folder.photos / "train1.jpg")
+    (folder.photos / "train1.png").unlink()
+
+
+def pages(folder):
+    Image.fromarray(folder.photo("train1")).save(
+        folder.photos / "train1.tif", save_all=True, append_images=[Image.fromarray(255 - folder.photo("train1"))])
+    (folder.photos / "train1.png").unlink()
+
+
+PHOTO, MASK = "JPEGImages/train1.png", "SegmentationClass/train1.png"
+FAULTS = [
+    (lose_photo, "error", "JPEGImages/train1.jpg", "is in a list, but there is no such file"),
+    (lose_mask, "error", MASK, "is in a list, but there is no such file"),
+    (wrong_format, "error", MASK, r"is in a list, but the file is called train1\.bmp"),
+    (smaller_mask, "error", MASK, r"the mask is 64x40 pixels, its photo train1\.png 64x48"),
+    (strange_id, "error", MASK, r"7 pixels have the ids \[9\]; expected 0 to 2, or 255 for void"),
+    (strange_color, "error", MASK,
+     r"5 pixels .* no class: \(43, 160, 40\) at 5 pixels \(nearest: ground \(40, 160, 40\)\)"),
+    (smoothed_colors, "error", MASK, r"pixels have \d+ colours of no class: the mask looks smoothed"),
+    (colors_once_jpeg, "error", MASK, r"pixels have \d+ colours of no class: .* once a JPEG"),
+    (smoothed_ids, "error", MASK, "pass through ids in between: the mask looks smoothed"),
+    (jpeg_named_png, "error", MASK, "is a JPEG inside"),
+    (ids_in_three_channels, "error", MASK, "three equal channels, which seem to hold ids"),
+    (photo_for_a_mask, "error", MASK, "the mask has more than 65536 colours"),
+    (ids_times_257, "error", MASK, "holds the value 65535; a mask holds class ids"),
+    (renumbered_palette, "error", MASK, r"id \[0\] means ground, but the mask's palette gives it the colour of block"),
+    (truncated_photo, "error", PHOTO, "the image is damaged"),
+    (empty_mask, "error", MASK, "the file is empty"),
+    (web_page, "error", PHOTO, "is not an image that can be read"),
+    (photo_turned_mask_not, "error", MASK,
+     "the mask is 48x64 .* as stored; EXIF orientation 6 turns the photo to 64x48"),
+    (in_two_lists, "error", PHOTO, "is in the lists of both train and val"),
+    (copied_to_val, "error", "JPEGImages/val1.png", r"is in val and equals train1\.png in train\."),
+    (same_picture_in_another_format, "error", "JPEGImages/val1.bmp", "equals train1.png in train, with another mask"),
+    (fractions, "error", "JPEGImages/train1.tif", "holds numbers from 0.* expected 8 or 16 bits"),
+    (class_in_val_only, "error", "split val", r"val shows \['disc'\], and train never does"),
+    (count_from_one, "error", "all masks", "their ids run from 1 to 3, none is 0: they count from 1"),
+    (black_and_white, "error", "all masks", "they hold 0 and 255 only, as black and white pictures do"),
+    (nothing_but_void, "error", "all masks", "they hold nothing but void"),
+    (no_val, "error", "split val", "there is no such split; there are train"),
+    (empty_val, "error", "split val", "the list is empty"),
+    (void_mask, "warning", MASK, "every pixel is void"),
+    (one_black_and_white, "warning", MASK, "holds 0 and 255 only, as black and white pictures do; 255 means void"),
+    (half_smoothed, "warning", MASK, "pass through ids in between: the mask looks smoothed"),
+    (upside_down, "warning", MASK, "EXIF orientation 3 turns or mirrors its photo train1.png"),
+    (square_on_its_side, "warning", MASK, "EXIF orientation 6 turns or mirrors its photo train1.png"),
+    (listed_twice, "warning", PHOTO, "is in the list of train 2 times"),
+    (copied_within_train, "warning", PHOTO, r"is in train and equals train0\.png in train, with another mask"),
+    (forgotten_pair, "warning", "JPEGImages/new.png", "photo and mask are in no list"),
+    (forgotten_mask, "warning", "SegmentationClass/new.png", "a mask without a photo, in no list"),
+    (two_photos_of_one_name, "warning", PHOTO, r"has the name of train1\.jpg, which is read instead"),
+    (unused_class, "warning", "all masks", r"none shows \['unicorn'\]"),
+    (thumbnail, "warning", PHOTO, "the photo is only 64x20 pixels"),
+    (transparent, "warning", PHOTO, "25% of the photo is transparent"),
+    (twelve_bits, "warning", PHOTO, "16 bits per channel but uses low values only: it is read as almost black"),
+    (pages, "warning", "JPEGImages/train1.tif", "has 2 pages; only the first is read"),
+    (class_in_train_only, "note", "split val", r"val never shows \['disc'\]"),
+    (forgotten_photo, "note", "JPEGImages/new.png", "a photo without a mask, in no list"),
+    (opaque, "note", PHOTO, "has an alpha channel, opaque everywhere"),
+    (sixteen_bits, "note", PHOTO, "has 16 bits per channel"),
+    (sixteen_bit_colors, "note", PHOTO, "has 16 bits per channel"),
+    (cmyk, "note", "JPEGImages/train1.jpg", "has CMYK colours"),
+]
+# Faults of all masks or of a list, which also show in single files.
+WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "no_val", "empty_val"}
+
+
+@pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])
+def test_every_fault_is_told_once_with_file_and_remedy(folder, fault, severity, file, found):
+    fault(folder)
+    problems = folder.problems()
+    told = [problem for problem in problems if re.search(found, problem.found)]
+    assert [problem.severity for problem in told] == [severity]
+    assert Path(told[0].file).as_posix().endswith(file) and told[0].remedy.endswith((".", "?"))
+    assert problems == told or fault.__name__ in WIDE
+
+
+def test_sound_data_sets_have_no_problems(folder):
+    assert folder.problems() == []
+    assert check_dataset(load_dataset("meadow")) == []
+
+
+def test_masks_resized_with_interpolation_are_found(tmp_path, make_voc):
+    meadow = load_dataset("meadow")
+    folder = Folder(make_voc(tmp_path / "voc"))
+    shutil.copy(meadow.root / "classes.txt", folder.root)
+    for i, (photo, mask) in enumerate(meadow.split("train")[:5]):
+        larger = [cv2.resize(np.array(Image.open(path)), (384, 384)) for path in (photo, mask)]
+        folder.save_photo(f"train{i}", larger[0])
+        folder.save_mask(f"train{i}", larger[1])
+    smoothed = [Path(problem.file).stem for problem in folder.problems() if "looks smoothed" in problem.found]
+    assert smoothed == [f"train{i}" for i in range(5)]
+
+
+def test_faults_come_sorted_and_together(folder):
+    for fault in (void_mask, in_two_lists, forgotten_photo, cmyk, forgotten_pair):
+        fault(folder)
+    problems = folder.problems()
+    assert [(problem.severity, Path(problem.file).name) for problem in problems] == [
+        ("error", "train1.jpg"), ("warning", "new.png"), ("warning", "train1.png"), ("note", "train1.jpg")]
+    assert problems == folder.problems()
+
+
+def test_nothing_is_said_of_classes_while_masks_are_unread(folder):
+    class_in_val_only(folder)
+    empty_mask(folder)
+    assert [problem.found for problem in folder.problems()] == ["the file is empty."]
+
+
+def test_every_file_is_decoded_once_and_several_at_a_time(folder, monkeypatch):
+    decoded, calls, together = [], itertools.count(), threading.Barrier(2)
+
+    def decode(path):
+        if next(calls) < 2:
+            together.wait(timeout=20)  # a lone thread would wait in vain
+        decoded.append(str(path))
+        return images.decode(path)
+
+    monkeypatch.setattr(faults, "decode", decode)
+    steps = []
+    dataset = load_dataset("voc", folder.root)
+    check_dataset(dataset, progress=lambda done, total: steps.append((done, total)))
+    assert sorted(decoded) == sorted(str(path) for split in dataset.splits.values() for pair in split for path in pair)
+    assert steps == [(done, 7) for done in range(1, 8)]
+
+
+def test_pixels_are_counted_per_split_and_class(folder):
+    report = checks.survey(load_dataset("voc", folder.root))
+    for split, count in (("train", 5), ("val", 2)):
+        masks = np.stack([folder.mask(f"{split}{i}") for i in range(count)])
+        assert report.pixels[split].tolist() == [(masks == i).sum() for i in (0, 1, 2, VOID)]
+
+
+# How it is shown
+
+
+def problem(file, found, severity="error", remedy="Mend it."):
+    return images.Problem(f"set/{file}", found, remedy, severity)
+
+
+def test_a_table_joins_what_differs_in_file_size_and_count_only():
+    problems = [problem(f"{i}.png", f"{i} pixels have the ids [7]; expected 0 to 3.") for i in range(1, 301)]
+    problems += [problem("1.png", "5 pixels have the ids [8]; expected 0 to 3.")]
+    problems += [problem(f"{i}.png", f"the mask is {i}x9 pixels, its photo {i}.jpg 9x9.") for i in (3, 4)]
+    text = checks.table(problems, "set")
+    rows = [" ".join(row.split()) for row in text.split("\n\n")]
+    assert len(rows) == 4
+    assert "45150 pixels" in rows[1] and all(name in rows[1] for name in ("1.png,", "2.png,", "3.png", "and 297 more"))
+    assert "[8]" in rows[2] and "3.png," in rows[3] and "4.png" in rows[3]
+
+
+def test_a_table_of_nothing_says_so():
+    assert checks.table([]) == "no problems"
+
+
+def test_a_table_fits_its_width_and_loses_no_word(folder):
+    for fault in (strange_color, copied_to_val, forgotten_pair):
+        fault(folder)
+    problems = folder.problems()
+    for width in (80, 110, 140):
+        text = checks.table(problems, folder.root, width)
+        assert max(map(len, text.splitlines())) <= width
+        for row in problems:
+            assert not set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}")) - set(re.findall(r"[a-z]+", text))
+    assert "SegmentationClass/train1.png" in text and str(folder.root) not in text
+
+
+# The command
+
+
+@pytest.mark.parametrize("fault, code, line", [
+    (None, 0, "Nothing to complain about: training can start."),
+    (thumbnail, 0, "1 warning: training can start."),
+    (cmyk, 0, "1 note: training can start."),
+    (strange_id, 1, "1 error: training would go wrong."),
+    (lose_mask, 1, "1 error: training would go wrong."),
+])
+def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault, code, line):
+    if fault:
+        fault(folder)
+    assert check.main([str(folder.root)]) == code
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == line and ("what to do" in out) == bool(fault)
+    assert re.search(r"^pairs +5 +2$", out, re.MULTILINE) and re.search(r"^disc +\d+\.\d\d% +\d", out, re.MULTILINE)
+
+
+def test_shares_are_of_all_pixels(folder, capsys):
+    check.main([str(folder.root)])
+    masks = np.stack([folder.mask(f"val{i}") for i in range(2)])
+    expected = [f"{100 * (masks == i).mean():.2f}%" for i in (0, 1, 2, VOID)]
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [row[2] for row in rows if row and row[0] in ("ground", "block", "disc", "void")] == expected
+
+
+@pytest.mark.parametrize("arguments, sentence", [
+    (["nowhere"], "'nowhere' is not a folder"),
+    (["{empty}"], "holds no voc data .* add --dataset NAME; python -m tools.convert"),
+    (["--dataset", "medow"], "there is no data set 'medow'; did you mean 'meadow'"),
+])
+def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, sentence):
+    assert check.main([argument.format(empty=tmp_path) for argument in arguments]) == 2
+    told = capsys.readouterr()
+    assert re.search(sentence, told.err.replace("\n", " ")) and "Traceback" not in told.err and not told.out
+
+
+def test_a_command_without_a_data_set_is_refused(capsys):
+    with pytest.raises(SystemExit) as exit:
+        check.main([])
+    assert exit.value.code == 2 and "Give its folder, or --dataset NAME" in capsys.readouterr().err
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_rewrites_a_line_on_a_terminal(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    screen = Terminal()
+    report = progress.bar("reading", stream=screen)
+    for done in range(1, 5):
+        report(done, 4)
+    lines = screen.getvalue().split("\r")
+    assert lines[2] == f"reading: [{'#' * 12}{'.' * 12}] 2 of 4, 2 s"
+    assert lines[4].endswith("4 of 4, 4 s\n") and screen.getvalue().count("\n") == 1
+
+
+def test_progress_adds_few_lines_to_a_log_and_none_for_short_jobs(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    log, short = io.StringIO(), io.StringIO()
+    report, silent = progress.bar("reading", stream=log), progress.bar("reading", delay=99.0, stream=short)
+    for done in range(1, 51):
+        now[0] += 0.5
+        report(done, 50)
+        silent(done, 50)
+    assert log.getvalue() == "reading: 20 of 50, 10 s\nreading: 40 of 50, 20 s\nreading: 50 of 50, 25 s\n"
+    assert short.getvalue() == ""

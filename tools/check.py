@@ -1,0 +1,83 @@
+"""Read a whole data set once and say what is wrong with it: which file, what was found, what to do.
+
+With an error, training would fail, or learn or score something wrong. A warning is worth a look; a note needs no
+mending. Nothing is changed.
+"""
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+
+from utils import checks, datasets, progress
+
+EPILOG = """\
+examples:
+  python -m tools.check my_photos                    a folder in VOC layout (see data/README.md), or one above it
+  python -m tools.check ~/CamVid --dataset camvid    a copy of a published data set
+  python -m tools.check --dataset meadow             the scenes that come with the repository
+
+exit code: 0 training can start (there may be warnings), 1 it would go wrong, 2 there is no such data set
+"""
+WIDTHS = 80, 140  # characters, of the narrowest and the widest table
+
+
+def shares(dataset: datasets.Dataset, report: checks.Report) -> str:
+    """Return a table: pairs per split, and the share of its pixels that each class has."""
+    splits = sorted(dataset.splits, key=lambda name: (*"train val test".split(), name).index(name))
+    shares = [report.pixels[split] / max(report.pixels[split].sum(), 1) for split in splits]
+    rows = [["", *splits], ["pairs", *(str(len(dataset.splits[split])) for split in splits)]]
+    rows += [[name, *(f"{share[i]:.2%}" for share in shares)] for i, name in enumerate([*dataset.class_names, "void"])]
+    first, *others = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(f"{name:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, others))
+                     for name, *cells in rows)
+
+
+def verdict(problems: list) -> str:
+    """Return how many problems of which severity there are, and what that means, in one line."""
+    counts = Counter(problem.severity for problem in problems)
+    found = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in checks.SEVERITIES
+                      if counts[severity])
+    if counts["error"]:
+        return f"{found}: training would go wrong."
+    return f"{found}: training can start." if found else "Nothing to complain about: training can start."
+
+
+def check(name: str, data_dir: str) -> int:
+    """Check a data set, print what was found and return the exit code."""
+    try:
+        dataset = datasets.find_dataset(name, data_dir)
+    except (OSError, ValueError) as error:
+        hint = ("\nFor a published data set add --dataset NAME; python -m tools.convert turns other folders into VOC's "
+                "layout." if name == "voc" and isinstance(error, FileNotFoundError) else "")
+        print(f"{error}{hint}", file=sys.stderr)
+        return 2
+    report = checks.survey(dataset, progress.bar("reading pairs"))
+    print(f"{dataset.root}\n")
+    if report.problems:
+        width = min(max(shutil.get_terminal_size((WIDTHS[1], 0)).columns, WIDTHS[0]), WIDTHS[1])
+        print(f"{checks.table(report.problems, dataset.root, width)}\n")
+    print(f"{shares(dataset, report)}\n\n{verdict(report.problems)}")
+    return int(any(problem.severity == "error" for problem in report.problems))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 fine, 1 errors, 2 no such data set, 130 interrupted."""
+    parser = argparse.ArgumentParser("python -m tools.check", description=__doc__, epilog=EPILOG,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data_dir", metavar="DATA_DIR", nargs="?", default="", help="the data set's folder")
+    parser.add_argument("--dataset", metavar="NAME", help=f"one of {', '.join(datasets.NAMES)} (with DATA_DIR: voc)")
+    arguments = parser.parse_args(argv)
+    if not arguments.data_dir and not arguments.dataset:
+        parser.error("which data set? Give its folder, or --dataset NAME")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
+    try:
+        return check(arguments.dataset or "voc", arguments.data_dir)
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing was changed.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
