@@ -10,6 +10,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
+os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else ipykernel's debugger warns as it is imported
+
 import papermill
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client.kernelspec import KernelSpec
@@ -111,7 +113,9 @@ class Progress:
 @contextlib.contextmanager
 def _quiet():
     """Keep the libraries' warnings and logs off the screen: what a user needs, the runner says itself."""
-    loggers = [logging.getLogger(name) for name in ("papermill", "asyncio", "traitlets")]
+    # For good: what an interrupted cell leaves behind, asyncio reports only when Python clears it away.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    loggers = [logging.getLogger(name) for name in ("papermill", "traitlets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
