@@ -256,6 +256,38 @@ def test_weights_files_that_cannot_be_used_are_named(tmp_path, monkeypatch, cont
     )
 
 
+# Starting from a trained model
+
+
+def test_trained_model_gives_its_weights_to_other_classes_and_strides(tmp_path, random_fcn):
+    trained = random_fcn(3)
+    trained.save(tmp_path / "model.keras")
+    same = fcn(3, backbone="vgg_small", weights=tmp_path / "model.keras")
+    assert all((a == b).all() for a, b in zip(same.get_weights(), trained.get_weights(), strict=True))
+    finer = fcn(3, stride=8, backbone="vgg_small", weights=str(tmp_path / "model.keras"))
+    assert not finer.get_layer("score_pool4").kernel.numpy().any()
+    others = fcn(5, backbone="vgg_small", weights=tmp_path / "model.keras")
+    for model, new in ((finer, ["score_pool4", "score_pool3"]), (others, ["score"])):
+        assert models.transfer(trained, model) == new
+        for layer in model.layers:
+            if layer.weights and layer.name not in new:
+                expected = trained.get_layer(layer.name).get_weights()
+                assert all((a == b).all() for a, b in zip(layer.get_weights(), expected, strict=True)), layer.name
+
+
+def test_kept_weights_with_their_card_start_another_model():
+    started = fcn(4, backbone="vgg_small", weights=models.KEPT_MODEL)
+    kept = load(models.KEPT_MODEL)
+    assert (started.get_layer("fc6").kernel.numpy() == kept.get_layer("fc6").kernel.numpy()).all()
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path, random_fcn, monkeypatch):
+    random_fcn(3).save(tmp_path / "model.keras")
+    monkeypatch.setitem(models.BACKBONES, "other", models.Backbone(((4,),) * 5, 1, 8, 0.5))
+    with pytest.raises(ValueError, match="does not fit fcn32s_other: block1_conv1, .* differ"):
+        fcn(3, backbone="other", weights=tmp_path / "model.keras")
+
+
 # Model files
 
 

@@ -115,6 +115,44 @@ def test_loss_by_hand():
     assert float(cross_entropy(y_true, logits)) == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2, abs=1e-6)
 
 
+def test_weighted_loss_and_gradient_equal_a_weighted_mean():
+    weights = np.array([0.5, 3.0, 1.0, 0.0, 2.0])
+    y_true = labels(0, (2, 8, 9), 5)
+    logits = tf.Variable(np.random.default_rng(1).normal(0, 3, (2, 8, 9, 5)).astype(np.float32))
+    pixel_weights = np.append(weights, np.zeros(VOID + 1 - 5))[y_true]
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    found = []
+    for loss in (
+        lambda: cross_entropy(y_true, logits, weights),
+        lambda: tf.reduce_sum(keras_loss(y_true, logits) * pixel_weights) / pixel_weights.sum(),
+    ):
+        with tf.GradientTape() as tape:
+            value = loss()
+        found.append((float(value), tape.gradient(value, logits).numpy()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert np.abs(found[0][1] - found[1][1]).max() < 1e-8
+    nothing = np.where(y_true == 3, y_true, VOID)  # only pixels of weight 0, and void
+    assert float(cross_entropy(nothing, logits, weights)) == 0
+
+
+def test_median_frequency_weights_by_hand():
+    photo = np.zeros((2, 4, 3), np.uint8)
+    pairs = [(photo, np.uint8([[0, 0, 0, 1], [0, 0, 0, VOID]])), (photo, np.uint8([[0, 0, 2, 2], [0, 0, 2, 2]])),
+             (photo, np.full((2, 4), VOID, np.uint8))]
+    # Shares in the images that show the class: 10 of 15 pixels, 1 of 7, 4 of 8, and class 3 nowhere.
+    weights = training.class_weights("median", pairs, 4)
+    assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
+    assert training.class_weights("none", pairs, 4) is None
+    with pytest.raises(ValueError, match="class_weights is 'medium'; expected \"none\" or \"median\""):
+        training.class_weights("medium", pairs, 4)
+
+
+def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
+    recipe = dataclasses.replace(RECIPE, epochs=1, class_weights="median")
+    weighted = train(dataset, recipe, tmp_path, precision="float32", seed=1)
+    assert losses(weighted)[0] != pytest.approx(losses(unbroken[0])[0], rel=1e-3)
+
+
 def test_loss_survives_void_alone_and_large_logits():
     logits = tf.Variable(np.random.default_rng(0).normal(0, 1e4, (1, 4, 4, 3)).astype(np.float32))
     with tf.GradientTape() as tape:
@@ -344,7 +382,7 @@ def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path,
 
 
 def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monkeypatch, eager):
-    monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred: ops.sum(y_pred) * float("nan"))
+    monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred, weights: ops.sum(y_pred) * float("nan"))
     with pytest.raises(
         FloatingPointError, match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"
     ):

@@ -10,46 +10,52 @@ from statistics import fmean, stdev
 from utils import datasets, runs
 
 REFERENCE = runs.ROOT / "results" / "reference" / "meadow.json"
+CLASS_WEIGHTS = runs.ROOT / "results" / "class_weights.json"
 FOLDER = runs.ROOT / "results" / "runs" / "reference"
 
 
-def measure(precision: str, seed: int) -> dict[str, object]:
-    """Train with one seed and precision; return its scores on val (best epoch) and test, and the seconds it took."""
+def measure(precision: str, seed: int, class_weights: str = "none") -> dict[str, object]:
+    """Train once; return the scores on val (best epoch) and test, the IoU of each class, and the seconds it took."""
     from utils import inference, metrics, training  # starts TensorFlow, which --help must not wait for
 
     data = datasets.load_dataset("meadow")
-    trained = training.train(data, data.recipe, FOLDER / f"{precision}-{seed}", precision=precision, seed=seed)
-    test = metrics.scores(inference.evaluate(trained.model, data, data.recipe.test_split))
-    scores = {name: value for name, value in test.items() if name != "iou"}
+    recipe = data.recipe.override(class_weights=class_weights)
+    print(f"{precision}, seed {seed}, class weights {class_weights}", flush=True)
+    folder = FOLDER / f"{precision}-{seed}-{class_weights}"
+    trained = training.train(data, recipe, folder, precision=precision, seed=seed)
+    test = metrics.scores(inference.evaluate(trained.model, data, recipe.test_split))
+    print(f"test mean IoU {test['mean_iou']:.4f} after {trained.seconds:.0f} s", flush=True)
     val = max(row.get("val_mean_iou", 0.0) for row in trained.history)
-    return {"precision": precision, "seed": seed, "seconds": round(trained.seconds, 1), "val_mean_iou": val, **scores}
+    return {"precision": precision, "seed": seed, "class_weights": class_weights, "seconds": round(trained.seconds, 1),
+            "val_mean_iou": val, **test, "iou": dict(zip(data.class_names, test["iou"]))}
 
 
 def summarise(rows: list[dict]) -> dict[str, dict[str, float]]:
     """Return mean, standard deviation and tolerance (three of those) of each score over all rows."""
     summary = {}
-    for name in rows[0]:
-        if name not in ("precision", "seed", "seconds"):
-            values = [row[name] for row in rows]
-            summary[name] = {"mean": fmean(values), "std": stdev(values), "tolerance": 3 * stdev(values)}
+    for name in ("val_mean_iou", "pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"):
+        values = [row[name] for row in rows]
+        summary[name] = {"mean": fmean(values), "std": stdev(values), "tolerance": 3 * stdev(values)}
     return summary
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.reference", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=5, help="trainings per precision (default 5)")
+    parser.add_argument("--seeds", type=int, default=5, help="trainings of a kind (default 5; at least 2)")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"], help="default: both")
+    parser.add_argument("--class-weights", action="store_true",
+                        help="train with and without class weights, and write results/class_weights.json instead")
     arguments = parser.parse_args(argv)
-    rows = []
-    for precision in arguments.precisions:
-        for seed in range(arguments.seeds):
-            print(f"{precision}, seed {seed}", flush=True)
-            rows.append(measure(precision, seed))
-            print(f"test mean IoU {rows[-1]['mean_iou']:.4f} after {rows[-1]['seconds']:.0f} s", flush=True)
-    REFERENCE.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(REFERENCE, {"scores": summarise(rows), "trainings": rows, "machine": runs.machine(),
-                                "versions": runs.versions()})
-    print(f"wrote {REFERENCE.relative_to(runs.ROOT)}")
+    if arguments.seeds < 2:
+        parser.error(f"--seeds is {arguments.seeds}; a spread needs at least 2.")
+    file, rules = (CLASS_WEIGHTS, ("none", "median")) if arguments.class_weights else (REFERENCE, ("none",))
+    rows = [measure(precision, seed, rule) for rule in rules for precision in arguments.precisions
+            for seed in range(arguments.seeds)]
+    scores = {rule: summarise([row for row in rows if row["class_weights"] == rule]) for rule in rules}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_json(file, {"scores": scores if arguments.class_weights else scores["none"], "trainings": rows,
+                           "machine": runs.machine(), "versions": runs.versions()})
+    print(f"wrote {file.relative_to(runs.ROOT)}")
     return 0
 
 

@@ -20,17 +20,21 @@ KEPT_MODEL = Path(__file__).resolve().parent.parent / "results" / "model" / "mod
 
 @dataclass(frozen=True)
 class Backbone:
-    """convs: the widths of the 3x3 convolutions in each of five blocks; fc_kernel, fc_width: those of fc6, fc7."""
+    """convs: the widths of the 3x3 convolutions in each of five blocks; fc_kernel, fc_width: those of fc6, fc7.
+
+    normalized: the first block whose convolutions are followed by batch normalization, to the end of fc7; 0 for none.
+    """
 
     convs: tuple
     fc_kernel: int
     fc_width: int
     dropout: float
+    normalized: int = 0
 
 
 BACKBONES = {
     "vgg16": Backbone(((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), 7, 4096, 0.5),
-    "vgg_small": Backbone(((16,), (32,), (48,), (64, 64), (128, 128)), 3, 192, 0.1),
+    "vgg_small": Backbone(((16,), (32,), (48,), (64, 64), (128, 128)), 3, 192, 0.0, normalized=4),
 }
 UPSAMPLINGS = ("bilinear",)
 
@@ -40,8 +44,8 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     """Build an FCN-32s, FCN-16s or FCN-8s.
 
     num_classes: C. stride: 32, 16 or 8, the pixels per cell of the finest score map. backbone: a key of
-    `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), or
-    the path of a Keras VGG16 weights file. upsampling: "bilinear". input_shape: (H, W, 3), None for any.
+    `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), the path of a
+    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear". input_shape: (H, W, 3), None for any.
     precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
 
     Returns a `keras.Model` from (B, H, W, 3) RGB in 0..255 to float32 logits (B, H, W, C).
@@ -60,10 +64,10 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     pools = {}
     for block, widths in enumerate(plan.convs, start=1):
         for number, width in enumerate(widths, start=1):
-            x = _conv(width, 3, f"block{block}_conv{number}", precision)(x)
+            x = _conv(x, width, 3, f"block{block}_conv{number}", precision, 0 < plan.normalized <= block)
         x = pools[2 ** block] = layers.MaxPooling2D(2, dtype=precision, name=f"block{block}_pool")(x)
     for name, kernel in (("fc6", plan.fc_kernel), ("fc7", 1)):
-        x = _conv(plan.fc_width, kernel, name, precision)(x)
+        x = _conv(x, plan.fc_width, kernel, name, precision, plan.normalized > 0)
         x = layers.Dropout(plan.dropout, dtype=precision, name=f"{name}_dropout")(x)
     scores = _score(num_classes, "score")(x)
     at = 32
@@ -76,7 +80,7 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     logits = CropLike(dtype="float32", name="logits")([logits, images])
     model = keras.Model(images, logits, name=f"fcn{stride}s_{backbone}")
     if weights is not None:
-        _transplant(model, backbone, weights)
+        _give_weights(model, backbone, weights)
     return model
 
 
@@ -92,8 +96,7 @@ def load(path):
         raise FileNotFoundError(f"{path}: there is no such model file.")
     try:
         if path.name.endswith(".weights.h5"):
-            card = path.with_name(path.name.replace(".weights.h5", ".json"))
-            model = fcn(**json.loads(card.read_text(encoding="utf-8"))["fcn"])
+            model = fcn(**json.loads(_card(path).read_text(encoding="utf-8"))["fcn"])
             model.load_weights(path)
             return model
         return keras.saving.load_model(path, safe_mode=True, compile=False)
@@ -203,9 +206,15 @@ class CropLike(layers.Layer):
         return (shapes[0][0], *shapes[1][1:3], shapes[0][3])
 
 
-def _conv(width, kernel, name, precision):
-    return layers.Conv2D(width, kernel, padding="same", activation="relu", kernel_initializer="he_normal",
-                         dtype=precision, name=name)
+def _conv(x, width, kernel, name, precision, normalize):
+    if not normalize:
+        return layers.Conv2D(width, kernel, padding="same", activation="relu", kernel_initializer="he_normal",
+                             dtype=precision, name=name)(x)
+    x = layers.Conv2D(width, kernel, padding="same", use_bias=False, kernel_initializer="he_normal", dtype=precision,
+                      name=name)(x)
+    # With Keras' momentum of 0.99 the averages lag some hundred steps behind, too many for a short training.
+    x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"{name}_norm")(x)
+    return layers.ReLU(dtype=precision, name=f"{name}_relu")(x)
 
 
 def _score(num_classes, name):
@@ -213,23 +222,51 @@ def _score(num_classes, name):
     return layers.Conv2D(num_classes, 1, kernel_initializer="zeros", dtype="float32", name=name)
 
 
-def _transplant(model, backbone, weights):
-    """Copy a VGG16 classifier into `model`, fc6 and fc7 with their biases."""
+def _give_weights(model, backbone, weights):
+    """Start `model` from a model of this project, or from a VGG16 classifier."""
+    path = Path(weights)
+    if path.suffix == ".keras" or path.name.endswith(".weights.h5") and _card(path).is_file():
+        transfer(load(path), model)
+        return
     if backbone != "vgg16":
-        raise ValueError(f'weights={weights!r} needs backbone="vgg16", found {backbone!r}.')
+        raise ValueError(f'weights={str(weights)!r} needs backbone="vgg16", found {backbone!r}. For {backbone}, give the '
+                         "model.keras of a run.")
     if weights == "imagenet":
         source = keras.applications.VGG16(weights="imagenet")
     else:
-        if not Path(weights).is_file():
-            raise FileNotFoundError(f"{weights}: there is no such weights file; expected that of a Keras VGG16 "
-                                    'with its classifier, or weights="imagenet".')
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such weights file; expected that of a Keras VGG16 "
+                                    'with its classifier, the model.keras of a run, or weights="imagenet".')
         source = keras.applications.VGG16(weights=None)
         try:
-            source.load_weights(weights)
+            source.load_weights(path)
         except Exception as error:  # Keras and HDF5 raise many kinds
-            raise ValueError(f"{weights}: {_first_line(error)}. Expected the weights file of a Keras VGG16 with its "
+            raise ValueError(f"{path}: {_first_line(error)}. Expected the weights file of a Keras VGG16 with its "
                              "classifier (.weights.h5 or .h5); download it again.") from None
     convolutionalize(source, model)
+
+
+def transfer(source, target):
+    """Copy the weights of `source` into the layers of `target` that have the same name and shapes.
+
+    The two may differ in classes, stride or upsampling: layers that only `target` has keep their first weights.
+    Returns the names of the layers of `target` that were given none. Raises ValueError if the backbones differ.
+    """
+    given = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
+    new, differing = [], []
+    for layer in target.layers:
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        if not shapes:
+            continue
+        if [weight.shape for weight in given.get(layer.name, ())] == shapes:
+            layer.set_weights(given[layer.name])
+        else:
+            new.append(layer.name)
+            differing += [] if layer.name.startswith(("score", "upsample")) else [layer.name]
+    if differing:
+        raise ValueError(f"{source.name} does not fit {target.name}: {', '.join(differing[:3])} differ. Both need the "
+                         "same backbone.")
+    return new
 
 
 def convolutionalize(classifier, model):
@@ -249,6 +286,10 @@ def convolutionalize(classifier, model):
         kernel, bias = classifier.get_layer(dense).get_weights()
         target = model.get_layer(name)
         target.set_weights([kernel.reshape(target.kernel.shape), bias])
+
+
+def _card(weights_file):
+    return weights_file.with_name(weights_file.name.replace(".weights.h5", ".json"))
 
 
 def _first_line(error):

@@ -51,7 +51,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
     train_pairs = pipeline.DecodedPairs(dataset.split("train"), dataset.read)
     val_pairs = pipeline.DecodedPairs(dataset.split("val"), dataset.read)
     steps = -(-len(train_pairs) // recipe.batch_size)
-    compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs)
+    weights_of_classes = class_weights(recipe.class_weights, train_pairs, dataset.num_classes)
+    compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
     with runs.lock(checkpoint.folder):
         done = checkpoint.restore(model)
         if done < recipe.epochs:
@@ -72,10 +73,13 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
 
 
-def compile_model(model, num_classes, learning_rate, steps):
-    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `MeanIoU`."""
-    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=cross_entropy,
-                  metrics=[MeanIoU(num_classes)])
+def compile_model(model, num_classes, learning_rate, steps, weights=None):
+    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `MeanIoU`.
+
+    weights: float (C,), the classes' weights in the loss, or None.
+    """
+    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)),
+                  loss=lambda y_true, y_pred: cross_entropy(y_true, y_pred, weights), metrics=[MeanIoU(num_classes)])
 
 
 def schedule(learning_rate, steps):
@@ -85,16 +89,41 @@ def schedule(learning_rate, steps):
                                                   warmup_target=learning_rate, warmup_steps=warmup)
 
 
-def cross_entropy(y_true, y_pred):
+def cross_entropy(y_true, y_pred, weights=None):
     """Return the mean over non-void pixels of -log softmax(logits)[true class], a float32 scalar.
 
-    y_true: integer ids (B, H, W). y_pred: float32 logits (B, H, W, C). Equal to Keras'
-    `SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)`, three times faster on a CPU; 0 if all is void.
+    y_true: integer ids (B, H, W). y_pred: float32 logits (B, H, W, C). weights: float (C,), what a pixel of each
+    class counts in the mean; None for one each. Equal to Keras' `SparseCategoricalCrossentropy(from_logits=True,
+    ignore_class=255)`, three times faster on a CPU; 0 if all is void.
     """
-    target = ops.one_hot(ops.cast(y_true, "int32"), ops.shape(y_pred)[-1])
+    truth = ops.cast(y_true, "int32")
+    target = ops.one_hot(truth, ops.shape(y_pred)[-1])
     per_pixel = ops.logsumexp(y_pred, axis=-1) - ops.sum(target * y_pred, axis=-1)
-    counted = ops.cast(ops.not_equal(y_true, VOID), "float32")
-    return ops.sum(per_pixel * counted) / ops.maximum(ops.sum(counted), 1.0)
+    counted = ops.cast(ops.not_equal(truth, VOID), "float32")
+    if weights is not None:
+        counted = ops.sum(target * ops.cast(weights, "float32"), axis=-1)  # void has no class, so it weighs nothing
+    total = ops.sum(counted)
+    return ops.sum(per_pixel * counted) / ops.where(total > 0, total, 1.0)
+
+
+def class_weights(rule, pairs, num_classes):
+    """Return float64 (C,) weights for the loss, or None for the rule "none".
+
+    rule: "none", or "median" for median frequency balancing (Eigen & Fergus 2015, on semantic labels): a class's frequency
+    is its share of the pixels, void left out, in those images that show it; its weight is the median of all
+    frequencies over its own. Classes that no image shows get 0. pairs: (photo, mask (H, W)) of the training split.
+    Raises ValueError for another rule.
+    """
+    if rule == "none":
+        return None
+    if rule != "median":
+        raise ValueError(f'class_weights is {rule!r}; expected "none" or "median".')
+    counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes]
+                       for _, mask in (pairs[i] for i in range(len(pairs)))])
+    shown = counts.sum(axis=0) > 0
+    in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
+    frequency = counts.sum(axis=0) / np.maximum(in_their_images, 1)
+    return np.where(shown, np.median(frequency[shown]) / np.where(shown, frequency, 1), 0.0)
 
 
 def resolve_precision(name="auto"):
