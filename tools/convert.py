@@ -1,0 +1,288 @@
+"""Turn your own photos and labels into the one layout that everything here reads (VOC's), once.
+
+SOURCE is a folder of photos and masks, an export of CVAT ("Segmentation mask 1.1", folder or .zip), or a folder of
+labelme's JSON files. TARGET becomes a folder for `--dataset voc --data-dir TARGET`: photos, palette masks, split
+lists, class names. SOURCE is never changed. Every fault is listed, and with a fault nothing is written.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import zipfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tools.convert_base import SPLITS, Options, UsageError, files_below, nearest, plural
+from tools.convert_folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
+from tools.convert_labelme import read_labelme
+from tools.convert_write import split_samples, write_lists, write_record, write_samples
+from utils.images import Problem
+from utils.labels import VOID
+
+READERS = {"folder": read_folder, "cvat": read_cvat, "labelme": read_labelme}
+EXAMPLES = """examples:
+  python -m tools.convert photos_and_masks data/mine
+  python -m tools.convert photos_and_masks data/mine --classes background,horse --map 255=1
+  python -m tools.convert export.zip data/mine --images uploaded_photos
+  python -m tools.convert labelled data/mine --val 0.15 --test 0.15
+  python -m tools.convert data/mine to_correct --to labelme     then: labelme to_correct --labels to_correct/labels.txt
+"""
+
+
+@dataclass
+class Conversion:
+    """What `convert` did. pixels, images: per class and, last, for void; splits: split -> number of photos."""
+
+    source: Path
+    target: Path
+    format: str
+    class_names: tuple
+    pixels: list
+    images: list
+    splits: dict
+    skipped: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+
+    def __str__(self):
+        total = max(1, sum(self.pixels))
+        rows = [f"{name:<24}{100 * pixels / total:>9.2f} %{images:>9}"
+                for name, pixels, images in zip([*self.class_names, "void"], self.pixels, self.images)]
+        splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        return "\n".join([*(f"- {note}" for note in self.notes), "", f"{'class':<24}{'pixels':>11}{'images':>9}", *rows,
+                          "", f"splits: {splits}", f"written to {self.target}"])
+
+
+def convert(source, target, format="", to="voc", val=None, test=None, seed=0, skip_faulty=False, tolerance=0.0,
+            progress=False, **options):
+    """Convert `source` into the folder `target`, in one piece or not at all, and return a `Conversion`.
+
+    source: folder or .zip. target: a folder that does not exist yet, or is empty. format: "folder", "cvat" or
+    "labelme"; "" guesses. to: "voc", or "labelme" for JSON files to correct in labelme, whose outlines may then leave
+    the mask's by `tolerance` pixels (0: exact). val, test: fractions of the photos, 0.2 and 0 by default, drawn with
+    `seed` where the source has no splits. skip_faulty: leave faulty photos out. progress: show it.
+    options: see `tools.convert_base.Options`.
+    Raises UsageError, a ValueError, for wrong arguments; ValueError that lists all faults; OSError if writing fails.
+    """
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    options = Options(**options)
+    _check_arguments(source, target, format, to, val, test, options)
+    part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
+    unpacked = part / ".source"
+    try:
+        (part / ".work").mkdir(parents=True)
+        root = _opened(source, unpacked)
+        format = format or _guess(root)
+        found = READERS[format](root, options)
+        _check_samples(found, options, root)
+        results = write_samples(found, part, to, tolerance, progress)
+        faults = found.faults + [result for result in results if isinstance(result, Problem)]
+        kept = [(sample, counts) for sample, counts in zip(found.samples, results) if not isinstance(counts, Problem)]
+        if found.questions or (faults and not skip_faulty) or not kept:
+            raise ValueError(_report(source, found.questions, faults))
+        samples, counts = [sample for sample, _ in kept], np.array([counts for _, counts in kept])
+        found.notes += _remarks(format, found, samples)
+        splits = split_samples(samples, val, test, seed, found.notes)
+        done = Conversion(str(source), str(target), format, found.class_names, counts.sum(axis=0).tolist(),
+                          (counts > 0).sum(axis=0).tolist(), {split: len(stems) for split, stems in splits.items()},
+                          [str(fault).replace(str(unpacked), str(source)) for fault in faults], found.notes)
+        write_lists(part, to, found, splits)
+        settings = asdict(options) | {"to": to, "val": val, "test": test, "seed": seed}
+        write_record(part / "conversion.json", asdict(done), settings, samples)
+        _put_in_place(part, target, [part / ".work", unpacked])
+    except ValueError as error:
+        kind = UsageError if isinstance(error, UsageError) else ValueError
+        raise kind(str(error).replace(str(unpacked), str(source))) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return done
+
+
+def _put_in_place(part, target, scraps):
+    for folder in scraps:
+        shutil.rmtree(folder, ignore_errors=True)
+    if target.is_dir():
+        target.rmdir()
+    os.replace(part, target)
+
+
+# Before ---------------------------------------------------------------------------------------------------
+
+
+def _check_arguments(source, target, format, to, val, test, options):
+    if not source.is_dir() and source.suffix.lower() != ".zip":
+        raise UsageError(f"{source}: {'is no folder and no .zip' if source.exists() else 'there is no such folder'}. "
+                         "Give the folder with your photos and labels, or a .zip of it.")
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file.")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(f"{target}: is there already, and not empty. Choose another TARGET, or delete it first.")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{target}: lies inside {source}, which is never changed. Choose a TARGET outside it.")
+    for option, name, names in (("--format", format, ["folder", "cvat", "labelme"]), ("--to", to, ["voc", "labelme"]),
+                                ("--missing", options.missing, ["skip", "background"])):
+        if name and name not in names:
+            raise UsageError(f"{option} {name}: there is no such choice{nearest(name, names)}")
+    for option, value in (("--val", val), ("--test", test)):
+        if not 0 <= (value or 0) < 1:
+            raise UsageError(f"{option} {value}: expected a fraction of the photos, such as 0.2.")
+    if (0.2 if val is None else val) + (test or 0) >= 1:
+        raise UsageError("--val and --test together leave no photos to train on.")
+
+
+def _opened(source, folder):
+    """Return the folder to read: `source`, or its zip unpacked into `folder`, or the one folder that these hold."""
+    root = source
+    if source.is_file():
+        root = folder
+        try:
+            with zipfile.ZipFile(source) as archive:
+                outside = [name for name in archive.namelist() if ".." in Path(name).parts or Path(name).is_absolute()]
+                if outside:
+                    raise ValueError(f"{source}: holds {outside[0]!r}, which leads out of its folder; not unpacked.")
+                archive.extractall(root)
+        except (zipfile.BadZipFile, RuntimeError) as error:
+            raise ValueError(f"{source}: cannot be unpacked as .zip ({error}). Give a folder or a .zip.") from None
+    while True:
+        inside = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+        known = (*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLITS)
+        if len(inside) != 1 or not inside[0].is_dir() or inside[0].name.lower() in known:
+            return root
+        root = inside[0]
+
+
+def _guess(root):
+    """Return the format of a folder; ValueError, with what to do, for formats that are known and not read here."""
+    if (root / "labelmap.txt").is_file() and (root / "SegmentationClass").is_dir():
+        return "cvat"
+    if folders_called(root, MASK_FOLDERS):
+        return "folder"
+    for file in files_below(root, (".json", ".xml")):
+        text = file.read_text(encoding="utf-8", errors="replace")
+        if file.suffix.lower() == ".json" and '"shapes"' in text:
+            return "labelme"
+        if '"segmentation"' in text or "<annotations>" in text:
+            raise ValueError(f"{file}: is {'COCO' if file.suffix == '.json' else 'CVAT'}'s list of outlines, which is "
+                             "not read here. Export from your tool as masks, in CVAT as 'Segmentation mask 1.1'.")
+    return "folder"
+
+
+def _check_samples(found, settings, root):
+    """Refuse what the samples as a whole do not allow; mark those that would get the same name."""
+    if not found.samples and not found.faults:
+        raise ValueError(f"{root}: found no photos with labels. {'; '.join(found.notes)}")
+    beyond = [f"{a}={b}" for a, b in settings.id_map.items() if not (0 <= b < len(found.class_names) or b == VOID)]
+    if beyond and found.class_names and not found.questions:
+        raise UsageError(f"--map {beyond[0]}: there are the classes 0 to {len(found.class_names) - 1} "
+                         f"({', '.join(found.class_names)}), and {VOID} for void.")
+    stems = {}
+    for sample in found.samples:
+        stems.setdefault(sample.stem.lower(), []).append(sample)
+    for same in (same for same in stems.values() if len(same) > 1):
+        for sample, other in zip(same, same[1:] + same[:1]):
+            sample.fault = sample.fault or Problem(str(sample.file), f"would get the name {sample.stem}, as "
+                                                   f"{other.file} would.", "Rename one of them.")
+
+
+def _remarks(format, found, samples):
+    """Return notes on photos without a mask and on those that their EXIF tag turns."""
+    empty = [sample for sample in samples if sample.label is None]
+    unsure = [sample for sample in samples if sample.unsure and format != "labelme"]
+    notes = [f"{plural(len(empty), 'photo')} without a mask taken for nothing but {found.class_names[0]}"] * bool(empty)
+    if unsure:
+        notes.append(f"EXIF tags turn {plural(len(unsure), 'photo')}, such as {unsure[0].file.name}, and sizes do not "
+                     "tell whether the masks are turned, too: look at them; if not, see --ignore-exif")
+    return notes
+
+
+def _report(source, questions, faults):
+    """Return all that is wrong, in one text; files with the same fault stand together."""
+    same = {}
+    for fault in faults:
+        same.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
+    lines = [f"{source} cannot be converted as it is, and nothing was written."]
+    lines += [f"\n{question}" for question in questions]
+    lines += [f"\n{plural(len(faults), 'fault')}:"] * bool(faults)
+    for found, files in same.items():
+        lines += [f"  {files[0]}: {found}"] if len(files) == 1 else [f"  {len(files)} files: {found}"]
+        lines += [f"    {file}" for file in files] if len(files) > 1 else []
+    return "\n".join(lines + ["\nMend them, or leave those files out with --skip-faulty."] * bool(faults))
+
+
+# The command ----------------------------------------------------------------------------------------------
+
+
+def _id_map(texts):
+    """Return {255: 1, 100: 2} for ["255=1,100=2"]."""
+    pairs = [pair.partition("=") for text in texts for pair in text.split(",") if pair]
+    for one, _, other in pairs:
+        if not (one.strip().isdecimal() and other.strip().isdecimal() and max(int(one), int(other)) <= VOID):
+            raise UsageError(f"--map {one}={other}: expected ids from 0 to {VOID}, such as --map 255=1,100=2.")
+    return {int(one): int(other) for one, _, other in pairs}
+
+
+def _parser():
+    parser = argparse.ArgumentParser("python -m tools.convert", description=__doc__, epilog=EXAMPLES,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder or .zip; it is not changed")
+    add("target", metavar="TARGET", help="folder to make")
+    add("--format", default="", metavar="NAME", help="folder, cvat or labelme; guessed without it")
+    add("--to", default="voc", metavar="NAME", help="voc (default), or labelme: JSON files to correct in labelme")
+    add("--tolerance", type=float, default=0.0, metavar="PIXELS",
+        help="to labelme: simpler outlines that may be off by so much (default 0: exact; 1 is easier to edit)")
+    add("--classes", default="", metavar="FILE", help="classes, one a line: NAME, NAME R G B, ID NAME R G B, R G B "
+        "NAME or CVAT's labelmap.txt; or names with commas between. Without it: SOURCE's classes.txt or the like")
+    add("--images", default="", metavar="FOLDER", help="photos, in SOURCE or elsewhere")
+    add("--masks", default="", metavar="FOLDER", help="masks, in SOURCE or elsewhere")
+    add("--mask-suffix", default="", metavar="TEXT", help="take masks whose names end so, such as _labelIds")
+    add("--map", action="append", default=[], metavar="ID=CLASS", help="ids in the masks that become other classes, "
+        "such as 255=1,100=2")
+    add("--void", action="append", default=[], metavar="ID|NAME", help="ids or class names that become void "
+        "(left out of training and scores), such as 0,unlabelled. 255 and classes called void or ignore are it anyway")
+    add("--binary", action="store_true", help="masks show one thing in white on black, JPEG or smoothed too: 128 and "
+        "brighter is foreground")
+    add("--missing", default="", metavar="WHAT", help="photos without a mask: skip (leave out) or background (they "
+        "show none of the classes); without it they are faults, or in labelme's case skipped")
+    add("--ignore-exif", action="store_true", help="masks belong to the photos as stored, not as turned by EXIF tags")
+    add("--val", type=float, metavar="FRACTION", help="photos to validate on, where SOURCE has no splits (default 0.2)")
+    add("--test", type=float, metavar="FRACTION", help="photos to test on, where SOURCE has no splits (default 0)")
+    add("--seed", type=int, default=0, help="of the random split (default 0)")
+    add("--skip-faulty", action="store_true", help="leave faulty photos out instead of converting nothing")
+    return parser
+
+
+def main(argv=None):
+    """Run the command and return its exit code: 0 done, 1 faults in the data, 2 wrong arguments, 130 interrupted."""
+    options = vars(_parser().parse_args(argv))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
+    try:
+        options["id_map"] = _id_map(options.pop("map"))
+        options["void"] = tuple(word.strip() for text in options["void"] for word in text.split(",") if word.strip())
+        done = convert(**options, progress=True)
+    except ValueError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except OSError as error:
+        print(f"\n{options['target']} could not be written ({error}), and nothing was left behind.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted: nothing was written.", file=sys.stderr)
+        return 130
+    print(f"\n{options['source']} read as {done.format}\n{done}\n\nNext:\n  {_next(done, options['to'])}")
+    return 0
+
+
+def _next(done, to):
+    target = f'"{done.target}"' if " " in done.target else done.target
+    if to == "labelme":
+        return f"labelme {target} --labels {target}/labels.txt\n  python -m tools.convert {target} CORRECTED"
+    return f"python -m tools.check {target}\n  python -m tools.run --dataset voc --data-dir {target}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
