@@ -114,6 +114,54 @@ def test_strides_16_and_8_add_scores_of_earlier_pools(random_fcn):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+def test_new_skips_start_at_zero(tmp_path, random_fcn):
+    coarse = random_fcn(4)
+    coarse.save(tmp_path / "model.keras")
+    finer = fcn(4, stride=16, backbone="vgg_small", weights=tmp_path / "model.keras")
+    x = photo(64, 96)
+    scores = keras.Model(coarse.input, coarse.get_layer("score").output)(x)
+    expected = layers.UpSampling2D(16, interpolation="bilinear")(layers.UpSampling2D(2, interpolation="bilinear")(scores))
+    found = ops.convert_to_numpy(finer(x))
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(found).max()
+
+
+def test_vgg16_scales_its_pools_before_scoring_them():
+    model = fcn(2, stride=8, backbone="vgg16", input_shape=(32, 32, 3))
+    scales = {layer.name: layer.scale for layer in model.layers if isinstance(layer, layers.Rescaling)}
+    assert scales == {"scale_pool4": 0.01, "scale_pool3": pytest.approx(0.0001)}
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_learned_upsampling_starts_as_the_bilinear_one(random_fcn, stride):
+    fixed = random_fcn(3, stride=stride)
+    learned = fcn(3, stride=stride, backbone="vgg_small", upsampling="deconv")
+    assert all(name.startswith("upsample") for name in models.transfer(fixed, learned))
+    x = photo(70, 101)
+    expected = ops.convert_to_numpy(fixed(x))
+    assert np.abs(ops.convert_to_numpy(learned(x)) - expected).max() < 1e-5 * np.abs(expected).max()
+    kernels = [weight for weight in learned.trainable_weights if "upsample" in weight.path]
+    assert len(kernels) == {32: 1, 16: 2, 8: 3}[stride]
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+def test_ladder_reaches_every_pixel_by_five_doublings(stride):
+    model = fcn(3, stride=stride, backbone="vgg_small", upsampling="ladder")
+    assert model(photo(33, 70)).shape == (1, 33, 70, 3)
+    steps = [layer for layer in model.layers if isinstance(layer, layers.Conv2DTranspose)]
+    assert [layer.strides for layer in steps] == [(2, 2)] * 5
+    assert [layer.filters for layer in steps] == [64, 48, 32, 16, 8]
+    assert sum(isinstance(layer, layers.Add) for layer in model.layers) == {32: 0, 16: 1, 8: 2}[stride]
+    assert model.get_layer("score").output.shape[1:] == (None, None, 3) == model.get_layer("logits").output.shape[1:]
+
+
+@pytest.mark.parametrize("upsampling", ["deconv", "ladder"])
+def test_other_upsamplings_come_back_from_a_file(tmp_path, random_fcn, upsampling):
+    model = random_fcn(3, stride=16, upsampling=upsampling)
+    model.save(tmp_path / "m.keras")
+    x = photo(40, 33)
+    assert (ops.convert_to_numpy(load(tmp_path / "m.keras")(x)) == ops.convert_to_numpy(model(x))).all()
+
+
 def test_padding_lies_at_the_bottom_and_right_and_says_nothing(random_fcn):
     model = random_fcn(3)
     x = photo(33, 50)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 # ImageNet's mean colour (RGB) and the spread of pixel values around it.
@@ -23,6 +24,7 @@ class Backbone:
     """convs: the widths of the 3x3 convolutions in each of five blocks; fc_kernel, fc_width: those of fc6, fc7.
 
     normalized: the first block whose convolutions are followed by batch normalization, to the end of fc7; 0 for none.
+    skip_scale: what pool4 is multiplied by before it is scored, and pool3 twice.
     """
 
     convs: tuple
@@ -30,13 +32,15 @@ class Backbone:
     fc_width: int
     dropout: float
     normalized: int = 0
+    skip_scale: float = 1.0
 
 
 BACKBONES = {
-    "vgg16": Backbone(((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), 7, 4096, 0.5),
+    # VGG16's pools hold numbers in the hundreds; the authors' FCN-8s "at once" scales them so.
+    "vgg16": Backbone(((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), 7, 4096, 0.5, skip_scale=0.01),
     "vgg_small": Backbone(((16,), (32,), (48,), (64, 64), (128, 128)), 3, 192, 0.0, normalized=4),
 }
-UPSAMPLINGS = ("bilinear",)
+UPSAMPLINGS = ("bilinear", "deconv", "ladder")
 
 
 def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bilinear",
@@ -45,8 +49,9 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
 
     num_classes: C. stride: 32, 16 or 8, the pixels per cell of the finest score map. backbone: a key of
     `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), the path of a
-    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear". input_shape: (H, W, 3), None for any.
-    precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
+    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear" (fixed), "deconv" (transposed
+    convolutions that start bilinear and are learned) or "ladder" (five of them, doubling the features of fc7, each with
+    batch normalization, and the scores at the end). input_shape: (H, W, 3), None for any. precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
 
     Returns a `keras.Model` from (B, H, W, 3) RGB in 0..255 to float32 logits (B, H, W, C).
     Raises ValueError, with the nearest valid name, for anything else; FileNotFoundError for a
@@ -69,14 +74,8 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     for name, kernel in (("fc6", plan.fc_kernel), ("fc7", 1)):
         x = _conv(x, plan.fc_width, kernel, name, precision, plan.normalized > 0)
         x = layers.Dropout(plan.dropout, dtype=precision, name=f"{name}_dropout")(x)
-    scores = _score(num_classes, "score")(x)
-    at = 32
-    while at > stride:
-        at //= 2
-        skip = _score(num_classes, f"score_pool{at.bit_length() - 1}")(pools[at])
-        doubled = BilinearUpsampling(2, name=f"upsample2_{at}")(scores)
-        scores = layers.Add(dtype="float32", name=f"fuse{at}")([doubled, skip])
-    logits = BilinearUpsampling(stride, name=f"upsample{stride}")(scores)
+    build = _ladder if upsampling == "ladder" else _scores_and_skips
+    logits = build(x, pools, num_classes, stride, plan, upsampling, precision)
     logits = CropLike(dtype="float32", name="logits")([logits, images])
     model = keras.Model(images, logits, name=f"fcn{stride}s_{backbone}")
     if weights is not None:
@@ -159,6 +158,17 @@ class PadToMultiple(layers.Layer):
 
 
 @keras.saving.register_keras_serializable("fcn")
+class PadEdges(layers.Layer):
+    """Pad (B, H, W, C) by one row or column on each side that repeats the outermost one."""
+
+    def call(self, x):
+        return ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
+
+    def compute_output_shape(self, shape):
+        return (shape[0], *(side and side + 2 for side in shape[1:3]), shape[3])
+
+
+@keras.saving.register_keras_serializable("fcn")
 class BilinearUpsampling(layers.Layer):
     """Enlarge (B, h, w, C) to float32 (B, h * factor, w * factor, C) by bilinear interpolation.
 
@@ -215,6 +225,55 @@ def _conv(x, width, kernel, name, precision, normalize):
     # With Keras' momentum of 0.99 the averages lag some hundred steps behind, too many for a short training.
     x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"{name}_norm")(x)
     return layers.ReLU(dtype=precision, name=f"{name}_relu")(x)
+
+
+def _scores_and_skips(x, pools, num_classes, stride, plan, upsampling, precision):
+    """Score `x` and the pools down to `stride`, add coarse to fine (section 4.2), and return logits (B, H, W, C)."""
+    scores = _score(num_classes, "score")(x)
+    at = 32
+    while at > stride:
+        at //= 2
+        block = at.bit_length() - 1
+        pool = pools[at]
+        if plan.skip_scale != 1:
+            pool = layers.Rescaling(plan.skip_scale ** (5 - block), dtype="float32", name=f"scale_pool{block}")(pool)
+        skip = _score(num_classes, f"score_pool{block}")(pool)
+        doubled = _enlarge(scores, 2, upsampling, f"upsample2_{at}")
+        scores = layers.Add(dtype="float32", name=f"fuse{at}")([doubled, skip])
+    return _enlarge(scores, stride, upsampling, f"upsample{stride}")
+
+
+def _enlarge(scores, factor, upsampling, name):
+    if upsampling == "bilinear":
+        return BilinearUpsampling(factor, name=name)(scores)
+    # A cell more on each side, cut off again afterwards: else the outermost half cells would mix with zeros.
+    x = PadEdges(dtype="float32", name=f"{name}_pad")(scores)
+    x = layers.Conv2DTranspose(scores.shape[-1], 2 * factor, strides=factor, padding="same", use_bias=False,
+                               kernel_initializer=bilinear_kernel, dtype="float32", name=name)(x)
+    return layers.Cropping2D(factor, dtype="float32", name=f"{name}_crop")(x)
+
+
+@keras.saving.register_keras_serializable("fcn")
+def bilinear_kernel(shape, dtype="float32"):
+    """Return a transposed convolution's kernel (2f, 2f, C, C) that enlarges each channel by f, bilinearly.
+
+    A Keras initializer. With stride f and padding "same", equal to bilinear interpolation but for the outer f / 2 pixels.
+    """
+    ramp = 1 - np.abs(np.arange(shape[0]) + 0.5 - shape[0] / 2) / (shape[0] / 2)
+    return ops.convert_to_tensor(np.multiply.outer(np.outer(ramp, ramp), np.eye(shape[3])), dtype)
+
+
+def _ladder(x, pools, num_classes, stride, plan, upsampling, precision):
+    """Double `x` five times by transposed convolutions with batch normalization, adding the pools down to `stride`."""
+    widths = [block[-1] for block in plan.convs[3::-1]]
+    for number, width in enumerate((*widths, widths[-1] // 2), start=1):
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", activation="relu", dtype=precision,
+                                   kernel_initializer="he_normal", name=f"upsample_step{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"upsample_norm{number}")(x)
+        at = 32 >> number
+        if at >= stride:
+            x = layers.Add(dtype=precision, name=f"fuse{at}")([x, pools[at]])
+    return _score(num_classes, "score")(x)
 
 
 def _score(num_classes, name):

@@ -251,16 +251,16 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._printed = time.perf_counter()
-        self._epochs_done = 0
         self._steps_done = 0
-        self._begin = time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
+        if self._steps_done == 0:
+            self._begin = time.perf_counter()  # the first step also builds the graph: it says nothing about the others
         self._steps_done += 1
-        if time.perf_counter() - self._printed > 10:
+        if time.perf_counter() - self._printed > 10 and self._steps_done > 1:
             self._print(f"step {batch + 1}/{self.params['steps']}  loss {logs['loss']:.3f}")
 
     def on_epoch_end(self, epoch, logs=None):
@@ -273,7 +273,7 @@ class Progress(keras.callbacks.Callback):
         epochs, steps = self.params["epochs"], self.params["steps"]
         steps_now = self._steps_done
         first = self._epoch * steps - (steps_now - 1) // steps * steps
-        left = (epochs * steps - first - steps_now) * (self._printed - self._begin) / steps_now
+        left = (epochs * steps - first - steps_now) * (self._printed - self._begin) / max(steps_now - 1, 1)
         print(f"epoch {self._epoch + 1}/{epochs}  {text}  {int(left) // 60}:{int(left) % 60:02d} left", flush=True)
 
 
