@@ -123,6 +123,22 @@ def test_colour_masks_go_by_the_table_in_any_usual_form(tmp_path, target, table)
     assert (pairs["a"][1] == ids_of(0)).all() and (pairs["b"][1] == ids_of(1)).all()
 
 
+def test_colour_masks_may_have_void_amid_their_classes(tmp_path, target):
+    for seed, stem in enumerate("ab"):
+        pair(tmp_path / "s", stem, mask=np.uint8(COLORS)[ids_of(seed)], seed=seed)
+    (tmp_path / "s" / "class_dict.csv").write_text("name,r,g,b\nroad,0,0,0\nVoid,128,0,0\ncar,0,128,0\n")
+    convert(tmp_path / "s", target)
+    dataset, pairs = served(target)
+    assert dataset.class_names == ("road", "car") and (pairs["b"][1] == np.uint8([0, 255, 1])[ids_of(1)]).all()
+
+
+def test_palettes_that_tell_no_classes_apart_are_not_taken(tmp_path, target):
+    for stem in "ab":
+        pair(tmp_path / "s", stem, colors=[(i, i, i) for i in range(256)])
+    convert(tmp_path / "s", target)
+    assert served(target)[0].colors.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
+
+
 def test_colour_masks_without_a_table_get_a_draft_of_one(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, mask=np.uint8(COLORS)[ids_of(seed)], seed=seed)
@@ -388,6 +404,7 @@ def test_other_photos_become_png_with_the_pixels_that_are_read(tmp_path, target)
     for stem, path in zip(stems, sorted((root / "images").iterdir())):
         with Image.open(target / "JPEGImages" / f"{stem}.png") as stored:
             assert stored.mode == "RGB" and (np.array(stored) == read_image(path)).all()
+        assert (target / "JPEGImages" / f"{stem}.png").read_bytes()[24] == 8  # bits per channel, in a PNG's header
 
 
 def turned(path, upright, orientation=6):
@@ -447,7 +464,8 @@ def test_the_random_split_is_seeded_stored_and_disjoint(tmp_path, target):
 
 @pytest.mark.parametrize("folder, names", [("", {"train": "train.txt", "val": "valid.txt"}),
                                            ("ImageSets/Segmentation", {"train": "Train.txt", "val": "Validation.txt"})])
-@pytest.mark.parametrize("line", ["{}", "{}.png", "{} 1", "images/{}.png", "/elsewhere/images/{}.png /elsewhere/masks/{}.png"])
+@pytest.mark.parametrize("line", ["{}", "{}.png", "{} 1", "images/{}.png",
+                                  "/elsewhere/images/{}.png /elsewhere/masks/{}.png"])
 def test_lists_of_the_source_are_kept(source, target, folder, names, line):
     (source / folder).mkdir(parents=True, exist_ok=True)
     (source / folder / names["train"]).write_text("".join(line.format(stem, stem) + "\n" for stem in "ca"))
@@ -767,11 +785,12 @@ def test_shapes_of_the_type_mask_are_put_in_place(tmp_path):
     Image.fromarray(np.uint8([[0, 1, 1], [1, 0, 1]]) * 255).save(picture, "PNG")
     code = base64.b64encode(picture.getvalue()).decode()
     mask = drawn(tmp_path, shape("a", (1, 1), (6, 6), kind="rectangle"),
+                 shape("b", (20, 9), (21, 9), kind="mask", mask=code),
                  shape("b", (3, 4), (5, 5), kind="mask", mask=code),
                  shape("b", (30, 23), (32, 24), kind="mask", mask=code))
     expected = np.where(box(1, 1, 6, 6), 1, 0)
     expected[4, 4:6] = expected[5, 3] = expected[5, 5] = 2
-    expected[23, 31] = 2
+    expected[23, 31] = expected[9, 21] = 2
     assert (mask == expected).all()
 
 

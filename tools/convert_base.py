@@ -75,6 +75,7 @@ class Sample:
 
     @property
     def file(self):
+        """What to call it in messages."""
         return self.photo or self.label
 
     @property
