@@ -18,7 +18,8 @@ RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 IDS = np.uint8([[0, 1, 2, 255], [3, 3, 20, 255]])
 
 # What Pillow warns of must not reach the reader.
-pytestmark = pytest.mark.filterwarnings("error")
+# Not those of objects that other tests left to be cleared away.
+pytestmark = pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def saved(path, array, **options):

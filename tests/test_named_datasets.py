@@ -114,7 +114,9 @@ def build(folder):
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("archives"))
+    folder = tmp_path_factory.mktemp("home") / "archives"  # in a folder of its own: tests also look from one above
+    folder.mkdir()
+    return build(folder)
 
 
 def republish(site, archives):

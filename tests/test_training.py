@@ -148,9 +148,10 @@ def test_median_frequency_weights_by_hand():
 
 
 def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
-    recipe = dataclasses.replace(RECIPE, epochs=1, class_weights="median")
+    recipe = dataclasses.replace(RECIPE, class_weights="median")
     weighted = train(dataset, recipe, tmp_path, precision="float32", seed=1)
-    assert losses(weighted)[0] != pytest.approx(losses(unbroken[0])[0], rel=1e-3)
+    differences = [abs(a - b) for a, b in zip(losses(weighted), losses(unbroken[0]), strict=True)]
+    assert min(differences[1:]) > 1e-5  # a training that is repeated gives the same losses
 
 
 def test_loss_survives_void_alone_and_large_logits():

@@ -145,6 +145,7 @@ def _transfer(address, part, size=0, timeout=None):
     try:
         answer = urllib.request.urlopen(request, timeout=timeout or TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:
             part.unlink(missing_ok=True)  # it is longer than the file it should be a part of
         elif 400 <= error.code < 500 and error.code not in (408, 429):

@@ -254,17 +254,18 @@ class Progress(keras.callbacks.Callback):
         self._steps_done = 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch = epoch
+        self._epoch, self._in_epoch = epoch, False  # whether a line has told of a step of this epoch
 
     def on_train_batch_end(self, batch, logs=None):
         if self._steps_done == 0:
             self._begin = time.perf_counter()  # the first step also builds the graph: it says nothing about the others
         self._steps_done += 1
         if time.perf_counter() - self._printed > 10 and self._steps_done > 1:
+            self._in_epoch = True
             self._print(f"step {batch + 1}/{self.params['steps']}  loss {logs['loss']:.3f}")
 
     def on_epoch_end(self, epoch, logs=None):
-        if time.perf_counter() - self._printed > 1.5 or epoch + 1 in (1, self.params["epochs"]):
+        if self._in_epoch or time.perf_counter() - self._printed > 1.5 or epoch + 1 in (1, self.params["epochs"]):
             validation = f"  val mean IoU {logs['val_mean_iou']:.3f}" if "val_mean_iou" in logs else ""
             self._print(f"loss {logs['loss']:.3f}{validation}")
 
