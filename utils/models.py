@@ -49,9 +49,10 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
 
     num_classes: C. stride: 32, 16 or 8, the pixels per cell of the finest score map. backbone: a key of
     `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), the path of a
-    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear" (fixed), "deconv" (transposed
-    convolutions that start bilinear and are learned) or "ladder" (five of them, doubling the features of fc7, each with
-    batch normalization, and the scores at the end). input_shape: (H, W, 3), None for any. precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
+    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear" (fixed),
+    "deconv" (transposed convolutions that start bilinear and are learned) or "ladder" (five of them, doubling the
+    features of fc7, each with batch normalization, and the scores at the end). input_shape: (H, W, 3), None for any.
+    precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
 
     Returns a `keras.Model` from (B, H, W, 3) RGB in 0..255 to float32 logits (B, H, W, C).
     Raises ValueError, with the nearest valid name, for anything else; FileNotFoundError for a
@@ -257,7 +258,8 @@ def _enlarge(scores, factor, upsampling, name):
 def bilinear_kernel(shape, dtype="float32"):
     """Return a transposed convolution's kernel (2f, 2f, C, C) that enlarges each channel by f, bilinearly.
 
-    A Keras initializer. With stride f and padding "same", equal to bilinear interpolation but for the outer f / 2 pixels.
+    A Keras initializer. With stride f and padding "same", equal to bilinear interpolation but for the outer f / 2
+    pixels.
     """
     ramp = 1 - np.abs(np.arange(shape[0]) + 0.5 - shape[0] / 2) / (shape[0] / 2)
     return ops.convert_to_tensor(np.multiply.outer(np.outer(ramp, ramp), np.eye(shape[3])), dtype)
@@ -288,8 +290,8 @@ def _give_weights(model, backbone, weights):
         transfer(load(path), model)
         return
     if backbone != "vgg16":
-        raise ValueError(f'weights={str(weights)!r} needs backbone="vgg16", found {backbone!r}. For {backbone}, give the '
-                         "model.keras of a run.")
+        raise ValueError(f'weights={str(weights)!r} needs backbone="vgg16", found {backbone!r}. For {backbone}, give '
+                         "the model.keras of a run.")
     if weights == "imagenet":
         source = keras.applications.VGG16(weights="imagenet")
     else:

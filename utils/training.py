@@ -61,7 +61,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
                                  shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
                                  first_epoch=done),
                 validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
-                validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done, epochs=recipe.epochs,
+                validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
+                epochs=recipe.epochs,
                 callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
@@ -109,8 +110,8 @@ def cross_entropy(y_true, y_pred, weights=None):
 def class_weights(rule, pairs, num_classes):
     """Return float64 (C,) weights for the loss, or None for the rule "none".
 
-    rule: "none", or "median" for median frequency balancing (Eigen & Fergus 2015, on semantic labels): a class's frequency
-    is its share of the pixels, void left out, in those images that show it; its weight is the median of all
+    rule: "none", or "median" for median frequency balancing (Eigen & Fergus 2015, on semantic labels): a class's
+    frequency is its share of the pixels, void left out, in those images that show it; its weight is the median of all
     frequencies over its own. Classes that no image shows get 0. pairs: (photo, mask (H, W)) of the training split.
     Raises ValueError for another rule.
     """
@@ -118,8 +119,7 @@ def class_weights(rule, pairs, num_classes):
         return None
     if rule != "median":
         raise ValueError(f'class_weights is {rule!r}; expected "none" or "median".')
-    counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes]
-                       for _, mask in (pairs[i] for i in range(len(pairs)))])
+    counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes] for _, mask in pairs])
     shown = counts.sum(axis=0) > 0
     in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
     frequency = counts.sum(axis=0) / np.maximum(in_their_images, 1)
