@@ -178,6 +178,23 @@ def grouped_bars(series, names, ylabel):
     return figure
 
 
+def named_points(x, y, names, colors, xlabel, ylabel):
+    """Draw a point per class, in its colour, with its name beside it. x, y: a value per name; NaN is left out."""
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6, zorder=3)
+    for a, b, name in zip(x, y, names):
+        if np.isfinite([a, b]).all():
+            axis.annotate(name, (a, b), xytext=(7, 4), textcoords="offset points", fontsize=9)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.margins(x=0.15, y=0.12)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
+    _plain(axis)
+    return figure
+
+
 def add_legend(figure, class_names, colors):
     """Put a legend of class colours below a figure."""
     patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5, label=name)
