@@ -53,7 +53,7 @@ def test_each_variant_is_trained_once_a_seed_scored_and_summarised(data, tmp_pat
 def test_a_variant_goes_on_from_the_one_it_names(data, monkeypatch):
     calls = []
     monkeypatch.setattr("utils.training.train", lambda data, recipe, folder, **given: calls.append((folder, recipe, given)))
-    strides.train_variant("8s", data, 3)
+    strides.train_variant("8s by way of 16s", data, 3)
     (first, _, a), (second, _, b), (_, recipe, c) = calls
     assert [a["stride"], b["stride"], c["stride"]] == [32, 16, 8] and {a["seed"], b["seed"], c["seed"]} == {3}
     assert a["weights"] is None and b["weights"] == str(first / "model.keras") and c["weights"] == str(second / "model.keras")

@@ -154,6 +154,16 @@ def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
     assert min(differences[1:]) > 1e-5  # a training that is repeated gives the same losses
 
 
+def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    trained = train(dataset, recipe, tmp_path, stride=16, upsampling="deconv", precision="float32")
+    assert [layer.name for layer in trained.model.layers if isinstance(layer, keras.layers.Conv2DTranspose)] == [
+        "upsample2_16", "upsample16"]
+    assert json.loads((tmp_path / "model.json").read_text())["fcn"]["upsampling"] == "deconv"
+    with pytest.raises(ValueError, match="upsampling was 'deconv' and is now 'bilinear'"):
+        train(dataset, recipe, tmp_path, stride=16, precision="float32")
+
+
 def test_loss_survives_void_alone_and_large_logits():
     logits = tf.Variable(np.random.default_rng(0).normal(0, 1e4, (1, 4, 4, 3)).astype(np.float32))
     with tf.GradientTape() as tape:
