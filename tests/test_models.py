@@ -177,7 +177,7 @@ def test_ladder_reaches_every_pixel_by_five_doublings(stride):
     assert model(photo(33, 70)).shape == (1, 33, 70, 3)
     steps = [layer for layer in model.layers if isinstance(layer, layers.Conv2DTranspose)]
     assert [layer.strides for layer in steps] == [(2, 2)] * 5
-    assert [layer.filters for layer in steps] == [64, 48, 32, 16, 8]
+    assert [layer.filters for layer in steps] == [64, 48, 32, 32, 32]
     assert sum(isinstance(layer, layers.Add) for layer in model.layers) == {32: 0, 16: 1, 8: 2}[stride]
     assert model.get_layer("score").output.shape[1:] == (None, None, 3) == model.get_layer("logits").output.shape[1:]
 

@@ -64,7 +64,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
                 validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
                 validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
                 epochs=recipe.epochs,
-                callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], verbose=0)
+                callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], shuffle=False, verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
         path = Path(run_dir) / "model.keras"
