@@ -154,7 +154,7 @@ def test_name_must_be_a_plain_folder_name(name, capsys):
 
 def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
     def folder(*argv):
-        rest, parameters = runner._take_parameters(list(argv))
+        rest, parameters = runner.take_parameters(list(argv))
         options = runner._parser().parse_intermixed_args(rest)
         parameters |= {"dataset": options.dataset} if options.dataset else {}
         return runner._chosen_folder(options, parameters)
