@@ -6,6 +6,8 @@ Notebook 03 writes the same loop out in cells.
 import difflib
 import json
 import os
+import shutil
+import tempfile
 import time
 import zipfile
 from dataclasses import asdict, dataclass
@@ -304,12 +306,24 @@ def save(model, run_dir, dataset, **card):
     for name, write in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
         temporary = folder / f".part.{name}"  # what a killed training leaves, the next one overwrites
         try:
-            write(temporary)
+            _write_without_locks(write, temporary)
             os.replace(temporary, folder / name)
         finally:
             temporary.unlink(missing_ok=True)
     runs.write_json(folder / "model.json", card)
     return folder / "model.keras"
+
+
+def _write_without_locks(write, path):
+    """Call `write` with a path, also on mounted drives that have no file locks, on which HDF5 insists."""
+    try:
+        write(path)
+    except OSError as error:
+        if error.errno not in runs.NO_LOCKS:
+            raise
+        with tempfile.TemporaryDirectory() as local:
+            write(Path(local) / path.name)
+            shutil.copyfile(Path(local) / path.name, path)
 
 
 def _count(values, length):
