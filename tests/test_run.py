@@ -1,6 +1,7 @@
 """The runner, on toy notebooks that start a kernel and little else."""
 
 import ast
+import errno
 import importlib
 import json
 import os
@@ -154,7 +155,7 @@ def test_name_must_be_a_plain_folder_name(name, capsys):
 
 def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
     def folder(*argv):
-        rest, parameters = runner._take_parameters(list(argv))
+        rest, parameters = runner.take_parameters(list(argv))
         options = runner._parser().parse_intermixed_args(rest)
         parameters |= {"dataset": options.dataset} if options.dataset else {}
         return runner._chosen_folder(options, parameters)
@@ -438,3 +439,32 @@ def test_machine_and_versions_name_no_person_and_import_no_tensorflow():
 def test_differences_name_what_changed():
     assert runs.differences({"epochs": 5, "a": 1}, {"epochs": 3, "b": 2}) == "epochs was 5 and is now 3"
     assert runs.differences({"epochs": 5}, {"epochs": 5}) == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_drive_without_locks_is_said_and_used(number, tmp_path, monkeypatch, capsys):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with runs.lock(tmp_path), runs.lock(tmp_path):
+        pass
+    assert f"{tmp_path} is on a drive without file locks" in capsys.readouterr().out
+    (tmp_path / ".lock").write_text("4194304\nanother-machine\n", encoding="utf-8")  # which filelock takes for a lock
+    with runs.lock(tmp_path):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
+def test_other_faults_of_a_lock_are_not_hidden(tmp_path, monkeypatch):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="broken disk"), runs.lock(tmp_path):
+        pass

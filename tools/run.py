@@ -62,14 +62,15 @@ def find_notebooks(names: Iterable[str]) -> list[Path]:
         elif stem in there:
             path = there[stem]
         else:
-            raise RunError(f"There is no notebook {name}{_nearest(name, there)} "
+            raise RunError(f"There is no notebook {name}{nearest(name, there)} "
                            f"There are: {', '.join(there) or 'none'}.")
         if found.setdefault(path.stem, path) != path:
             raise RunError(f"{found[path.stem]} and {path} would both become {path.name} in the run folder.")
     return [found[stem] for stem in sorted(found)]
 
 
-def _nearest(word: str, words: Iterable[str]) -> str:
+def nearest(word: str, words: Iterable[str]) -> str:
+    """Return the end of a sentence about a mistyped word: "; did you mean epochs?", or a full stop."""
     near = difflib.get_close_matches(word, list(words), n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(near)}?" if near else "."
 
@@ -83,11 +84,11 @@ def declared_parameters(path: Path) -> dict[str, tuple[str, object]]:
         raise RunError(f"{path}: cannot read the notebook or its parameters cell ({error}).") from None
 
 
-class _Loader(NoDatesSafeLoader):
+class Loader(NoDatesSafeLoader):
     """YAML, with 1e-3 as the number that everybody means."""
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+\.?\d*[eE][-+]?\d+$"), list("-+0123456789"))
 
 
@@ -96,7 +97,7 @@ def convert(name: str, value: object, type_name: str) -> object:
     parsed = value
     if isinstance(value, str):
         with contextlib.suppress(yaml.YAMLError):
-            parsed = yaml.load(value, Loader=_Loader)
+            parsed = yaml.load(value, Loader=Loader)
     if type_name == "str" and isinstance(value, str):
         parsed = parsed if isinstance(parsed, str) else value
         if parsed and (name.endswith("_dir") or Path(parsed).is_file()):
@@ -116,7 +117,7 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> tuple[dict,
     everything = {name: default for names in declared.values() for name, (_, default) in names.items()}
     for name in given:
         if name not in everything:
-            raise RunError(f"No notebook of this run has a parameter {name}{_nearest(name, everything)}\n"
+            raise RunError(f"No notebook of this run has a parameter {name}{nearest(name, everything)}\n"
                            f"Declared are: {', '.join(sorted(everything)) or 'none'}.")
     chosen = {path: {name: convert(name, given[name], type_name) for name, (type_name, _) in names.items()
                      if name in given} for path, names in declared.items()}
@@ -143,7 +144,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     declared = {path: declared_parameters(path) for path in paths}
     everything, chosen = resolve(declared, parameters)
     if {"dataset", "data_dir"} <= everything.keys():
-        _find_data(everything["dataset"], everything["data_dir"])
+        find_data(everything["dataset"], everything["data_dir"])
     try:
         folder = runs.run_folder(run_dir)
         with runs.lock(folder):
@@ -159,7 +160,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     return folder
 
 
-def _find_data(name: str, data_dir: str) -> None:
+def find_data(name: str, data_dir: str) -> None:
     """Load the data set before the first notebook does: a download shows its progress, a wrong folder fails at once."""
     try:
         datasets.load_dataset(name, data_dir)
@@ -198,9 +199,10 @@ def _open_record(folder: Path, paths: list[Path], everything: dict) -> dict:
 
 def _run_one(folder: Path, record: dict, path: Path, label: str, parameters: dict, timeout: int | None):
     """Execute one notebook and record how it went, or keep it where the same code finished it before."""
-    code, before = fingerprint(path), record["notebooks"].get(path.stem, {})
-    if before.get("status") == "finished" and before.get("code") == code and (folder / path.name).exists():
-        print(f"{label}  kept: finished before, in {_duration(before['seconds'])}", flush=True)
+    code = fingerprint(path)
+    if is_finished(folder, record, path, code):
+        seconds = record["notebooks"][path.stem]["seconds"]
+        print(f"{label}  kept: finished before, in {duration(seconds)}", flush=True)
         return
     # Later notebooks may build on this one, so what they made before counts no more.
     record["notebooks"] = {stem: entry for stem, entry in record["notebooks"].items() if stem < path.stem}
@@ -215,9 +217,15 @@ def _run_one(folder: Path, record: dict, path: Path, label: str, parameters: dic
         raise
     finally:
         entry["seconds"] = round(time.monotonic() - start, 1)
-        progress.show(f"{entry['status']} in {_duration(entry['seconds'])}", last=True)
+        progress.show(f"{entry['status']} in {duration(entry['seconds'])}", last=True)
         with contextlib.suppress(OSError):  # a full disk must not hide the error above
             runs.write_json(folder / "run.json", record)
+
+
+def is_finished(folder: Path, record: dict, path: Path, code: str) -> bool:
+    """Return whether the run in `folder` has finished the notebook `path`, whose fingerprint is `code`."""
+    before = record["notebooks"].get(path.stem, {})
+    return before.get("status") == "finished" and before.get("code") == code and (folder / path.name).exists()
 
 
 def fingerprint(path: Path) -> str:
@@ -227,7 +235,8 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256("\0".join(cells + modules).encode()).hexdigest()[:16]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return seconds in words: "45 s" or "2 min 05 s"."""
     seconds = round(seconds)
     return f"{seconds} s" if seconds < 90 else f"{seconds // 60} min {seconds % 60:02} s"
 
@@ -238,8 +247,10 @@ def _duration(seconds: float) -> str:
 def summary(folder: Path) -> str:
     """Return the scores of the run in `folder`, where it left any, and where to look."""
     lines = []
-    if (folder / "metrics.json").exists():
+    metrics = {}
+    with contextlib.suppress(OSError, ValueError):
         metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if "fraction_of_bilinear_oracle" in metrics:  # as notebook 04 writes them; other notebooks may write less
         share, oracle = metrics["fraction_of_bilinear_oracle"], metrics["oracles"]["bilinear"]
         notes = {"mean_iou": f"   {share:.2f} of {oracle:.3f}, the true masks at this stride"}
         lines += [f"{metrics['dataset']}, {metrics['split']} split, {metrics['images']} images"]
@@ -249,11 +260,11 @@ def summary(folder: Path) -> str:
     places = {"run folder": folder, "figures": folder / "figures", "model": folder / "model.keras"}
     lines += [f"{name:<11} {short(path)}" for name, path in places.items() if path.exists()]
     for stem, entry in json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"].items():
-        lines += [f"{'notebook':<11} {short(folder / stem)}.ipynb, {_duration(entry['seconds'])}"]
+        lines += [f"{'notebook':<11} {short(folder / stem)}.ipynb, {duration(entry['seconds'])}"]
     return "\n".join(lines)
 
 
-def _take_parameters(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+def take_parameters(argv: list[str]) -> tuple[list[str], dict[str, str]]:
     """Split `-p NAME VALUE` and `-p NAME=VALUE` off; argparse has no option of one word or two."""
     words, rest, given = iter(argv), [], {}
     for word in words:
@@ -287,7 +298,11 @@ def _parser() -> argparse.ArgumentParser:
 def _chosen_folder(options: argparse.Namespace, parameters: dict) -> str | Path:
     if options.run_dir or (not options.name and ("run_dir" in parameters or os.environ.get("FCN_RUN_DIR"))):
         return options.run_dir
-    name = options.name or re.sub(r"[^\w.-]+", "-", parameters.get("dataset", "meadow"))
+    return named_folder(options.name or re.sub(r"[^\w.-]+", "-", parameters.get("dataset", "meadow")))
+
+
+def named_folder(name: str) -> Path:
+    """Return the folder of the runs called `name`; raises RunError where that is no plain folder name."""
     if name in (".", "..") or re.search(r"[/\\:]", name):
         raise RunError(f"--name is {name!r}; it must be a plain folder name. For other places: --run-dir.")
     return runs.ROOT / "results" / "runs" / name
@@ -298,7 +313,7 @@ def main(argv: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character must not stop a training
     try:
-        rest, parameters = _take_parameters(sys.argv[1:] if argv is None else argv)
+        rest, parameters = take_parameters(sys.argv[1:] if argv is None else argv)
         options = _parser().parse_intermixed_args(rest)
         given = {"dataset": options.dataset, "data_dir": options.data_dir}
         parameters |= {name: value for name, value in given.items() if value is not None}

@@ -4,22 +4,25 @@ Standard library and filelock only, so that `from utils import runs` costs no Te
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
 import platform
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 0, "epochs": 0, "learning_rate": 0.0,
             "backbone": "", "weights": "", "stride": 32, "precision": "auto", "seed": 0, "class_weights": "",
             "upsampling": "bilinear"}
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 FREE_BYTES = 200 * 2**20  # notebooks, figures, checkpoints and model of a small run, with room to spare
 
 
@@ -108,15 +111,25 @@ def lock(folder: str | Path) -> Iterator[None]:
     """Hold `folder` for this process alone; raises RuntimeError, naming it, where another process holds it.
 
     The operating system drops the lock with the process, however that ends: a `.lock` file that stays
-    means nothing.
+    means nothing. Where a drive has no locks, as some mounted ones, a sentence says so and nobody is kept out.
     """
     guard = FileLock(Path(folder) / ".lock")
     try:
-        guard.acquire(timeout=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # filelock's, about drives without locks
+            guard.acquire(timeout=0)
     except Timeout:
-        raise RuntimeError(
-            f"{folder} is in use: another process writes there. Wait for it to end, or choose another folder."
-        ) from None
+        if not isinstance(guard, SoftFileLock):
+            raise RuntimeError(
+                f"{folder} is in use: another process writes there. Wait for it to end, or choose another folder."
+            ) from None
+    except (NotImplementedError, OSError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+            raise
+    # A file that filelock takes for a lock outlives a killed machine, and does not keep everybody out.
+    if isinstance(guard, SoftFileLock) or not guard.is_locked:
+        print(f"{folder} is on a drive without file locks: make sure yourself that nothing else writes there.",
+              flush=True)
     try:
         yield
     finally:

@@ -6,7 +6,10 @@ Notebook 03 writes the same loop out in cells.
 import difflib
 import json
 import os
+import shutil
+import tempfile
 import time
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,7 +59,9 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
     with runs.lock(checkpoint.folder):
         done = checkpoint.restore(model)
+        path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
         if done < recipe.epochs:
+            last.unlink(missing_ok=True)  # written last: where it is, all files of this training are
             model.fit(
                 pipeline.batches(train_pairs, image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True,
                                  shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
@@ -67,11 +72,10 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
                 callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], shuffle=False, verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
-        path = Path(run_dir) / "model.keras"
-        if done < recipe.epochs or not path.is_file():
+        if not (path.is_file() and last.is_file()):
             save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
                  seconds=checkpoint.seconds)
-            runs.write_json(Path(run_dir) / "history.json", checkpoint.history)
+            runs.write_json(last, checkpoint.history)
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
 
 
@@ -179,21 +183,21 @@ class Scores(keras.metrics.Metric):
 class Checkpoint(keras.callbacks.Callback):
     """Keep the state of a training after each epoch, so that it can be killed at any moment.
 
-    folder: where `state.npz` (weights, optimiser, seeds, epoch, history) and `kept.npz` (the weights to use in
-    the end) go; both are replaced in one step, never half written. parameters: JSON-like dict; a folder that
-    holds a training with other parameters is refused with ValueError. keep: "best" keeps the epoch with the highest
-    `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
+    folder: where `state.npz` goes: weights, optimiser, seeds, history, parameters and the weights to use in the end.
+    It is replaced in one step, never half written. parameters: JSON-like dict; a folder that holds a training with
+    other parameters, or a state that cannot be read, is refused with ValueError. keep: "best" keeps the epoch with the
+    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
     """
 
     def __init__(self, folder, parameters, keep="best"):
         super().__init__()
         self.folder, self.keep = Path(folder), keep
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.history = []
+        self.history, self._kept = [], []
         self.parameters = json.loads(json.dumps(parameters))
-        file = self.folder / "parameters.json"
-        if file.is_file():
-            changed = runs.differences(json.loads(file.read_text(encoding="utf-8")), self.parameters)
+        self.state = self.folder / "state.npz"
+        if self.state.is_file():
+            changed = runs.differences(json.loads(str(self._read("parameters")[0])), self.parameters)
             if changed:
                 raise ValueError(f"{self.folder} holds a training with other parameters: {changed}. Give another "
                                  "run_dir, or delete that folder to start afresh.")
@@ -205,35 +209,47 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model):
         """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
-        if not (self.folder / "state.npz").is_file():
+        if not self.state.is_file():
             return 0
-        with np.load(self.folder / "state.npz") as state:
-            self.history = json.loads(str(state["history"]))
-            for number, variable in enumerate(_state_of(model)):
-                variable.assign(state[f"variable{number}"])
+        variables, weights = _state_of(model), model.weights
+        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in [*variables, *weights]]:
+            raise self._damaged("its arrays do not fit the network")
+        for variable, array in zip(variables, arrays):
+            variable.assign(array)
+        self.history, self._kept = json.loads(str(history)), arrays[len(variables):]
         print(f"resumed after epoch {len(self.history)}", flush=True)
         return len(self.history)
 
     def load_kept(self, model):
         """Give `model`, of the same layers, the kept weights."""
-        with np.load(self.folder / "kept.npz") as kept:
-            model.set_weights([kept[f"variable{number}"] for number in range(len(kept.files))])
+        model.set_weights(self._kept)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self._begin, 3)
         best = max((old.get("val_mean_iou", -1.0) for old in self.history), default=-1.0)
         self.history.append(row)
-        # Not before: a training that ended in its first epoch leaves nothing that other parameters could spoil.
-        if not (self.folder / "parameters.json").is_file():
-            runs.write_json(self.folder / "parameters.json", self.parameters)
-        # First the kept weights, then the state: after a kill in between, the epoch runs again and comes out the same.
         if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
-            _save_arrays(self.folder / "kept.npz", self.model.weights)
-        _save_arrays(self.folder / "state.npz", _state_of(self.model), history=json.dumps(self.history))
+            self._kept = _copies(self.model.weights)
+        # One file: of two, a mounted drive that breaks off may have stored the later one alone.
+        _save_arrays(self.state, history=json.dumps(self.history), parameters=json.dumps(self.parameters),
+                     **_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept))
+
+    def _read(self, *names):
+        try:
+            with np.load(self.state) as file:
+                return [file[name] for name in names]
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, reason):
+        return ValueError(f"{self.state} cannot be used ({reason}): it is damaged, or another version of this code "
+                          f"wrote it. Delete {self.folder} to start this training afresh, or choose another run_dir.")
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -293,9 +309,9 @@ def save(model, run_dir, dataset, **card):
     folder = Path(run_dir)
     card |= {"dataset": dataset.name, "class_names": dataset.class_names, "colors": dataset.colors}
     for name, write in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
-        temporary = folder / f".{os.getpid()}.{name}"
+        temporary = folder / f".part.{name}"  # what a killed training leaves, the next one overwrites
         try:
-            write(temporary)
+            _write_without_locks(write, temporary)
             os.replace(temporary, folder / name)
         finally:
             temporary.unlink(missing_ok=True)
@@ -305,6 +321,18 @@ def save(model, run_dir, dataset, **card):
 
 def _mean_of_defined(values):
     return ops.sum(ops.nan_to_num(values)) / ops.sum(ops.cast(~ops.isnan(values), values.dtype))
+
+
+def _write_without_locks(write, path):
+    """Call `write` with a path, also on mounted drives that have no file locks, on which HDF5 insists."""
+    try:
+        write(path)
+    except OSError as error:
+        if error.errno not in runs.NO_LOCKS:
+            raise
+        with tempfile.TemporaryDirectory() as local:
+            write(Path(local) / path.name)
+            shutil.copyfile(Path(local) / path.name, path)
 
 
 def _count(values, length):
@@ -321,11 +349,21 @@ def _state_of(model):
     return [v for layer in model.layers for v in layer.variables] + list(model.optimizer.variables)
 
 
-def _save_arrays(path, variables, **more):
+def _numbered(name, values):
+    return {f"{name}{number}": value for number, value in enumerate(values)}
+
+
+def _copies(variables):
+    """Return the variables' values as numpy arrays that later steps leave alone."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _save_arrays(path, **arrays):
     temporary = path.with_name(f".{path.name}.tmp")
-    arrays = {f"variable{number}": ops.convert_to_numpy(variable) for number, variable in enumerate(variables)}
     with open(temporary, "wb") as file:
-        np.savez(file, **arrays, **more)
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut can leave the new name without its content
     os.replace(temporary, path)
 
 

@@ -1,0 +1,161 @@
+"""Trainings that are killed, moved and damaged: they go on as if nothing had happened, or say what is wrong."""
+
+import dataclasses
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tools import resume_trials
+from utils import training
+from utils.datasets import Recipe, load_dataset
+
+RECIPE = Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3, backbone="vgg_small")
+
+
+@pytest.fixture(scope="module")
+def dataset(shared_voc):
+    return load_dataset("voc", shared_voc)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset, tmp_path_factory):
+    """The folder of a finished training."""
+    folder = tmp_path_factory.mktemp("finished")
+    tf.config.run_functions_eagerly(True)
+    training.train(dataset, RECIPE, folder, precision="float32")
+    tf.config.run_functions_eagerly(False)
+    return folder
+
+
+@pytest.fixture
+def run_dir(finished, tmp_path):
+    """A copy of that folder."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def test_kills_at_random_moments_leave_no_trace(tmp_path, capsys):
+    """Three of the hundred trials of `python -m tools.resume_trials`."""
+    assert resume_trials.run(tmp_path, trials=3, epochs=3, seed=4) == 0
+    said = capsys.readouterr().out
+    assert "to the last bit: yes" in said and "3 of 3 trials ended as if undisturbed" in said
+
+
+def test_trials_see_every_difference(run_dir, tmp_path):
+    def differs(change):
+        other = shutil.copytree(run_dir, tmp_path / f"other{len(list(tmp_path.iterdir()))}")
+        change(other)
+        return " ".join(resume_trials.differences(run_dir, other))
+
+    def nudge(other):
+        with np.load(other / "training" / "state.npz") as file:
+            arrays = dict(file)
+        arrays["kept0"].flat[0] = np.nextafter(arrays["kept0"].flat[0], np.float32(9))
+        np.savez(other / "training" / "state.npz", **arrays)
+
+    def another_loss(other):
+        history = json.loads((other / "history.json").read_text(encoding="utf-8"))
+        history[0]["loss"] += 1e-9
+        (other / "history.json").write_text(json.dumps(history), encoding="utf-8")
+
+    assert differs(lambda other: None) == ""
+    assert "arrays differ: kept0" in differs(nudge)
+    assert "history.json differs" in differs(another_loss)
+    assert ".part.model.keras is there in one" in differs(lambda other: (other / ".part.model.keras").touch())
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (lambda state: state.write_bytes(state.read_bytes()[:5000]), "not a zip file"),
+    (lambda state: state.write_bytes(b""), "No data left"),
+    (lambda state: np.savez(state, history="[]"), "parameters is not a file"),
+])
+def test_damaged_state_is_named_with_the_remedy(run_dir, dataset, damage, reason):
+    damage(run_dir / "training" / "state.npz")
+    with pytest.raises(ValueError, match=rf"state\.npz cannot be used \(.*{reason}.*Delete .*training to start"):
+        training.train(dataset, RECIPE, run_dir, precision="float32")
+
+
+def test_state_of_another_network_is_refused(tmp_path):
+    def checkpoint_and_model(filters):
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(filters, 1)])
+        model.compile(optimizer="sgd", loss="mse")
+        checkpoint = training.Checkpoint(tmp_path, {})
+        checkpoint.set_model(model)
+        return checkpoint, model
+
+    first, _ = checkpoint_and_model(2)
+    first.on_epoch_begin(0)
+    first.on_epoch_end(0, {"loss": 1.0})
+    second, other = checkpoint_and_model(3)
+    with pytest.raises(ValueError, match="its arrays do not fit the network"):
+        second.restore(other)
+
+
+def test_best_epoch_survives_the_resume(tmp_path):
+    def resumed():
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+        model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
+        checkpoint = training.Checkpoint(tmp_path, {}, keep="best")
+        checkpoint.set_model(model)
+        return checkpoint, model, checkpoint.restore(model)
+
+    weights = []
+    for epoch, score in enumerate((0.2, 0.9, 0.1, 0.5)):
+        checkpoint, model, done = resumed()
+        assert done == epoch
+        model.set_weights([weight + epoch for weight in model.get_weights()])
+        weights.append(model.get_weights())
+        checkpoint.on_epoch_begin(epoch)
+        checkpoint.on_epoch_end(epoch, {"val_mean_iou": score})
+    checkpoint, model, _ = resumed()
+    assert all((a == b).all() for a, b in zip(model.get_weights(), weights[3], strict=True))
+    checkpoint.load_kept(model)
+    assert all((a == b).all() for a, b in zip(model.get_weights(), weights[1], strict=True))
+
+
+def test_training_killed_while_its_results_are_written_writes_them_again(run_dir, dataset, monkeypatch):
+    for name in ("model.json", "history.json"):  # the last two
+        (run_dir / name).unlink()
+    (run_dir / ".part.model.keras").write_bytes(b"half")
+    monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    training.train(dataset, RECIPE, run_dir, precision="float32")
+    assert {path.name for path in run_dir.iterdir()} >= {"model.keras", "model.weights.h5", "model.json", "history.json"}
+    assert not list(run_dir.glob(".part.*"))
+
+
+def test_results_of_an_earlier_training_are_not_taken_for_a_later_ones(run_dir, dataset, monkeypatch):
+    shutil.rmtree(run_dir / "training")
+    before = (run_dir / "model.keras").read_bytes()
+    tf.config.run_functions_eagerly(True)
+    changed = dataclasses.replace(RECIPE, learning_rate=1e-2)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "save", lambda *args, **card: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(dataset, changed, run_dir, precision="float32")
+    tf.config.run_functions_eagerly(False)
+    assert (run_dir / "model.keras").read_bytes() == before
+    training.train(dataset, changed, run_dir, precision="float32")
+    assert json.loads((run_dir / "model.json").read_text())["parameters"]["learning_rate"] == 1e-2
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_weights_are_written_to_drives_without_locks(number, tmp_path):
+    def write(path):
+        if path.parent == tmp_path:
+            raise OSError(number, "unable to lock file")
+        path.write_bytes(b"weights")
+
+    training._write_without_locks(write, tmp_path / "model.weights.h5")
+    assert (tmp_path / "model.weights.h5").read_bytes() == b"weights"
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        training._write_without_locks(full, tmp_path / "model.weights.h5")

@@ -1,0 +1,364 @@
+"""Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
+
+import csv
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from tools import execute, run, sweep, sweep_board, sweep_cluster, sweep_grid, sweep_progress
+from tools.execute import RunError
+from tools.sweep_grid import Point, combine, differing, folder_name, plan
+from utils import runs
+
+PARAMETERS = "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''"
+# Says who runs it, waits for a file if it is told to, fails at a rate above 1, and else writes scores.
+CELLS = ("import json, os, time\nfrom pathlib import Path",
+         "open(f'{run_dir}/pids', 'a').write(f'{os.getpid()}\\n')\nprint('epoch 1/2  loss 0.5  0:01 left', flush=True)",
+         "while wait_for and not Path(wait_for).exists():\n    time.sleep(0.1)",
+         "if rate > 1:\n    raise ValueError('rate is too high\\nmuch too high')",
+         "scores = {'mean_iou': rate / 2 + seed / 100, 'pixel_accuracy': 0.75, 'iou': [0.5]}",
+         "Path(run_dir, 'metrics.json').write_text(json.dumps({'scores': scores}))")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """The path of the toy notebook."""
+    path = tmp_path_factory.mktemp("toy") / "01_toy.ipynb"
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "P"},
+                                              "language_info": {"name": "python"}})
+    made.cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
+                  *map(nbformat.v4.new_code_cell, CELLS)]
+    nbformat.write(made, path)
+    return path
+
+
+# What is planned
+
+
+def test_every_combination_of_the_grid_with_every_listed_point():
+    assert combine({"a": [1, 2], "b": 3}, []) == [{"a": 1, "b": 3}, {"a": 2, "b": 3}]
+    assert combine({"a": [1, 2]}, [{"c": 5}, {"c": 6, "d": 7}]) == [
+        {"c": 5, "a": 1}, {"c": 5, "a": 2}, {"c": 6, "d": 7, "a": 1}, {"c": 6, "d": 7, "a": 2}]
+    assert combine({}, [{"c": 5}]) == [{"c": 5}]
+
+
+@pytest.mark.parametrize("grid, points, sentence", [
+    ({"a": []}, [], "Parameter a has no values"),
+    ({"a": 1}, [{"a": 2}], "Parameter a is in the grid and in the point"),
+    ({"a": 1}, ["b"], "A point is 'b'; expected a mapping"),
+])
+def test_grids_without_sense_are_refused(grid, points, sentence):
+    with pytest.raises(RunError, match=sentence):
+        combine(grid, points)
+
+
+def test_points_are_typed_named_and_run_once(toy, tmp_path):
+    points = plan([toy], combine({"rate": ["1e-3", 0.001, "0.5"], "seed": ["0"]}, []), tmp_path)
+    assert [point.given for point in points] == [{"rate": 0.001, "seed": 0}, {"rate": 0.5, "seed": 0}]
+    assert [point.folder.name for point in points] == ["rate=0.001,seed=0", "rate=0.5,seed=0"]
+    assert points[0].parameters == {"rate": 0.001, "seed": 0, "wait_for": "", "data_dir": ""}
+    assert differing(points) == ["rate"] and points[1].label(["rate", "seed"]) == "rate=0.5 seed=0"
+
+
+@pytest.mark.parametrize("given, sentence", [
+    ({"rat": 1}, "parameter rat; did you mean rate"),
+    ({"seed": "many"}, "seed is 'many'; it must be a whole number"),
+    ({"run_dir": "x"}, "run_dir cannot be swept over"),
+])
+def test_parameters_that_do_not_fit_are_refused(toy, tmp_path, given, sentence):
+    with pytest.raises(RunError, match=sentence):
+        plan([toy], [given], tmp_path)
+
+
+def test_folder_names_differ_where_parameters_do():
+    paths = [os.path.join(os.sep, place, "my data") for place in ("one", "two")]
+    names = {folder_name({"data_dir": path, "rate": 0.5}) for path in paths}
+    names |= {folder_name({"text": "x" * 200 + end}) for end in "ab"}
+    assert len(names) == 4 and all(len(name) < 120 for name in names)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789_.,=-") for name in names)
+
+
+def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
+    file = tmp_path / "rates.yaml"
+    file.write_text(f"notebooks: ['{toy}']\ngrid: {{rate: [1e-3, 2e-3], seed: 0}}\npoints: [{{wait_for: a}}]")
+    monkeypatch.setattr(sweep, "sweep", lambda **given: pytest.fail(json.dumps(given, default=str)))
+    with pytest.raises(pytest.fail.Exception) as called:
+        sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir", str(tmp_path)])
+    assert json.loads(str(called.value)) == {
+        "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None, "notebooks": [str(toy)],
+        "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"}, "points": [{"wait_for": "a"}]}
+
+
+@pytest.mark.parametrize("text, sentence", [
+    ("grid: [", "cannot be read as YAML"),
+    ("- 1", "expected a mapping with notebooks, grid, points"),
+    ("gird: {}", "there is no key gird; did you mean grid?"),
+    ("grid: [1]", "grid is .1.; expected a mapping of names to values"),
+    ("points: {a: 1}", "points is .*; expected a list"),
+])
+def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
+    (tmp_path / "grid.yaml").write_text(text)
+    assert sweep.main([str(tmp_path / "grid.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert "grid.yaml: " in said and "Traceback" not in said
+    with pytest.raises(RunError, match=sentence):
+        sweep_grid.read_file(tmp_path / "grid.yaml")
+
+
+def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
+    def said(*argv):
+        assert sweep.main(list(argv)) == 1
+        return capsys.readouterr().err
+
+    assert "nothing to sweep over" in said("03")
+    assert "a sweep takes one" in said("a.yaml", "b.yaml")
+    assert "b.yaml: cannot be read" in said("b.yaml")
+    assert "--workers is -1" in said("-p", "seed=1,2", "--workers", "-1")
+    assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
+    assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
+    assert "--scheduler nowhere: " in said(str(toy), "-p", "seed=1,2", "--scheduler", "nowhere")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "requirements-extra.txt" in said(str(toy), "-p", "seed=1,2")
+
+
+def test_help_says_what_a_file_holds(capsys):
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and "learning_rate: [1e-3, 3e-3]" in said and "dask worker ADDRESS" in said
+
+
+# The machine
+
+
+def test_one_worker_per_gpu_else_per_core_with_memory(tmp_path, monkeypatch):
+    from distributed import system
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sweep_cluster, "cores", lambda: 8)
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * 10 ** 9)
+    assert sweep_cluster.workers_here(20) == 5 and sweep_cluster.workers_here(3) == 3
+    assert sweep_cluster.share_of(4)["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "2")
+    monkeypatch.setattr(system, "MEMORY_LIMIT", 10 ** 9)
+    assert sweep_cluster.workers_here(20) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert sweep_cluster.gpus() == ["2", "5"] and sweep_cluster.workers_here(20) == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert sweep_cluster.gpus() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for nvidia-smi")
+def test_gpus_are_counted_without_tensorflow(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: One (UUID: GPU-1)'\necho 'GPU 1: Two (UUID: GPU-2)'\n")
+    program.chmod(0o755)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert sweep_cluster.gpus() == ["0", "1"]
+
+
+# What is told
+
+
+def test_reason_names_notebook_cell_and_error(tmp_path):
+    progress = execute.Progress("[1/1] 01_toy")
+    progress.total = 9
+    for _ in range(4):
+        progress.next_cell("first = 1\n\nraise ValueError('no')")
+    screen = execute._screen(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", progress, 3, "ValueError: no\nnever")
+    lines = ["Run folder  x", "[1/1] 01_toy", "", *screen.splitlines()]
+    assert sweep_progress.reason(tmp_path, 1, lines) == "notebook 01_toy, cell 4 of 9: ValueError: no"
+    assert sweep_progress.reason(tmp_path, 0, lines) == ""
+    refusal = ["Run folder  x", "", "run.json is damaged.", "Delete it."]
+    assert sweep_progress.reason(tmp_path, 1, refusal) == "run.json is damaged. Delete it."
+    assert "exit code 3" in sweep_progress.reason(tmp_path, 3, [])
+
+
+def test_reason_of_a_killed_process_comes_from_its_files(tmp_path):
+    assert sweep_progress.reason(tmp_path, -9, []).startswith("before its first notebook: its process was killed (sig")
+    runs.write_json(tmp_path / "run.json", {"notebooks": {"01_a": {"status": "finished"}, "02_b": {"status": "running"}}})
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
+    for state in ("completed", "running", "pending"):
+        made.cells.append(nbformat.v4.new_code_cell("1", metadata={"papermill": {"status": state}}))
+    nbformat.write(made, tmp_path / "02_b.ipynb")
+    assert sweep_progress.reason(tmp_path, -9, []).startswith("notebook 02_b, cell 2 of 3: its process was killed")
+
+
+def test_progress_tells_epochs_ends_and_lost_workers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sweep_progress.shutil, "get_terminal_size", lambda: os.terminal_size((200, 20)))
+    point = Point(tmp_path / "a", {"seed": 1}, {"seed": 1})
+    progress = sweep_progress.Progress(2, ["seed"])
+    progress.begin(point)
+    for told in ({"begins": "tcp://1"}, {"line": "[1/2] 03_training"}, {"line": ""},
+                 {"line": "    epoch 3/8  loss 0.5  0:12 left"}):
+        progress.event((0.0, {"folder": str(point.folder), "worker": "added by Dask", **told}))
+    progress.show(1, ["tcp://1", "tcp://2"])
+    assert "0 of 2 done, 1 running | seed=1: notebook 03, epoch 3/8 loss 0.5 0:12 left" in capsys.readouterr().out
+    progress.show(1, ["tcp://2"])
+    progress.show(1, ["tcp://2"])
+    assert capsys.readouterr().out.count("seed=1: its worker tcp://1 was lost") == 1
+    progress.end(point, "mean IoU 0.500")
+    progress.show(1, ["tcp://2"])
+    said = capsys.readouterr().out
+    assert "[1/2] seed=1  mean IoU 0.500, 0 s\n" in said and "1 of 2 done, 0 running, about 0 s left" in said
+
+
+# The leaderboard
+
+
+def results(folder, *values):
+    """Write the folders of points, (parameters, mean IoU or None) each, and return the points."""
+    points = []
+    for number, (parameters, score) in enumerate(values):
+        points.append(Point(folder / f"p{number}", {}, parameters))
+        points[-1].folder.mkdir()
+        runs.write_json(points[-1].folder / "run.json", {"notebooks": {"a": {"seconds": 60}, "b": {"seconds": 5.5}}})
+        if score is not None:
+            runs.write_json(points[-1].folder / "metrics.json", {"scores": {"mean_iou": score, "iou": [score]}})
+    return points
+
+
+def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
+    points = results(tmp_path, ({"rate": 0.1, "seed": 0, "same": 1}, 0.4), ({"rate": 0.2, "seed": 0, "same": 1}, 0.6),
+                     ({"rate": 9.0, "seed": 0, "same": 1}, 0.9))
+    rows = sweep_board.leaderboard(points, {points[2].folder: "notebook a, cell 2 of 3: no"}, differing(points))
+    assert [row["point"] for row in rows] == ["p1", "p0", "p2"]
+    assert rows[0]["parameters"] == {"rate": 0.2} and rows[0]["scores"] == {"mean_iou": 0.6}
+    sweep_board.write_csv(rows, tmp_path / "board.csv")
+    with open(tmp_path / "board.csv", encoding="utf-8", newline="") as file:
+        assert list(csv.reader(file)) == [
+            ["point", "rate", "mean_iou", "seconds", "status"], ["p1", "0.2", "0.6", "65.5", "finished"],
+            ["p0", "0.1", "0.4", "65.5", "finished"], ["p2", "9.0", "", "65.5", "notebook a, cell 2 of 3: no"]]
+    text = sweep_board.table(rows).splitlines()
+    assert text[1].split() == ["1.", "0.2", "0.600", "66", "s"] and text[3] == "p2: notebook a, cell 2 of 3: no"
+
+
+def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
+    points = results(tmp_path, ({"seed": 0}, None))
+    (points[0].folder / "metrics.json").write_bytes((runs.ROOT / "results" / "camvid.json").read_bytes())
+    scores = sweep_board.leaderboard(points, {}, [])[0]["scores"]
+    assert set(scores) == {"pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"}
+    (points[0].folder / "metrics.json").write_text("{")
+    assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
+
+
+def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
+    points = results(tmp_path, *(({"rate": rate, "seed": seed}, rate + seed / 10)
+                                 for rate in (0.1, 0.5) for seed in (0, 1)))
+    axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["rate=0.5", "rate=0.1"]
+    dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
+    assert dots == pytest.approx(np.array([[0.6, 0], [0.5, 0]])) and mean == pytest.approx(np.array([[0.55, 0]]))
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
+
+
+# What runs
+
+
+def wait(done, seconds=120):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"still not so after {seconds} s"
+        time.sleep(0.1)
+
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def kernels(folder):
+    """The process numbers that the toy has written in a run folder."""
+    return [int(line) for line in (folder / "pids").read_text().split()] if (folder / "pids").exists() else []
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A Dask scheduler's address and two workers, each a process of its own; they end with the test."""
+    file, quiet = tmp_path / "scheduler.json", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1",
+                                 "--port", "0", "--no-dashboard", "--scheduler-file", file], **quiet)]
+    try:
+        wait(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
+        address = json.loads(file.read_text())["address"]
+        started += [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
+                                      "--no-nanny", "--no-dashboard"], cwd=tmp_path, **quiet) for _ in range(2)]
+        yield address, started[1:]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows kills otherwise")
+def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy, tmp_path, cluster, capfd):
+    address, workers = cluster
+    folder, go = tmp_path / "sweep", tmp_path / "go"
+    shown = {}
+
+    def kill_the_first_points_worker():
+        wait(lambda: any(kernels(path) for path in folder.glob("rate=0.5*")))
+        shown["lost"], = kernels(next(folder.glob("rate=0.5*")))
+        # The worker that runs it is its grandparent: kernel, process of the point, worker.
+        parents = dict(line.split() for line in subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines())
+        owner = int(parents[parents[str(shown["lost"])]])
+        next(worker for worker in workers if worker.pid == owner).kill()
+        wait(lambda: gone(shown["lost"]))
+        go.touch()
+
+    killer = threading.Thread(target=kill_the_first_points_worker)
+    killer.start()
+    command = [str(toy), "-p", "seed=1", "-p", f"wait_for={go}", "--run-dir", str(folder)]
+    code = sweep.main([*command, "-p", "rate=0.5,2", "--scheduler", address])
+    killer.join()
+    said = capfd.readouterr()
+    assert code == 1 and "Traceback" not in said.out + said.err, said
+    assert "rate=0.5: its worker tcp://127.0.0.1" in said.out and "mean IoU 0.260" in said.out
+    assert "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high," in said.out
+    first, = folder.glob("rate=0.5*")
+    assert len(kernels(first)) == 2 and all(gone(pid) for path in folder.glob("rate=*") for pid in kernels(path))
+    assert json.loads((first / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "finished"
+    with open(folder / "leaderboard.csv", encoding="utf-8", newline="") as file:
+        best, worst = csv.DictReader(file)
+    assert (best["rate"], best["mean_iou"], best["status"]) == ("0.5", "0.26", "finished")
+    assert (worst["rate"], worst["mean_iou"]) == ("2.0", "") and "rate is too high" in worst["status"]
+    assert (folder / "leaderboard.png").stat().st_size > 1000
+
+    assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
+    assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+def test_interrupt_leaves_nothing_running_and_the_folder_free(toy, tmp_path):
+    folder = tmp_path / "sweep"
+    command = [sys.executable, "-m", "tools.sweep", str(toy), "-p", "seed=1", "-p", f"wait_for={tmp_path / 'never'}",
+               "--workers", "1", "--run-dir", str(folder)]
+    process = subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    try:
+        wait(lambda: any(kernels(path) for path in folder.glob("*")))
+        place = next(folder.glob("*seed=1*"))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130 and "The same command goes on" in err and "Traceback" not in err + out
+    assert gone(kernels(place)[0])
+    with runs.lock(place), runs.lock(folder):
+        assert json.loads((place / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "interrupted"

@@ -1,0 +1,102 @@
+"""What came out of a sweep: a leaderboard as CSV, as a figure and as text."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+
+from matplotlib.figure import Figure
+
+from tools.run import duration
+from tools.sweep_grid import Point
+from utils import plots
+
+SCORE = "mean_iou"
+SHOWN = 30  # rows that a figure has room for
+
+
+def leaderboard(points: Iterable[Point], failed: dict[Path, str], names: Iterable[str]) -> list[dict]:
+    """Return a dict per point, best mean IoU first: point (its folder's name), parameters, scores, seconds, status.
+
+    parameters: the values of `names`. scores: the numbers among those of its metrics.json (notebook 04 writes it), none
+    if it failed. seconds: of all its notebooks, or None. status: "finished", or the reason that `failed` gives for its
+    folder.
+    """
+    rows, names = [], list(names)
+    for point in points:
+        scores = {} if point.folder in failed else _scores(point.folder)
+        rows.append({"point": point.folder.name, "parameters": {name: point.parameters.get(name) for name in names},
+                     "scores": scores, "seconds": _seconds(point.folder),
+                     "status": failed.get(point.folder, "finished")})
+    return sorted(rows, key=lambda row: -row["scores"].get(SCORE, -1.0))
+
+
+def _scores(folder: Path) -> dict[str, float]:
+    try:
+        scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]
+        return {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}
+
+
+def _seconds(folder: Path) -> float | None:
+    try:
+        notebooks = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"]
+        return round(sum(entry["seconds"] for entry in notebooks.values()), 1)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def headline(folder: Path) -> str:
+    """Return the score of a finished point: "mean IoU 0.431"."""
+    scores = _scores(folder)
+    return f"mean IoU {scores[SCORE]:.3f}" if SCORE in scores else "finished"
+
+
+def _score_names(rows: list[dict]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row["scores"]))
+
+
+def write_csv(rows: list[dict], path: Path) -> None:
+    """Write a leaderboard as a table with a head line; scores that a row lacks are left empty."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, ["point", *rows[0]["parameters"], *_score_names(rows), "seconds", "status"])
+        writer.writeheader()
+        writer.writerows({"point": row["point"], **row["parameters"], **row["scores"], "seconds": row["seconds"],
+                          "status": row["status"]} for row in rows)
+
+
+def table(rows: list[dict]) -> str:
+    """Return a leaderboard as text: rank, parameters, scores, time; below it what failed, and why."""
+    names, scores = list(rows[0]["parameters"]), _score_names(rows)
+    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time"]]
+    finished = [row for row in rows if row["status"] == "finished"]
+    for rank, row in enumerate(finished, 1):
+        cells.append([f"{rank}.", *(str(row["parameters"][name]) for name in names),
+                      *(f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores),
+                      duration(row["seconds"] or 0)])
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths)) for line in cells] if finished else []
+    return "\n".join(lines + [f"{row['point']}: {row['status']}" for row in rows if row not in finished])
+
+
+def figure(rows: list[dict]) -> Figure:
+    """Draw mean IoU, best first: a dot per run, those that differ in nothing but the seed in one row, with their mean."""
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        label = "  ".join(f"{name}={value}" for name, value in row["parameters"].items() if name != "seed")
+        if SCORE in row["scores"]:
+            groups.setdefault(label or "all", []).append(row["scores"][SCORE])
+    best = sorted(groups.items(), key=lambda group: -fmean(group[1]))[:SHOWN]
+    made = Figure(figsize=(7.2, 0.34 * len(best) + 1.0), layout="constrained")
+    axis = made.subplots()
+    for place, (_, values) in enumerate(best):
+        axis.scatter(values, [place] * len(values), s=40, color=plots.BLUE, alpha=0.7, linewidth=0, zorder=3)
+        axis.scatter(fmean(values), place, marker="|", s=260, color="black", linewidth=2, zorder=4)
+    axis.set_yticks(range(len(best)), [label for label, _ in best], fontsize=9)
+    axis.set_ylim(len(best) - 0.5, -0.5)
+    axis.set_xlabel("mean IoU: a dot per run, a bar at their mean")
+    axis.grid(axis="x", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return made

@@ -1,0 +1,99 @@
+"""What a sweep runs: the points of a parameter grid, each with its folder."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tools.run import Loader, RunError, declared_parameters, nearest, resolve
+
+KEYS = ("notebooks", "grid", "points")
+LONGEST = 100  # characters of a folder name
+
+
+@dataclass(frozen=True)
+class Point:
+    """folder: its run folder. given: the parameters that the sweep sets. parameters: all, with their defaults."""
+
+    folder: Path
+    given: dict
+    parameters: dict
+
+    def label(self, names: Iterable[str]) -> str:
+        """Return the values of the named parameters: "learning_rate=0.001 seed=0", or the folder's name without any."""
+        return " ".join(f"{name}={self.parameters.get(name)}" for name in names) or self.folder.name
+
+
+def read_file(path: Path) -> dict:
+    """Return the mapping that a YAML file of a sweep holds, with `notebooks`, `grid` and `points` or some of them."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise RunError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a mapping with {', '.join(KEYS)} or some of them.")
+    for key, kind, words in zip(KEYS, (list, dict, list), ("a list", "a mapping of names to values", "a list")):
+        if not isinstance(content.get(key, kind()), kind):
+            raise RunError(f"{path}: {key} is {content[key]!r}; expected {words}.")
+    for key in content:
+        if key not in KEYS:
+            raise RunError(f"{path}: there is no key {key}{nearest(str(key), KEYS)} Expected are {', '.join(KEYS)}.")
+    return content
+
+
+def combine(grid: dict[str, object], listed: Iterable[dict]) -> list[dict]:
+    """Return the assignments of a sweep: each listed one with each combination of the grid's values.
+
+    A value of the grid that is no list is the same for all. Raises RunError for an empty list, a listed point that is
+    no mapping, or a name that is in both.
+    """
+    values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
+    if empty := [name for name, several in values.items() if not several]:
+        raise RunError(f"Parameter {empty[0]} has no values to sweep over.")
+    assignments = []
+    for point in listed or [{}]:
+        if not isinstance(point, dict):
+            raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as {{stride: 16}}.")
+        if twice := sorted(point.keys() & values.keys()):
+            raise RunError(f"Parameter {twice[0]} is in the grid and in the point {point}: give it in one of them.")
+        assignments += [point | dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
+    return assignments
+
+
+def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path) -> list[Point]:
+    """Return the points, once each, in folders inside `folder` that are named after what is given.
+
+    Raises RunError for parameters that no notebook declares, or values that do not fit.
+    """
+    declared = {path: declared_parameters(path) for path in paths}
+    points = {}
+    for given in assignments:
+        if "run_dir" in given:
+            raise RunError("run_dir cannot be swept over: each point has its own. For the sweep's folder: --run-dir.")
+        everything, _ = resolve(declared, given)
+        given = {name: everything[name] for name in sorted(given)}
+        name = folder_name(given)
+        points.setdefault(name, Point(folder / name, given, everything))
+    return list(points.values())
+
+
+def folder_name(given: dict) -> str:
+    """Return a folder name that tells the parameters, "epochs=5,seed=0", and differs where they differ."""
+    name = ",".join(f"{key}={Path(value).name if isinstance(value, str) else value}" for key, value in given.items())
+    plain = re.sub(r"[^\w.,=+-]+", "-", name)[:LONGEST]
+    exact = ",".join(f"{key}={value}" for key, value in given.items())
+    # What a file name cannot hold is told apart by a hash.
+    return plain if plain == exact else f"{plain},{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:8]}"
+
+
+def differing(points: Iterable[Point]) -> list[str]:
+    """Return the names of the parameters that are not the same in all points."""
+    points = list(points)
+    names = dict.fromkeys(name for point in points for name in point.parameters)
+    return [name for name in names
+            if len({json.dumps(point.parameters.get(name), default=str) for point in points}) > 1]
