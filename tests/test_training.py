@@ -164,6 +164,12 @@ def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
         train(dataset, recipe, tmp_path, stride=16, precision="float32")
 
 
+def test_tensorboard_is_written_on_request_only(tmp_path, dataset, unbroken):
+    train(dataset, dataclasses.replace(RECIPE, epochs=1), tmp_path, precision="float32", tensorboard=True)
+    assert [len(list((tmp_path / "tensorboard" / part).glob("events.*"))) for part in ("train", "validation")] == [1, 1]
+    assert not (unbroken[1] / "tensorboard").exists()
+
+
 def test_loss_survives_void_alone_and_large_logits():
     logits = tf.Variable(np.random.default_rng(0).normal(0, 1e4, (1, 4, 4, 3)).astype(np.float32))
     with tf.GradientTape() as tape:

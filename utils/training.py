@@ -19,6 +19,7 @@ from keras import ops
 
 from utils import models, pipeline, runs
 from utils.labels import VOID
+from utils.tensorboard import Board
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -33,13 +34,15 @@ class Trained:
     path: Path
 
 
-def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bilinear", precision="auto", seed=0):
+def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bilinear", precision="auto", seed=0,
+          tensorboard=False):
     """Train an FCN on a data set's training split and keep it in a run folder.
 
     dataset: from `load_dataset`. recipe: its `recipe`, overridden or not. run_dir: the run's folder;
     `run_dir/training` holds the state after each epoch. The same call on the same folder goes on after
     the last finished epoch, or returns at once when all are done. stride, weights, upsampling: as in `models.fcn`.
-    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation.
+    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation. tensorboard: also
+    write losses, scores and example overlays to `run_dir/tensorboard`.
 
     Returns a `Trained`. Raises ValueError, before the first step, for faulty data or if the folder holds a
     training with other parameters; FloatingPointError if the loss stops being a number.
@@ -57,6 +60,9 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     steps = -(-len(train_pairs) // recipe.batch_size)
     weights_of_classes = class_weights(recipe.class_weights, train_pairs, dataset.num_classes)
     compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
+    callbacks = [StopOnNaN(recipe.learning_rate), checkpoint, Progress()]
+    if tensorboard:
+        callbacks.append(Board(Path(run_dir) / "tensorboard", checkpoint, val_pairs, dataset.colors))
     with runs.lock(checkpoint.folder):
         done = checkpoint.restore(model)
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
@@ -68,8 +74,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
                                  first_epoch=done),
                 validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
                 validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
-                epochs=recipe.epochs,
-                callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], shuffle=False, verbose=0)
+                epochs=recipe.epochs, callbacks=callbacks, shuffle=False, verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
         if not (path.is_file() and last.is_file()):
