@@ -46,8 +46,13 @@ def test_each_variant_is_trained_once_a_seed_scored_and_summarised(data, tmp_pat
     assert written["oracles"]["bilinear"]["8"] == metrics.scores(oracle)["mean_iou"]
 
     trained = [folder / "model.keras" for folder in folders]
+    written["trainings"]["32s"] = written["trainings"]["8s at once"][:1]
+    (tmp_path / "results" / "strides_voc.json").write_text(json.dumps(written))
     before = [file.stat().st_mtime_ns for file in trained]
     assert strides.main(call) == 0 and [file.stat().st_mtime_ns for file in trained] == before
+    variants = json.loads((tmp_path / "results" / "strides_voc.json").read_text())["variants"]
+    assert list(variants) == ["32s", "8s at once"]  # what was in the file stays
+    assert variants["8s at once"] == row and variants["32s"]["mean_iou"] == {"mean": scores[0], "std": None}
 
 
 def test_a_variant_goes_on_from_the_one_it_names(data, monkeypatch):

@@ -1,7 +1,7 @@
 """Measure what skip connections bring: FCN-32s, 16s and 8s on one data set, over several seeds.
 
 Trains each variant once per seed, scores it on the data set's test split (camvid: val), whole photos, and writes
-results/strides_DATASET.json. Interrupted, the same command goes on where it was.
+results/strides_DATASET.json, where other variants stay as they are. Interrupted, the same command goes on where it was.
 """
 
 import argparse
@@ -127,6 +127,9 @@ def main(argv: list[str] | None = None) -> int:
             rows[name].append({"seed": seed, **score(train_variant(name, data, seed), data)})
             print(f"{name}, seed {seed}: mean IoU {rows[name][-1]['mean_iou']:.4f}", flush=True)
     file = runs.ROOT / "results" / f"strides_{data.name}.json"
+    if file.is_file():
+        rows = json.loads(file.read_text(encoding="utf-8"))["trainings"] | rows
+    rows = {name: rows[name] for name in VARIANTS if name in rows}
     runs.write_json(file, {"dataset": data.name, "split": data.recipe.test_split, "oracles": oracles(data),
                            "variants": {name: summary(found) for name, found in rows.items()}, "trainings": rows,
                            "machine": runs.machine(), "versions": runs.versions()})
