@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = {"utils", "tools", "tests", "conftest"}
-# Another backend for Keras, which its users install themselves.
-OPTIONAL = {"jax"}
+# Another backend for Keras, which its users install themselves; and what only exported models need: imported where it is
+# used, with a sentence, or another way, where it is missing.
+OPTIONAL = {"jax", "onnx", "ai_edge_litert"}
 MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py")) if path.stem != "__init__"}
 
 
@@ -102,6 +103,18 @@ def test_what_is_imported_is_required(folder, allowed):
 
 
 @pytest.mark.parametrize("package", ["utils", "tools"])
-def test_no_other_distribution_brings_our_packages(package):
-    others = set(importlib.metadata.packages_distributions().get(package, [])) - {"fcn32-notebooks"}
-    assert not others, f"{others} also install a package called {package}, which can hide this repository's"
+def test_no_other_distribution_brings_our_modules(package):
+    """A folder of that name without __init__.py, such as tf2onnx brings, hides nothing: Python takes the package."""
+    ours = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
+    for other in set(importlib.metadata.packages_distributions().get(package, [])) - {"fcn32-notebooks"}:
+        same = ours & {str(file) for file in importlib.metadata.files(other)}
+        assert not same, f"{other} also installs {same}, which can hide this repository's"
+
+
+@pytest.mark.parametrize("module", ["utils.labels", "tools.set_up"])
+def test_installed_modules_are_ours_from_any_folder(module, tmp_path):
+    if "fcn32-notebooks" not in importlib.metadata.packages_distributions().get("utils", []):
+        pytest.skip("the repository is not installed in this environment")
+    code = f"import {module}; print({module}.__file__)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()).parent == ROOT / module.split(".")[0]

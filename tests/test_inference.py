@@ -42,8 +42,10 @@ def test_predictions_repeat_and_take_floats_and_views(model):
     assert (predict(model, image[::-1]) == predict(model, image[::-1].copy())).all()
 
 
-@pytest.mark.parametrize("tile", [50, 128])
-def test_tiles_give_the_same_as_the_whole(model, tile):
+@pytest.mark.parametrize("tile, stride, upsampling", [(50, 32, "bilinear"), (128, 16, "bilinear"), (64, 8, "deconv"),
+                                                      (32, 8, "ladder")])
+def test_tiles_give_the_same_as_the_whole(random_fcn, tile, stride, upsampling):
+    model = random_fcn(4, stride=stride, upsampling=upsampling)
     margin = models.receptive_field(model) // 2
     image = photo(45, 2 * margin + 300)
     whole = predict(model, image)

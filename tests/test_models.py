@@ -114,6 +114,34 @@ def test_strides_16_and_8_add_scores_of_earlier_pools(random_fcn):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("stride, upsampling", [(32, "bilinear"), (16, "deconv"), (8, "bilinear")])
+def test_flipping_the_input_flips_the_output(random_fcn, stride, upsampling):
+    model = random_fcn(3, stride=stride, upsampling=upsampling)
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):  # kernels that cannot tell left from right, so that only alignment is left
+            layer.kernel.assign((layer.kernel + ops.flip(layer.kernel, axis=1)) / 2)
+    x = photo(64, 160)
+    logits, of_flipped = (ops.convert_to_numpy(model(images)) for images in (x, x[:, :, ::-1].copy()))
+    assert np.abs(of_flipped[:, :, ::-1] - logits).max() < 1e-4 * np.abs(logits).max()
+    assert np.abs(of_flipped[:, :, ::-1][:, :, 1:] - logits[:, :, :-1]).max() > 1e-3 * np.abs(logits).max()
+
+
+def test_an_impulse_in_a_skip_is_centred_on_its_cell(random_fcn):
+    model = random_fcn(1, stride=8)
+    for name in ("score", "score_pool4", "score_pool3"):
+        model.get_layer(name).set_weights([np.zeros_like(w) for w in model.get_layer(name).get_weights()])
+    rows, columns = np.mgrid[:96, :160]
+    for stride in (16, 8):
+        # What follows the skip, fed with one cell: the sum of the later scores (zero here) and this skip.
+        fused = f"fuse{stride}"
+        follows = keras.Model([*model.inputs, model.get_layer(fused).output], model.output)
+        scores = np.zeros((1, 96 // stride, 160 // stride, 1), np.float32)
+        scores[0, 3, 6] = 1
+        y = ops.convert_to_numpy(follows([photo(96, 160), scores]))[0, ..., 0]
+        assert (y * rows).sum() / y.sum() == pytest.approx(3 * stride + (stride - 1) / 2, abs=1e-3)
+        assert (y * columns).sum() / y.sum() == pytest.approx(6 * stride + (stride - 1) / 2, abs=1e-3)
+
+
 def test_new_skips_start_at_zero(tmp_path, random_fcn):
     coarse = random_fcn(4)
     coarse.save(tmp_path / "model.keras")
@@ -149,7 +177,7 @@ def test_ladder_reaches_every_pixel_by_five_doublings(stride):
     assert model(photo(33, 70)).shape == (1, 33, 70, 3)
     steps = [layer for layer in model.layers if isinstance(layer, layers.Conv2DTranspose)]
     assert [layer.strides for layer in steps] == [(2, 2)] * 5
-    assert [layer.filters for layer in steps] == [64, 48, 32, 16, 8]
+    assert [layer.filters for layer in steps] == [64, 48, 32, 32, 32]
     assert sum(isinstance(layer, layers.Add) for layer in model.layers) == {32: 0, 16: 1, 8: 2}[stride]
     assert model.get_layer("score").output.shape[1:] == (None, None, 3) == model.get_layer("logits").output.shape[1:]
 

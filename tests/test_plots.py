@@ -26,6 +26,7 @@ FIGURES = {
     "picture_grid": lambda: plots.picture_grid(
         [IMAGE, TRUTH, IMAGE], ["a", "b", "c"], columns=2, class_names=NAMES, colors=COLORS
     ),
+    "named_points": lambda: plots.named_points([0.1, 0.2, np.nan, 0.4], [1, 2, 3, 4], NAMES, COLORS, "x", "y"),
     "comparison": lambda: plots.comparison(
         [(IMAGE, TRUTH, PREDICTION)] * 2, NAMES, COLORS, scores=["x", "y"]
     ),

@@ -21,7 +21,7 @@ from utils import metrics, models, pipeline, runs, training
 from utils.datasets import Recipe, load_dataset
 from utils.inference import evaluate
 from utils.labels import VOID
-from utils.training import MeanIoU, cross_entropy, resolve_precision, train
+from utils.training import Scores, cross_entropy, resolve_precision, train
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Recipe(
@@ -154,6 +154,22 @@ def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
     assert min(differences[1:]) > 1e-5  # a training that is repeated gives the same losses
 
 
+def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    trained = train(dataset, recipe, tmp_path, stride=16, upsampling="deconv", precision="float32")
+    assert [layer.name for layer in trained.model.layers if isinstance(layer, keras.layers.Conv2DTranspose)] == [
+        "upsample2_16", "upsample16"]
+    assert json.loads((tmp_path / "model.json").read_text())["fcn"]["upsampling"] == "deconv"
+    with pytest.raises(ValueError, match="upsampling was 'deconv' and is now 'bilinear'"):
+        train(dataset, recipe, tmp_path, stride=16, precision="float32")
+
+
+def test_tensorboard_is_written_on_request_only(tmp_path, dataset, unbroken):
+    train(dataset, dataclasses.replace(RECIPE, epochs=1), tmp_path, precision="float32", tensorboard=True)
+    assert [len(list((tmp_path / "tensorboard" / part).glob("events.*"))) for part in ("train", "validation")] == [1, 1]
+    assert not (unbroken[1] / "tensorboard").exists()
+
+
 def test_loss_survives_void_alone_and_large_logits():
     logits = tf.Variable(np.random.default_rng(0).normal(0, 1e4, (1, 4, 4, 3)).astype(np.float32))
     with tf.GradientTape() as tape:
@@ -181,21 +197,36 @@ def test_learning_rate_rises_peaks_and_falls_to_zero():
 # Metric
 
 
-def test_metric_counts_like_numpy_over_batches():
+def test_metric_equals_numpy_to_the_last_digit_over_batches():
     y_true, logits = labels(2, (7, 6, 5), 4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(
         np.float32
     )
-    metric = MeanIoU(6)  # two classes occur in neither
+    metric = Scores(6)  # two classes occur in neither
     logits = np.concatenate([logits, np.full((7, 6, 5, 2), -9, np.float32)], axis=3)
     confusion = np.zeros((6, 6), np.int64)
     for part in (slice(0, 3), slice(3, 4), slice(4, 7)):
         metric.update_state(y_true[part], logits[part])
         confusion += metrics.confusion_matrix(y_true[part], logits[part].argmax(axis=3), 6)
     assert (ops.convert_to_numpy(metric.confusion) == confusion).all()
-    assert float(metric.result()) == pytest.approx(metrics.scores(confusion)["mean_iou"], abs=1e-7)
+    expected = metrics.scores(confusion)
+    del expected["iou"]
+    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(expected, rel=1e-15)
     metric.reset_state()
-    assert not ops.convert_to_numpy(metric.confusion).any() and float(metric.result()) == 0
-    assert MeanIoU.from_config(metric.get_config()).num_classes == 6
+    assert not ops.convert_to_numpy(metric.confusion).any()
+    assert all(np.isnan(float(value)) for value in metric.result().values())  # as in metrics.scores
+    assert Scores.from_config(metric.get_config()).num_classes == 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metric_agrees_with_numpy_on_any_confusion(seed):
+    rng = np.random.default_rng(seed)
+    confusion = (rng.integers(0, 10 ** rng.integers(1, 8), (21, 21)) * (rng.random((21, 21)) < 0.5)).astype(np.int32)
+    confusion[3] = confusion[:, 3] = confusion[8] = confusion[:, 9] = 0  # absent, only predicted, never predicted
+    metric = Scores(21)
+    metric.confusion.assign(confusion)
+    expected = metrics.scores(confusion)
+    for name, value in metric.result().items():
+        assert float(value) == pytest.approx(expected[name], rel=1e-15)
 
 
 def test_metric_inside_fit_and_evaluate_equals_numpy():
@@ -206,21 +237,20 @@ def test_metric_inside_fit_and_evaluate_equals_numpy():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 255, (5, 32, 32, 3)).astype(np.float32), labels(4, (5, 32, 32), 3)
     # Rate 0: the weights stay, so that every batch is labelled by the same network.
-    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=cross_entropy, metrics=[MeanIoU(3)])
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss=cross_entropy, metrics=[Scores(3)])
     history = model.fit(x, y, batch_size=2, validation_data=(x, y), verbose=0).history
     confusion = metrics.confusion_matrix(y, ops.convert_to_numpy(model(x)).argmax(axis=3), 3)
-    expected = metrics.scores(confusion)["mean_iou"]
-    assert history["val_mean_iou"][0] == pytest.approx(expected, abs=1e-6)
-    assert model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)["mean_iou"] == pytest.approx(
-        expected, abs=1e-6
-    )
+    expected = metrics.scores(confusion)
+    evaluated = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
+    for name in ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"):
+        assert history[f"val_{name}"][0] == evaluated[name] == pytest.approx(expected[name], rel=1e-15)
     per_batch = [
         metrics.scores(
             metrics.confusion_matrix(y[i:i + 2], ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3)
         )
         for i in (0, 2, 4)
     ]
-    assert abs(np.mean([batch["mean_iou"] for batch in per_batch]) - expected) > 1e-4
+    assert abs(np.mean([batch["mean_iou"] for batch in per_batch]) - expected["mean_iou"]) > 1e-4
 
 
 # Training
@@ -487,27 +517,32 @@ ON_JAX = """
 import sys, numpy as np
 from keras import backend, ops
 from utils import models, training
-given = np.load(sys.argv[1])
-model = models.fcn(3, stride=16, backbone="vgg_small")
-model.set_weights([given[f"w{i}"] for i in range(len(model.weights))])
-logits = model(given["x"])
-metric = training.MeanIoU(3)
-metric.update_state(given["y"], logits)
-loss = float(training.cross_entropy(given["y"], logits))
-np.savez(sys.argv[2], logits=ops.convert_to_numpy(logits), loss=loss,
-         mean_iou=float(metric.result()), confusion=ops.convert_to_numpy(metric.confusion))
+given, found = np.load(sys.argv[1]), {}
+for stride, upsampling in ((32, "bilinear"), (8, "bilinear"), (16, "deconv"), (8, "ladder")):
+    key = f"{stride}-{upsampling}-"
+    model = models.fcn(3, stride=stride, backbone="vgg_small", upsampling=upsampling)
+    model.set_weights([given[f"{key}{i}"] for i in range(len(model.weights))])
+    logits = found[key + "logits"] = ops.convert_to_numpy(model(given["x"]))
+    metric = training.Scores(3)
+    metric.update_state(given["y"], logits)
+    found[key + "confusion"] = ops.convert_to_numpy(metric.confusion)
+    found[key + "scores"] = [float(value) for value in metric.result().values()]
+    found[key + "loss"] = [float(training.cross_entropy(given["y"], logits, w)) for w in (None, (1.0, 3.0, 0.5))]
+np.savez(sys.argv[2], **found)
 training.compile_model(model, 3, 1e-3, 4)
-model.fit(given["x"], given["y"], batch_size=1, epochs=2, verbose=0)
+model.fit(given["x"], given["y"], verbose=0)
 print(backend.backend())
 """
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
-def test_jax_gives_the_same(tmp_path, random_fcn):
-    model = random_fcn(3, stride=16)
+def test_models_losses_and_metrics_give_the_same_under_jax(tmp_path, random_fcn):
+    cases = [(32, "bilinear"), (8, "bilinear"), (16, "deconv"), (8, "ladder")]
+    networks = {f"{s}-{u}-": random_fcn(3, stride=s, upsampling=u) for s, u in cases}
     x = np.random.default_rng(0).uniform(0, 255, (2, 33, 64, 3)).astype(np.float32)
     y = labels(0, (2, 33, 64), 3)
-    np.savez(tmp_path / "given.npz", x=x, y=y, **{f"w{i}": w for i, w in enumerate(model.get_weights())})
+    np.savez(tmp_path / "given.npz", x=x, y=y,
+             **{f"{key}{i}": w for key, model in networks.items() for i, w in enumerate(model.get_weights())})
     done = subprocess.run(
         [sys.executable, "-c", ON_JAX, tmp_path / "given.npz", tmp_path / "found.npz"],
         cwd=ROOT,
@@ -516,11 +551,14 @@ def test_jax_gives_the_same(tmp_path, random_fcn):
         text=True,
     )
     assert done.returncode == 0 and done.stdout.split()[-1] == "jax", done.stderr
-    logits = model(x)
-    metric = MeanIoU(3)
-    metric.update_state(y, logits)
     with np.load(tmp_path / "found.npz") as found:
-        assert np.abs(found["logits"] - logits.numpy()).max() < 1e-4 * np.abs(logits.numpy()).max()
-        assert found["loss"] == pytest.approx(float(cross_entropy(y, logits)), rel=1e-4)
-        assert np.abs(found["confusion"] - ops.convert_to_numpy(metric.confusion)).sum() <= 2
-        assert found["mean_iou"] == pytest.approx(float(metric.result()), abs=1e-3)
+        for key, model in networks.items():
+            logits = ops.convert_to_numpy(model(x))
+            assert np.abs(found[key + "logits"] - logits).max() < 1e-4 * np.abs(logits).max(), key
+            metric = Scores(3)
+            metric.update_state(y, found[key + "logits"])
+            assert (found[key + "confusion"] == ops.convert_to_numpy(metric.confusion)).all()
+            scores = [float(value) for value in metric.result().values()]
+            assert found[key + "scores"] == pytest.approx(scores, rel=1e-6)
+            losses = [float(cross_entropy(y, logits, weights)) for weights in (None, (1.0, 3.0, 0.5))]
+            assert found[key + "loss"] == pytest.approx(losses, rel=1e-4)

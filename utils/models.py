@@ -269,13 +269,15 @@ def _ladder(x, pools, num_classes, stride, plan, upsampling, precision):
     """Double `x` five times by transposed convolutions with batch normalization, adding the pools down to `stride`."""
     widths = [block[-1] for block in plan.convs[3::-1]]
     for number, width in enumerate((*widths, widths[-1] // 2), start=1):
+        width = max(width, 32)  # the narrowest of VGG16's ladder: with fewer, the classes do not come apart
         x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", activation="relu", dtype=precision,
                                    kernel_initializer="he_normal", name=f"upsample_step{number}")(x)
         x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"upsample_norm{number}")(x)
         at = 32 >> number
         if at >= stride:
             x = layers.Add(dtype=precision, name=f"fuse{at}")([x, pools[at]])
-    return _score(num_classes, "score")(x)
+    # Not zero: so few channels would take hundreds of steps to grow scores from nothing.
+    return layers.Conv2D(num_classes, 1, dtype="float32", name="score")(x)
 
 
 def _score(num_classes, name):

@@ -148,7 +148,8 @@ def confusion_plot(confusion, class_names):
 
 def curves(series, xlabel, ylabel, x=None):
     """Draw named lines: series is {name: values}; x the positions, by default 1, 2, 3, ..."""
-    figure = Figure(figsize=(5.6, 3.2), layout="constrained")
+    beside = len(series) > 3  # a longer legend would cover the lines
+    figure = Figure(figsize=(7.6 if beside else 5.6, 3.2), layout="constrained")
     axis = figure.subplots()
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
     for (name, values), (color, style) in zip(series.items(), styles):
@@ -159,7 +160,10 @@ def curves(series, xlabel, ylabel, x=None):
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
+    if beside:
+        figure.legend(loc="outside right center", frameon=False)
+    else:
+        axis.legend(frameon=False)
     _plain(axis)
     return figure
 
@@ -173,7 +177,24 @@ def grouped_bars(series, names, ylabel):
         axis.bar(np.arange(len(names)) + number * width, values, width, color=color, label=label)
     axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=60, ha="right", rotation_mode="anchor")
     axis.set_ylabel(ylabel)
-    axis.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=len(series), frameon=False)
+    _plain(axis)
+    return figure
+
+
+def named_points(x, y, names, colors, xlabel, ylabel):
+    """Draw a point per class, in its colour, with its name beside it. x, y: a value per name; NaN is left out."""
+    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6, zorder=3)
+    for a, b, name in zip(x, y, names):
+        if np.isfinite([a, b]).all():
+            axis.annotate(name, (a, b), xytext=(7, 4), textcoords="offset points", fontsize=9)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.margins(x=0.15, y=0.12)
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.grid(alpha=0.3)
     _plain(axis)
     return figure
 

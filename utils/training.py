@@ -19,6 +19,7 @@ from keras import ops
 
 from utils import models, pipeline, runs
 from utils.labels import VOID
+from utils.tensorboard import Board
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -33,20 +34,23 @@ class Trained:
     path: Path
 
 
-def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto", seed=0):
+def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bilinear", precision="auto", seed=0,
+          tensorboard=False):
     """Train an FCN on a data set's training split and keep it in a run folder.
 
     dataset: from `load_dataset`. recipe: its `recipe`, overridden or not. run_dir: the run's folder;
     `run_dir/training` holds the state after each epoch. The same call on the same folder goes on after
-    the last finished epoch, or returns at once when all are done. stride, weights: as in `models.fcn`.
-    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation.
+    the last finished epoch, or returns at once when all are done. stride, weights, upsampling: as in `models.fcn`.
+    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation. tensorboard: also
+    write losses, scores and example overlays to `run_dir/tensorboard`.
 
     Returns a `Trained`. Raises ValueError, before the first step, for faulty data or if the folder holds a
     training with other parameters; FloatingPointError if the loss stops being a number.
     """
     precision = resolve_precision(precision)
     keras.utils.set_random_seed(seed)
-    arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone}
+    arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone,
+                 "upsampling": upsampling}
     model = models.fcn(**arguments, weights=weights, precision=precision)
     parameters = {**arguments, **asdict(recipe), "dataset": dataset.name, "weights": weights or "",
                   "precision": precision, "seed": seed}
@@ -56,6 +60,9 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
     steps = -(-len(train_pairs) // recipe.batch_size)
     weights_of_classes = class_weights(recipe.class_weights, train_pairs, dataset.num_classes)
     compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
+    callbacks = [StopOnNaN(recipe.learning_rate), checkpoint, Progress()]
+    if tensorboard:
+        callbacks.append(Board(Path(run_dir) / "tensorboard", checkpoint, val_pairs, dataset.colors))
     with runs.lock(checkpoint.folder):
         done = checkpoint.restore(model)
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
@@ -67,8 +74,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
                                  first_epoch=done),
                 validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
                 validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
-                epochs=recipe.epochs,
-                callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress()], verbose=0)
+                epochs=recipe.epochs, callbacks=callbacks, shuffle=False, verbose=0)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
         if not (path.is_file() and last.is_file()):
@@ -79,12 +85,12 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, precision="auto"
 
 
 def compile_model(model, num_classes, learning_rate, steps, weights=None):
-    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `MeanIoU`.
+    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `Scores`.
 
     weights: float (C,), the classes' weights in the loss, or None.
     """
     model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)),
-                  loss=lambda y_true, y_pred: cross_entropy(y_true, y_pred, weights), metrics=[MeanIoU(num_classes)])
+                  loss=lambda y_true, y_pred: cross_entropy(y_true, y_pred, weights), metrics=[Scores(num_classes)])
 
 
 def schedule(learning_rate, steps):
@@ -144,14 +150,15 @@ def resolve_precision(name="auto"):
     return "mixed_bfloat16" if _has_bfloat16() else "float32"
 
 
-class MeanIoU(keras.metrics.Metric):
-    """Mean IoU of logits (B, H, W, C) against ids (B, H, W), from one confusion matrix over all batches.
+class Scores(keras.metrics.Metric):
+    """The four scores of `metrics.scores`, of logits (B, H, W, C) against ids (B, H, W), inside `fit` and `evaluate`.
 
-    Void pixels are not counted; classes in neither truth nor prediction are left out of the mean. Unlike
-    `keras.metrics.MeanIoU` it takes logits. Counts are int32: exact up to 2 billion pixels of a kind.
+    All come from one confusion matrix over all batches: `confusion`, int32 (C, C), rows are truth, exact up to 2
+    billion pixels of a kind. Void is not counted, absent classes are left out, and without any pixel scores are NaN,
+    as in `metrics`. `result` returns a dict, so that logs and history hold `mean_iou`, `pixel_accuracy`, ...
     """
 
-    def __init__(self, num_classes, name="mean_iou", **kwargs):
+    def __init__(self, num_classes, name="scores", **kwargs):
         super().__init__(name=name, **{"dtype": "int32", **kwargs})
         self.num_classes = num_classes
         self.confusion = self.add_variable((num_classes, num_classes), "zeros", dtype="int32", name="confusion")
@@ -165,11 +172,14 @@ class MeanIoU(keras.metrics.Metric):
         self.confusion.assign_add(ops.reshape(counts[:-1], (classes, classes)))
 
     def result(self):
-        confusion = ops.cast(self.confusion, "float32")
-        correct = ops.diagonal(confusion)
-        union = ops.sum(confusion, axis=0) + ops.sum(confusion, axis=1) - correct
-        present = ops.cast(union > 0, "float32")
-        return ops.sum(correct / ops.maximum(union, 1.0)) / ops.maximum(ops.sum(present), 1.0)
+        # JAX has no 64-bit numbers unless it is told to before it starts.
+        confusion = ops.cast(self.confusion, "float32" if keras.backend.backend() == "jax" else "float64")
+        correct, truth, predicted = ops.diagonal(confusion), ops.sum(confusion, axis=1), ops.sum(confusion, axis=0)
+        iou = correct / (truth + predicted - correct)  # NaN where a class is absent
+        return {"pixel_accuracy": ops.sum(correct) / ops.sum(truth),
+                "mean_accuracy": _mean_of_defined(correct / truth),
+                "mean_iou": _mean_of_defined(iou),
+                "frequency_weighted_iou": ops.sum(truth * ops.nan_to_num(iou)) / ops.sum(truth)}
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
@@ -312,6 +322,10 @@ def save(model, run_dir, dataset, **card):
             temporary.unlink(missing_ok=True)
     runs.write_json(folder / "model.json", card)
     return folder / "model.keras"
+
+
+def _mean_of_defined(values):
+    return ops.sum(ops.nan_to_num(values)) / ops.sum(ops.cast(~ops.isnan(values), values.dtype))
 
 
 def _write_without_locks(write, path):

@@ -1,0 +1,366 @@
+"""Exported models: the same numbers as Keras in every format, and what an ONNX file tells of itself."""
+
+import contextlib
+import functools
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tools import segment_with_opencv
+from utils import export
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "tools" / "segment_with_opencv.py"
+# Sides that 32 divides and that it does not, smaller than a cell and larger, and back: readers keep state.
+SIZES = ((64, 96), (45, 70), (31, 47), (1, 1), (100, 33), (64, 96))
+TOLERANCE = 1e-5  # of the largest logit; measured: 2e-6
+NAMES, COLORS = ("ground", "cow", "tree", "château"), [[40, 40, 40], [250, 120, 10], [10, 200, 90], [0, 70, 200]]
+
+
+def card(stride=32):
+    return {"class_names": NAMES, "colors": COLORS, "fcn": {"num_classes": 4, "stride": stride}, "dataset": "farm"}
+
+
+def photo(height, width, seed=0):
+    """Patches of colour, uint8 (H, W, 3)."""
+    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3), dtype=np.uint8)
+    return patches.repeat(15, axis=0).repeat(15, axis=1)[:height, :width]
+
+
+def by_keras(model, image):
+    return keras.ops.convert_to_numpy(model(image[None].astype(np.float32), training=False))[0]
+
+
+def by_onnxruntime(path):
+    session = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed").InferenceSession(str(path))
+    return lambda image: session.run(["logits"], {"images": image[None].astype(np.float32)})[0][0]
+
+
+def by_opencv(path):
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip(f"OpenCV {cv2.__version__} reads no ONNX models for photos of any size, 5.0 does")
+    return opencv(path)
+
+
+def opencv(path):
+    net = cv2.dnn.readNetFromONNX(str(path))
+
+    def run(image):
+        net.setInput(np.ascontiguousarray(image[None], np.float32))
+        return net.forward()[0]
+
+    return run
+
+
+def by_litert(path):
+    interpreter = export.open_litert(path)
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run(image):
+        interpreter.resize_tensor_input(source["index"], (1, *image.shape))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], image[None].astype(np.float32))
+        interpreter.invoke()
+        return interpreter.get_tensor(target["index"])[0]
+
+    return run
+
+
+def by_saved_model(path):
+    loaded = tf.saved_model.load(str(path))
+    return lambda image: loaded.serve(image[None].astype(np.float32)).numpy()[0]
+
+
+READERS = {"onnxruntime": (by_onnxruntime, "model.onnx"), "opencv": (by_opencv, "model.onnx"),
+           "litert": (by_litert, "model.tflite"), "saved model": (by_saved_model, "saved")}
+
+
+@pytest.fixture(scope="module")
+def exports(random_fcn, tmp_path_factory):
+    """A function from a stride to a model and a folder with all that it was exported to."""
+
+    @functools.cache
+    def export_all(stride):
+        model, folder = random_fcn(4, stride=stride), tmp_path_factory.mktemp(f"stride{stride}")
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            export.to_litert(model, folder / "model.tflite")
+            export.to_saved_model(model, folder / "saved")
+            with contextlib.suppress(ImportError):
+                export.to_onnx(model, folder / "model.onnx", card(stride))
+        assert said.getvalue() == "", "converters are to keep quiet, or notebooks would store what they say"
+        return model, folder
+
+    return export_all
+
+
+@pytest.fixture(scope="module")
+def model(exports):
+    return exports(32)[0]
+
+
+@pytest.fixture(scope="module")
+def onnx_file(exports):
+    need_onnx()
+    return exports(32)[1] / "model.onnx"
+
+
+def need_onnx():
+    for package in ("onnx", "tf2onnx"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+def assert_equal_to_keras(model, run, sizes=SIZES):
+    for size in sizes:
+        image = photo(*size)
+        expected, found = by_keras(model, image), run(image)
+        assert found.shape == expected.shape and found.dtype == np.float32
+        assert np.abs(found - expected).max() <= TOLERANCE * np.abs(expected).max(), size
+
+
+# The same numbers
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("reader", READERS)
+def test_every_format_gives_what_keras_gives_at_any_size(exports, reader, stride):
+    model, folder = exports(stride)
+    read, name = READERS[reader]
+    if name == "model.onnx":
+        need_onnx()
+    assert_equal_to_keras(model, read(folder / name))
+
+
+@pytest.mark.parametrize("upsampling", ["deconv", "ladder"])
+def test_learned_upsampling_is_exported_too(random_fcn, tmp_path, upsampling):
+    need_onnx()
+    model = random_fcn(4, stride=16, upsampling=upsampling)
+    path = export.to_onnx(model, tmp_path / "model.onnx", card(16))
+    assert_equal_to_keras(model, by_onnxruntime(path))
+    assert_equal_to_keras(model, by_opencv(path))
+
+
+def test_onnx_of_a_fixed_size_is_read_by_older_opencv_too(model, tmp_path):
+    """Tried with 4.14, which takes no shapes that are computed and no matrix products of this kind."""
+    need_onnx()
+    import onnx
+    size = 45, 70
+    path = export.to_onnx(model, tmp_path / "model.onnx", card(), size=size)
+    assert {node.op_type for node in onnx.load(path).graph.node}.isdisjoint({"Shape", "MatMul", "Range"})
+    assert_equal_to_keras(model, opencv(path), [size])
+
+
+def test_export_leaves_the_model_as_it_was(model):
+    before, image = [layer.name for layer in model.layers], photo(40, 50)
+    logits = by_keras(model, image)
+    export.portable(model)
+    assert [layer.name for layer in model.layers] == before and (by_keras(model, image) == logits).all()
+
+
+def test_int8_is_small_and_labels_almost_every_pixel_alike(exports, tmp_path):
+    model, folder = exports(32)
+    photos = [photo(64, 96, seed) for seed in range(8)]
+    path = export.to_int8(model, tmp_path / "int8.tflite", photos)
+    assert path.stat().st_size < 0.4 * (folder / "model.tflite").stat().st_size
+    run = by_litert(path)
+    alike = [run(image).argmax(axis=2) == by_keras(model, image).argmax(axis=2) for image in photos]
+    assert 0.95 < np.mean(alike) < 1  # below 1, or nothing was rounded
+    types = {detail["dtype"] for detail in export.open_litert(path).get_tensor_details()}
+    assert np.int8 in types
+
+
+@pytest.mark.parametrize("sizes, found", [([(64, 96), (64, 64)], 2), ([], 0)])
+def test_int8_wants_photos_of_one_size(model, tmp_path, sizes, found):
+    with pytest.raises(ValueError, match=f"photos have {found} sizes"):
+        export.to_int8(model, tmp_path / "int8.tflite", [photo(*size) for size in sizes])
+
+
+# What an ONNX file tells
+
+
+def test_onnx_has_one_input_one_output_and_sizes_with_names(onnx_file):
+    import onnx
+    graph = onnx.load(onnx_file).graph
+    shapes = {end.name: [size.dim_param or size.dim_value for size in end.type.tensor_type.shape.dim]
+              for end in (*graph.input, *graph.output)}
+    assert shapes == {"images": ["batch", "height", "width", 3], "logits": ["batch", "height", "width", 4]}
+
+
+def test_onnx_metadata_holds_all_that_a_reader_needs(onnx_file):
+    import onnx
+    about = {entry.key: entry.value for entry in onnx.load(onnx_file).metadata_props}
+    assert json.loads(about["class_names"]) == list(NAMES) and json.loads(about["colors"]) == COLORS
+    assert (about["stride"], about["dataset"]) == ("32", "farm")
+    assert "RGB in 0..255" in about["input"] and "logits" in about["output"]
+    assert keras.__version__ in about["version"] and "fcn32-notebooks" in about["version"]
+
+
+def test_the_script_reads_the_same_metadata_without_onnx(onnx_file):
+    import onnx
+    entries = [value for number, value in segment_with_opencv.fields(onnx_file.read_bytes()) if number == 14]
+    found = [tuple(text.decode() for _, text in segment_with_opencv.fields(entry)) for entry in entries]
+    assert found == [(entry.key, entry.value) for entry in onnx.load(onnx_file).metadata_props]
+
+
+def test_card_of_another_model_is_refused(model, tmp_path):
+    need_onnx()
+    with pytest.raises(ValueError, match="names 3 classes and 4 colours; the model has 4 classes"):
+        export.to_onnx(model, tmp_path / "model.onnx", {**card(), "class_names": NAMES[:3]})
+    assert not list(tmp_path.iterdir())
+
+
+# What goes wrong
+
+
+def test_missing_package_is_named_with_the_command_that_installs_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="needs onnx and tf2onnx: python -m pip install onnx tf2onnx"):
+        export.to_onnx(model, tmp_path / "model.onnx", card())
+
+
+def test_another_backend_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match="needs Keras' backend TensorFlow, found jax"):
+        export.to_litert(model, tmp_path / "model.tflite")
+
+
+def test_place_that_cannot_be_written_is_named(model, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match=r"model.tflite: cannot be written \(.*\). Choose another place"):
+        export.to_litert(model, tmp_path / "file" / "model.tflite")
+
+
+def test_export_that_breaks_leaves_the_old_file_and_nothing_else(model, tmp_path, monkeypatch):
+    def break_off(model, path, form, **options):
+        path.write_bytes(b"half a mod")
+        raise KeyboardInterrupt
+
+    (tmp_path / "model.tflite").write_bytes(b"the old one")
+    monkeypatch.setattr(export, "_export", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        export.to_litert(model, tmp_path / "model.tflite")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
+
+
+def test_saved_model_replaces_its_like_and_nothing_else(exports, tmp_path):
+    model, there = exports(32)
+    folder = shutil.copytree(there / "saved", tmp_path / "saved")
+    (folder / "stale").write_text("of the old one")
+    export.to_saved_model(model, folder)
+    assert not (folder / "stale").exists() and (folder / "saved_model.pb").is_file()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_text("precious")
+    with pytest.raises(FileExistsError, match="photos: holds something that is no SavedModel"):
+        export.to_saved_model(model, tmp_path / "photos")
+    assert {path.name for path in tmp_path.iterdir()} == {"saved", "photos"}
+
+
+# The stand-alone script
+
+ALONE = """
+import sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] not in {"cv2", "numpy", *sys.stdlib_module_names}:
+            raise ImportError(f"{name} is not there")
+sys.meta_path.insert(0, Only())
+sys.argv.pop(0)
+import runpy
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run_alone(*arguments):
+    """Run the script in a Python that has OpenCV, numpy and its own library, and nothing else."""
+    return subprocess.run([sys.executable, "-c", ALONE, str(SCRIPT), *map(str, arguments)], capture_output=True,
+                          text=True)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two photos of different sizes, one below the other, and a video of three frames."""
+    folder = tmp_path / "day one"
+    (folder / "more").mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), photo(150, 200)[..., ::-1])
+    cv2.imwrite(str(folder / "more" / "B.PNG"), photo(90, 160, 1)[..., ::-1])
+    clip = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (128, 96))
+    for seed in range(3):
+        clip.write(np.ascontiguousarray(photo(96, 128, seed)[..., ::-1]))
+    clip.release()
+    return folder
+
+
+def test_script_is_short_and_needs_opencv_and_numpy_alone():
+    assert len(SCRIPT.read_text(encoding="utf-8").splitlines()) < 80
+
+
+def test_script_writes_an_overlay_beside_each_photo_and_video(model, onnx_file, folder):
+    by_opencv(onnx_file)
+    done = run_alone(onnx_file, folder)
+    assert done.returncode == 0, done.stderr
+    overlays = {path.name: path for path in folder.rglob("*.overlay.*")}
+    assert sorted(overlays) == ["B.PNG.overlay.png", "a.png.overlay.png", "clip.avi.overlay.mp4"]
+    image = photo(150, 200)
+    expected = 0.4 * image + 0.6 * np.array(COLORS)[by_keras(model, image).argmax(axis=2)]
+    found = cv2.imread(str(overlays["a.png.overlay.png"]))[..., ::-1]
+    assert np.abs(found - expected)[80:].max() <= 1  # below the legend
+    clip = cv2.VideoCapture(str(overlays["clip.avi.overlay.mp4"]))
+    frames = [frame for good, frame in (clip.read() for _ in range(5)) if good]
+    assert len(frames) == 3 and frames[0].shape == (96, 128, 3) and clip.get(cv2.CAP_PROP_FPS) == 5
+
+
+def test_script_takes_its_own_overlays_for_no_photos(onnx_file, folder):
+    by_opencv(onnx_file)
+    for _ in range(2):
+        assert run_alone(onnx_file, folder).returncode == 0
+    assert len(list(folder.rglob("*.overlay.*"))) == 3
+
+
+def test_script_names_what_it_cannot_read_and_does_the_rest(onnx_file, folder):
+    by_opencv(onnx_file)
+    for name in ("broken.jpg", "broken.mp4"):
+        (folder / name).write_bytes(b"no picture")
+    (folder / "empty.jpg").write_bytes(b"")
+    done = run_alone(onnx_file, folder)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    named = [line for line in done.stderr.splitlines() if "no photo or video that can be read" in line]
+    assert len(named) == 3 and all(any(name in line for line in named) for name in ("broken.jpg", "broken.mp4", "empty"))
+    assert len(list(folder.rglob("*.overlay.*"))) == 3
+
+
+@pytest.mark.parametrize("path", ["nothing.jpg", "nowhere"])
+def test_script_says_that_nothing_is_there(onnx_file, folder, path):
+    by_opencv(onnx_file)
+    done = run_alone(onnx_file, folder / path)
+    assert done.returncode == 1 and f"{path}: no photo or video" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no protobuf", bytes(range(256))])
+def test_script_refuses_what_is_no_exported_model(tmp_path, folder, content):
+    if int(cv2.__version__.split(".")[0]) < 5:
+        pytest.skip("the script stops before, at the version of OpenCV")
+    path = tmp_path / "model.onnx"
+    if content is not None:
+        path.write_bytes(content)
+    assert segment_with_opencv.main(path, folder) == (
+        f"{path}: expected an ONNX file with class names, as utils.export writes it.")
+
+
+def test_script_refuses_older_opencv_in_one_sentence(onnx_file, folder, monkeypatch):
+    monkeypatch.setattr(cv2, "__version__", "4.13.0")
+    assert segment_with_opencv.main(onnx_file, folder) == (
+        "This is OpenCV 4.13.0; photos of any size need version 5 or newer.")
+
+
+def test_script_shows_how_it_is_called(tmp_path):
+    done = run_alone()
+    assert done.returncode == 1 and "MODEL.onnx PATH" in done.stderr

@@ -1,0 +1,358 @@
+"""tools.predict: what it writes for photos and videos, and what it says to careless users."""
+
+import errno
+import functools
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import predict as tool
+from utils import images, inference, plots
+
+NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 200, 90]]
+
+
+def photo(height=60, width=90, seed=0):
+    """Patches of colour, uint8 (H, W, 3)."""
+    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3), dtype=np.uint8)
+    return patches.repeat(15, axis=0).repeat(15, axis=1)[:height, :width]
+
+
+def write_video(path, frames=4, size=(96, 64), rate=8):
+    clip = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
+    for seed in range(frames):
+        clip.write(np.ascontiguousarray(photo(size[1], size[0], seed)[..., ::-1]))
+    clip.release()
+    return path
+
+
+def frames_of(path):
+    """Return the frames of a video, RGB."""
+    clip = cv2.VideoCapture(str(path))
+    return [frame[..., ::-1] for good, frame in (clip.read() for _ in range(100)) if good]
+
+
+@pytest.fixture(scope="module")
+def network(random_fcn):
+    return random_fcn(3)
+
+
+@pytest.fixture(scope="module")
+def model(network, tmp_path_factory):
+    """The folder of a run, with a model of three classes and its card."""
+    folder = tmp_path_factory.mktemp("run")
+    network.save(folder / "model.keras")
+    network.save_weights(folder / "model.weights.h5")
+    card = {"fcn": {"num_classes": 3, "stride": 32, "backbone": "vgg_small"}, "class_names": NAMES, "colors": COLORS}
+    (folder / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two photos, one of them in a folder below."""
+    folder = tmp_path / "holiday"
+    (folder / "day 2").mkdir(parents=True)
+    Image.fromarray(photo()).save(folder / "a.png")
+    Image.fromarray(photo(33, 47, 1)).save(folder / "day 2" / "b.TIF", format="TIFF")
+    (folder / "notes.txt").write_text("no photo")
+    return folder
+
+
+# Opened once: most tests are about what comes before or after.
+open_once = functools.cache(tool.load_labeller)
+
+
+@pytest.fixture
+def run(model, tmp_path, monkeypatch):
+    """A function that runs the command on arguments, into tmp_path / "out"; returns its exit code."""
+    monkeypatch.setattr(tool, "load_labeller", open_once)
+
+    def command(*arguments, model=model):
+        return tool.main(["--model", str(model), "--out", str(tmp_path / "out"), *map(str, arguments)])
+
+    return command
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Make opening a model fail: what the user did wrong is to be said before, without a wait."""
+    monkeypatch.setattr(tool, "load_labeller", lambda *_: pytest.fail("a model was opened"))
+
+
+def written(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+# What is written
+
+
+def test_folder_gives_overlays_and_masks_with_the_same_names(run, network, folder, tmp_path, capsys):
+    assert run(folder) == 0
+    assert written(tmp_path / "out") == ["masks/a.png", "masks/day 2/b.png", "overlays/a.jpg", "overlays/day 2/b.jpg"]
+    for name in ("a", "day 2/b"):
+        source = next((folder / name).parent.glob(f"{Path(name).name}.*"))
+        ids = images.read_mask(tmp_path / "out" / "masks" / f"{name}.png")
+        assert (ids == inference.predict(network, images.read_image(source))).all() and len(np.unique(ids)) > 1
+    said = capsys.readouterr()
+    assert "2 of 2 done" in said.out and "masks" in said.out and "photos: 2 of 2" in said.err
+
+
+def test_mask_is_a_palette_png_of_the_classes_colours(run, folder, tmp_path):
+    run(folder / "a.png")
+    mask = Image.open(tmp_path / "out" / "masks" / "a.png")
+    assert mask.mode == "P" and np.reshape(mask.getpalette(), (-1, 3))[:3].tolist() == COLORS
+
+
+def test_overlay_is_the_photo_with_class_colours_and_a_legend_below(run, network, folder, tmp_path):
+    run(folder / "a.png")
+    found = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.jpg")).astype(int)
+    ids = inference.predict(network, photo())
+    expected = plots.overlay(photo(), ids, np.uint8(COLORS))
+    assert np.abs(found[:60, :90] - expected).mean() < 6  # JPEG's
+    legend = found[60:].reshape(-1, 3)
+    for number in range(3):
+        near = (np.abs(legend - COLORS[number]).max(axis=1) < 40).sum() > 50
+        assert near == (number in ids), f"the legend names what is seen: {NAMES[number]}"
+
+
+@pytest.mark.parametrize("height", [2, images.STRIP - 1, images.STRIP + 1, 2 * images.STRIP + 1])
+def test_overlay_in_strips_equals_overlay_as_a_whole(height):
+    image, colors = photo(height, 20), np.uint8(COLORS)
+    ids = np.random.default_rng(0).integers(0, 3, (height, 20), dtype=np.uint8)
+    assert (tool._laid_over(image, ids, colors) == plots.overlay(image, ids, colors)).all()
+
+
+@pytest.mark.parametrize("width", [1, 100, 5000])
+def test_legend_holds_every_name_at_any_width(width):
+    names = ["background", "château", "дерево", "a very long name of a class that is wider than the photo"]
+    colors = np.uint8([[50, 50, 50], [200, 0, 0], [0, 200, 0], [0, 0, 200]])
+    legend = tool.draw_legend(width, names, colors)
+    assert legend.dtype == np.uint8 and legend.shape[1] >= width
+    for color in colors:
+        patch = np.argwhere((legend == color).all(axis=2))
+        assert len(patch) > 80 and patch[:, 1].max() < legend.shape[1] - 12
+
+
+@pytest.mark.parametrize("what, names", [("overlay", ["overlays/a.jpg"]), ("mask", ["masks/a.png"])])
+def test_only_what_is_asked_for_is_written(run, folder, tmp_path, what, names):
+    assert run(folder / "a.png", "--write", what) == 0
+    assert written(tmp_path / "out") == names
+
+
+def test_photos_are_read_as_everywhere_here(run, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    Image.fromarray(photo()).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    Image.fromarray((photo()[..., 0].astype(np.uint16) * 257)).save(tmp_path / "deep.png")
+    assert run(tmp_path / "turned.jpg", tmp_path / "deep.png", "--write", "mask") == 0
+    assert images.read_mask(tmp_path / "out" / "masks" / "turned.png").shape == (90, 60)
+    assert images.read_mask(tmp_path / "out" / "masks" / "deep.png").shape == (60, 90)
+
+
+def test_video_gives_a_video_and_a_mask_for_each_frame(run, network, tmp_path, capsys):
+    source = write_video(tmp_path / "clip.avi", size=(95, 64))
+    frames = frames_of(source)
+    assert run(source) == 0
+    masks = sorted((tmp_path / "out" / "masks" / "clip").iterdir())
+    assert [mask.name for mask in masks] == ["000001.png", "000002.png", "000003.png", "000004.png"]
+    for frame, mask in zip(frames, masks):
+        assert (images.read_mask(mask) == inference.predict(network, frame)).all()
+    overlays = frames_of(tmp_path / "out" / "overlays" / "clip.mp4")
+    height, width = frames[0].shape[:2]
+    assert len(overlays) == len(frames) == 4 and overlays[0].shape[1] >= width and overlays[0].shape[0] > height
+    expected = plots.overlay(frames[1], inference.predict(network, frames[1]), np.uint8(COLORS))
+    assert np.abs(overlays[1][:height, :width].astype(int) - expected).mean() < 12  # MPEG's
+    assert cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "clip.mp4")).get(cv2.CAP_PROP_FPS) == 8
+    assert "clip.avi, frames: 4 of 4" in capsys.readouterr().err
+
+
+def test_same_names_of_different_kinds_are_kept_apart(run, folder, tmp_path):
+    Image.fromarray(photo(20, 20)).save(folder / "A.jpg")
+    assert run(folder, "--write", "mask") == 0
+    assert written(tmp_path / "out") == ["masks/A_jpg.png", "masks/a_png.png", "masks/day 2/b.png"]
+
+
+def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder):
+    for _ in range(2):
+        assert run(folder, "--out", folder / "seen", "--force") == 0
+    assert len(written(folder / "seen")) == 4
+
+
+@pytest.mark.parametrize("tile, given", [([], (None, 1024)), (["--tile", "0"], (None, None)),
+                                         (["--tile", "64"], (64, 64))])
+def test_large_photos_go_in_tiles(run, folder, monkeypatch, tile, given):
+    tiles = {}
+
+    def predict(network, image, side):
+        tiles[image.shape[1]] = side
+        return np.zeros(image.shape[:2], np.uint8)
+
+    monkeypatch.setattr(inference, "predict", predict)
+    Image.fromarray(photo(10, 2049)).save(folder / "wide.png")
+    assert run(folder, "--write", "mask", *tile) == 0
+    assert (tiles[90], tiles[2049]) == given
+
+
+# Which model
+
+
+@pytest.mark.parametrize("name", ["", "model.keras", "model.weights.h5"])
+def test_model_is_a_run_or_a_file(run, model, network, folder, tmp_path, name):
+    assert run(folder / "a.png", "--write", "mask", model=model / name) == 0
+    ids = images.read_mask(tmp_path / "out" / "masks" / "a.png")
+    assert (ids == inference.predict(network, photo())).all()
+
+
+def test_without_a_model_the_kept_one_labels(folder, tmp_path):
+    assert tool.main([str(folder / "a.png"), "--out", str(tmp_path / "out")]) == 0
+    assert images.read_mask(tmp_path / "out" / "masks" / "a.png").max() < 8
+
+
+def test_model_without_a_card_has_numbered_classes(run, network, folder, tmp_path, capsys):
+    network.save(tmp_path / "alone.keras")
+    assert run(folder / "a.png", model=tmp_path / "alone.keras") == 0
+    assert "alone.json is not there, so the classes have numbers for names" in capsys.readouterr().err
+
+
+# What goes wrong
+
+
+def test_broken_files_are_named_and_the_rest_is_done(run, folder, tmp_path, capsys):
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "clip.mp4").write_bytes(b"no video")
+    assert run(folder) == 1
+    assert len(written(tmp_path / "out")) == 4
+    said = capsys.readouterr()
+    assert "2 of 4 done" in said.out and "2 failed:" in said.err and "Traceback" not in said.err
+    assert "broken.jpg: is not an image" in said.err and "clip.mp4: no frame can be read" in said.err
+
+
+def test_video_without_frames_leaves_nothing(run, tmp_path, capsys):
+    assert run(write_video(tmp_path / "empty.avi", frames=0)) == 1
+    assert "empty.avi: no frame can be read" in capsys.readouterr().err
+    assert not written(tmp_path / "out")
+
+
+def test_video_that_breaks_off_is_reported(run, tmp_path, capsys, monkeypatch):
+    source = write_video(tmp_path / "clip.avi")
+    real = cv2.VideoCapture
+
+    class Longer:
+        def __init__(self, path):
+            self.clip = real(path)
+            self.read = self.clip.read
+
+        def get(self, what):
+            return 9 if what == cv2.CAP_PROP_FRAME_COUNT else self.clip.get(what)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Longer)
+    assert run(source, "--write", "mask") == 0
+    assert "clip.avi: only 4 of its 9 frames can be read" in capsys.readouterr().err
+    assert len(written(tmp_path / "out")) == 4
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["missing.jpg"], "missing.jpg: there is no such file or folder"),
+    (["holiday/a.png", "gone"], "gone: there is no such file or folder"),
+    (["empty"], "empty: holds no photos"),
+    (["holiday", "--out", "holiday/a.png"], "--out holiday/a.png: cannot be written"),
+    (["holiday", "--out", "holiday/a.png/below"], "holiday/a.png/below: cannot be written"),
+    (["holiday/a.png", "other/a.png"], "would both become a_png")])
+def test_what_cannot_start_says_why_before_a_model_is_opened(no_model, folder, tmp_path, monkeypatch, capsys, arguments,
+                                                             said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    Image.fromarray(photo()).save(tmp_path / "other" / "a.png")
+    assert tool.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not (tmp_path / "predictions").exists() or not written(tmp_path / "predictions")
+
+
+@pytest.mark.parametrize("name, said", [
+    ("nowhere.keras", "there is no such model file"), ("day 2", "holds no model.keras"),
+    ("notes.keras", "cannot be opened as a model"), ("lonely.weights.h5", "needs its card, lonely.json, beside it")])
+def test_model_that_cannot_be_opened_is_named(run, folder, capsys, name, said):
+    for file in ("notes.keras", "lonely.weights.h5"):
+        (folder / file).write_text("no model")
+    assert run(folder / "a.png", model=folder / name) == 2
+    error = capsys.readouterr().err
+    assert said in error and name in error and error.count("\n") == 1
+
+
+def test_card_of_another_model_is_refused(run, network, folder, tmp_path, capsys):
+    network.save(tmp_path / "mine.keras")
+    (tmp_path / "mine.json").write_text(json.dumps({"class_names": NAMES[:2], "colors": COLORS[:2]}))
+    assert run(folder, model=tmp_path / "mine.keras") == 2
+    assert "has 3 classes, and mine.json beside it names 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--tile", "-3"], ["--tile", "many"], ["--write", "all"], []])
+def test_wrong_options_end_with_two(no_model, option):
+    with pytest.raises(SystemExit) as end:
+        tool.main(["photo.jpg", *option] if option else [])
+    assert end.value.code == 2
+
+
+def test_nothing_is_overwritten_unless_asked_for(run, no_model, folder, tmp_path, capsys):
+    target = tmp_path / "out" / "masks" / "a.png"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"mended by hand")
+    assert run(folder) == 2
+    assert "a.png: is there already. Give another --out, or --force" in capsys.readouterr().err
+    assert written(tmp_path / "out") == ["masks/a.png"] and target.read_bytes() == b"mended by hand"
+
+
+def test_force_replaces_all_frames_of_a_longer_video(run, tmp_path):
+    assert run(write_video(tmp_path / "clip.avi", frames=4), "--write", "mask") == 0
+    write_video(tmp_path / "clip.avi", frames=2)
+    assert run(tmp_path / "clip.avi", "--write", "mask", "--force") == 0
+    assert written(tmp_path / "out") == ["masks/clip/000001.png", "masks/clip/000002.png"]
+
+
+def test_full_disk_ends_the_job_in_one_sentence(run, folder, tmp_path, monkeypatch, capsys):
+    def write_mask(path, ids, colors):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(images, "write_mask", write_mask)
+    assert run(folder) == 1
+    error = capsys.readouterr().err
+    assert "a.png: cannot be written (No space left on device). Make room" in error and "Traceback" not in error
+    assert not written(tmp_path / "out")
+
+
+@pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys, trouble):
+    def predict(*_):
+        raise trouble
+
+    monkeypatch.setattr(inference, "predict", predict)
+    assert run(folder / "a.png") == 1
+    assert "a.png: does not fit into memory. Give a smaller --tile" in capsys.readouterr().err
+
+
+def test_interrupted_job_keeps_what_is_finished(run, folder, tmp_path, monkeypatch, capsys):
+    real = tool.label_photo
+
+    def label_photo(job, *rest):
+        if job.name.name == "b":
+            raise KeyboardInterrupt
+        real(job, *rest)
+
+    monkeypatch.setattr(tool, "label_photo", label_photo)
+    assert run(folder) == 130
+    assert written(tmp_path / "out") == ["masks/a.png", "overlays/a.jpg"]
+    assert "Interrupted" in capsys.readouterr().err
+
+
+def test_help_tells_inputs_results_and_exit_codes():
+    text = tool._parser().format_help()
+    for word in ("a photo, a video or a folder", "--model", "--tile", "--force", "exit code: 0 all done", "examples:"):
+        assert word in text
