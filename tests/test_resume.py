@@ -119,6 +119,34 @@ def test_best_epoch_survives_the_resume(tmp_path):
     assert all((a == b).all() for a, b in zip(model.get_weights(), weights[1], strict=True))
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_whole_state_is_resumed_in_every_precision(policy, tmp_path):
+    """Dropout's seeds, moving means, moments, step count and loss scale: to the last bit as if unbroken."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 1, (16, 8, 8, 3)).astype(np.float32), rng.integers(0, 2, (16, 8, 8)).astype(np.uint8)
+
+    def fit(folder, epochs):
+        keras.utils.set_random_seed(1)
+        layers = keras.layers
+        model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, dtype=policy),
+                                  layers.BatchNormalization(dtype=policy), layers.Dropout(0.5, dtype=policy),
+                                  layers.Conv2DTranspose(2, 3)])
+        optimizer = keras.optimizers.Adam()
+        if policy == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, dynamic_growth_steps=3)
+        model.compile(loss=training.cross_entropy, optimizer=optimizer)
+        checkpoint = training.Checkpoint(folder, {}, keep="last")
+        done = checkpoint.restore(model)
+        model.fit(x, y, batch_size=4, shuffle=False, initial_epoch=done, epochs=epochs, verbose=0,
+                  callbacks=[checkpoint])
+        return [keras.ops.convert_to_numpy(variable) for variable in [*model.variables, *model.optimizer.variables]]
+
+    unbroken = fit(tmp_path / "unbroken", 4)
+    for epochs in (1, 3, 4):
+        resumed = fit(tmp_path / "broken", epochs)
+    assert len(unbroken) > 15 and all((a == b).all() for a, b in zip(unbroken, resumed, strict=True))
+
+
 def test_training_killed_while_its_results_are_written_writes_them_again(run_dir, dataset, monkeypatch):
     for name in ("model.json", "history.json"):  # the last two
         (run_dir / name).unlink()

@@ -215,6 +215,19 @@ def test_progress_tells_epochs_ends_and_lost_workers(tmp_path, monkeypatch, caps
     assert "[1/2] seed=1  mean IoU 0.500, 0 s\n" in said and "1 of 2 done, 0 running, about 0 s left" in said
 
 
+def test_where_lines_pile_up_only_news_are_told(tmp_path, monkeypatch, capsys):
+    point = Point(tmp_path / "a", {"seed": 1}, {"seed": 1})
+    progress = sweep_progress.Progress(2, ["seed"])
+    progress.begin(point)
+    for line in ("[1/1] 01_toy", "    epoch 1/2  loss 0.5", "Parameters", "    epoch 2/2  loss 0.4"):
+        progress.event((0.0, {"folder": str(point.folder), "line": line}))
+        progress.reported -= 11
+        progress.show(1, ["tcp://1"])
+    assert capsys.readouterr().out.splitlines() == [
+        "0 of 2 done, 1 running", "    seed=1: notebook 01", "    seed=1: notebook 01, epoch 1/2 loss 0.5",
+        "    seed=1: notebook 01, epoch 2/2 loss 0.4"]
+
+
 # The leaderboard
 
 

@@ -82,7 +82,7 @@ def table(rows: list[dict]) -> str:
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Draw mean IoU, best first: a dot per run, those that differ in nothing but the seed in one row, with their mean."""
+    """Draw mean IoU, best first: a dot per run, one row with a mean for those that differ in nothing but the seed."""
     groups: dict[str, list[float]] = {}
     for row in rows:
         label = "  ".join(f"{name}={value}" for name, value in row["parameters"].items() if name != "seed")

@@ -18,12 +18,14 @@ SECONDS = 10.0  # from one report to the next, where lines pile up
 class Progress:
     """The lines of a sweep: one for each point that ends, and what the running ones do.
 
-    A terminal shows the latter in its last line, rewritten; elsewhere they get a line each, every ten seconds.
+    A terminal shows the latter in its last line, rewritten; elsewhere they get a line each when something has changed,
+    every ten seconds at most.
     """
 
     def __init__(self, total: int, names: list[str]):
         self.total, self.names, self.live = total, names, sys.stdout.isatty()
         self.ended, self.lasted, self.reported = 0, [], time.monotonic()
+        self.told: list[str] = []
         self.running: dict[str, dict] = {}  # folder -> label, when it started, its worker and what that does now
 
     def begin(self, point: Point) -> None:
@@ -38,8 +40,8 @@ class Progress:
             return
         if "begins" in event[1]:
             state |= {"worker": event[1]["begins"], "now": "starts"}
-        elif found := re.match(r"\[\d+/\d+\] (\d*)", line):
-            state["now"] = f"notebook {found[1]}" if found[1] else line
+        elif found := re.match(r"\[\d+/\d+\] (\d+|\S+)", line):
+            state["now"] = f"notebook {found[1]}"
         elif line.startswith("    epoch "):
             state["now"] = f"{state['now'].partition(',')[0]}, {' '.join(line.split())}"
 
@@ -66,9 +68,12 @@ class Progress:
             width = shutil.get_terminal_size().columns - 1
             print(f"\r{line[:width]:<{width}}", end="", flush=True)
         elif time.monotonic() - self.reported > SECONDS:
-            self._line(self._counts(waiting, len(workers)))
-            for state in states:
-                self._line(f"    {state['label']}: {state['now']}")
+            told, self.told = self.told, [self._counts(waiting, len(workers)),
+                                          *(f"    {state['label']}: {state['now']}" for state in states)]
+            for line in self.told:
+                if line not in told:
+                    self._line(line)
+            self.reported = time.monotonic()
 
     def _counts(self, waiting: int, workers: int) -> str:
         counts = f"{self.ended} of {self.total} done, {len(self.running)} running"

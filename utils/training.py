@@ -350,7 +350,8 @@ def _count(values, length):
 
 def _state_of(model):
     """Return all variables a training step changes: weights, dropout seeds, optimiser with its step count."""
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:  # a second time, the optimiser of mixed_float16 begins anew
+        model.optimizer.build(model.trainable_variables)
     return [v for layer in model.layers for v in layer.variables] + list(model.optimizer.variables)
 
 
