@@ -153,7 +153,8 @@ def test_training_killed_while_its_results_are_written_writes_them_again(run_dir
     (run_dir / ".part.model.keras").write_bytes(b"half")
     monkeypatch.setattr(keras.Model, "fit", lambda *args, **kwargs: pytest.fail("trained again"))
     training.train(dataset, RECIPE, run_dir, precision="float32")
-    assert {path.name for path in run_dir.iterdir()} >= {"model.keras", "model.weights.h5", "model.json", "history.json"}
+    names = {path.name for path in run_dir.iterdir()}
+    assert names >= {"model.keras", "model.weights.h5", "model.json", "history.json"}
     assert not list(run_dir.glob(".part.*"))
 
 

@@ -468,3 +468,18 @@ def test_other_faults_of_a_lock_are_not_hidden(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(OSError, match="broken disk"), runs.lock(tmp_path):
         pass
+
+
+def test_papermill_alone_runs_a_notebook_from_any_folder(tmp_path):
+    """The cells of 03 up to its resolved parameters: what they import is installed, whatever the working directory."""
+    given = nbformat.read(runs.ROOT / "notebooks" / "03_training.ipynb", as_version=4)
+    stop = next(number for number, cell in enumerate(given.cells) if "run_folder(" in cell.source)
+    given.cells = given.cells[:stop + 1]
+    nbformat.write(given, tmp_path / "begin.ipynb")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = subprocess.run([sys.executable, "-m", "papermill", tmp_path / "begin.ipynb", "out.ipynb", "-p", "epochs", "5"],
+                          cwd=elsewhere, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "epochs=5" in printed(elsewhere / "out.ipynb")
+    assert {path.name for path in elsewhere.iterdir()} == {"out.ipynb"}

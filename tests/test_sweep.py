@@ -187,7 +187,8 @@ def test_reason_names_notebook_cell_and_error(tmp_path):
 
 def test_reason_of_a_killed_process_comes_from_its_files(tmp_path):
     assert sweep_progress.reason(tmp_path, -9, []).startswith("before its first notebook: its process was killed (sig")
-    runs.write_json(tmp_path / "run.json", {"notebooks": {"01_a": {"status": "finished"}, "02_b": {"status": "running"}}})
+    notebooks = {"01_a": {"status": "finished"}, "02_b": {"status": "running"}}
+    runs.write_json(tmp_path / "run.json", {"notebooks": notebooks})
     made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
     for state in ("completed", "running", "pending"):
         made.cells.append(nbformat.v4.new_code_cell("1", metadata={"papermill": {"status": state}}))

@@ -1,4 +1,4 @@
-"""TensorBoard's files, read back with its own reader: what they hold, and that a resumed training adds what is missing."""
+"""TensorBoard's files, read back with its own reader: what they hold, and what a resumed training adds to them."""
 
 import importlib.util
 import io
@@ -40,7 +40,7 @@ def fit(folder, pairs, epochs, board=True):
 
 def steps(folder, part):
     """Return {tag: list of steps} of all event files in a part, in the order of the reader."""
-    reader = EventAccumulator(str(folder / "tensorboard" / part), size_guidance={"tensors": 0}, purge_orphaned_data=False)
+    reader = EventAccumulator(str(folder / "tensorboard" / part), {"tensors": 0}, purge_orphaned_data=False)
     reader.Reload()
     return {tag: [event.step for event in reader.Tensors(tag)] for tag in reader.Tags()["tensors"]}
 

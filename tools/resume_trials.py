@@ -1,11 +1,12 @@
 """Kill a small training again and again at random moments, and see whether it ends as if nothing had happened.
 
-A trial starts a training on a few meadow scenes, kills it (kill -9) at a random moment, once to three times, and lets
-the same call run to its end. Weights, optimiser, history and files must then equal, to the last bit, those of a
+A trial starts a training on a few meadow scenes, kills it (kill -9) at a random moment, once or twice, and lets the
+same call run to its end. Weights, optimiser, history and files must then equal, to the last bit, those of a
 training that nobody disturbed.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import multiprocessing
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,13 @@ from utils import progress
 
 SCENES = {"train": 16, "val": 4}
 UNBROKEN = ("unbroken", "unbroken again")
+
+
+class Times(NamedTuple):
+    """Seconds from the start of a process to the end of its first epoch, and to its own end."""
+
+    first: float
+    end: float
 
 
 def train(folder: Path, epochs: int) -> None:
@@ -36,16 +45,21 @@ def train(folder: Path, epochs: int) -> None:
     training.train(few, recipe, folder, precision="float32", seed=1)
 
 
-def attempt(folder: Path, epochs: int, seconds: float | None = None) -> float | None:
-    """Train in a process of its own, killed after `seconds`; returns how long it took, None if it was killed.
+def attempt(folder: Path, epochs: int, kill_after: float | None = None, trained: bool = False) -> Times | None:
+    """Train in a process of its own; returns how long that took, or None if it was killed before its end.
 
-    Raises RuntimeError, with the end of its log, where it fails by itself.
+    kill_after: seconds, from the first epoch that this process finishes if `trained`, else from its start. Raises
+    RuntimeError, with the end of its log, where the training fails by itself.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     context.set_forkserver_preload(["utils.training"])  # once, so that kills do not fall on TensorFlow's start
-    process, begin = context.Process(target=train, args=(folder, epochs)), time.monotonic()
+    process, begin, before = context.Process(target=train, args=(folder, epochs)), time.monotonic(), _written(folder)
     process.start()
-    process.join(seconds)
+    if trained or kill_after is None:
+        while process.is_alive() and _written(folder) == before:
+            time.sleep(0.005)
+    first = time.monotonic() - begin
+    process.join(kill_after)
     if process.is_alive():
         process.kill()
         process.join()
@@ -53,7 +67,13 @@ def attempt(folder: Path, epochs: int, seconds: float | None = None) -> float | 
     if process.exitcode:
         log = folder.with_suffix(".log").read_text(encoding="utf-8")
         raise RuntimeError(f"the training in {folder.name} failed:\n{log[-2000:]}")
-    return time.monotonic() - begin
+    return Times(first, time.monotonic() - begin)
+
+
+def _written(folder: Path) -> int | None:
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / "training" / "state.npz").stat().st_mtime_ns
+    return None
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -70,10 +90,12 @@ def differences(one: Path, other: Path) -> list[str]:
     return found + [f"{len(unequal)} of {len(arrays)} arrays differ: {', '.join(unequal[:5])}"] * bool(unequal)
 
 
-def trial(folder: Path, epochs: int, seconds: float, rng: random.Random, kills: Counter) -> None:
-    """Train in `folder` to the end, killed one to three times before; counts in `kills` what the kills hit."""
-    for _ in range(rng.randint(1, 3)):
-        if attempt(folder, epochs, rng.uniform(0, seconds)) is not None:
+def trial(folder: Path, epochs: int, times: Times, rng: random.Random, kills: Counter) -> None:
+    """Train in `folder` to the end, killed once or twice before; counts in `kills` what the kills hit."""
+    for _ in range(rng.choice((1, 1, 2))):
+        trained = rng.random() < 0.8  # else most kills would hit the set-up, which takes longer than the epochs
+        moment = rng.uniform(0, times.end - times.first if trained else times.first)
+        if attempt(folder, epochs, moment, trained) is not None:
             kills["too late, the training had ended"] += 1
             return
         state = folder / "training" / "state.npz"
@@ -86,14 +108,15 @@ def trial(folder: Path, epochs: int, seconds: float, rng: random.Random, kills: 
 
 def run(folder: Path, trials: int, epochs: int, seed: int) -> int:
     """Run all trials in `folder`, print what they found, and return how many ended otherwise than undisturbed."""
-    seconds = min(attempt(folder / name, epochs) for name in UNBROKEN)  # the first one also starts TensorFlow
+    times = min((attempt(folder / name, epochs) for name in UNBROKEN), key=lambda times: times.end)
     apart = differences(*(folder / name for name in UNBROKEN))
-    print(f"undisturbed: {seconds:.1f} s; twice the same, to the last bit: {'no: ' + '; '.join(apart) if apart else 'yes'}")
+    same = f"no: {'; '.join(apart)}" if apart else "yes"
+    print(f"undisturbed: {times.end:.1f} s; twice the same, to the last bit: {same}", flush=True)
     rng, kills, failed = random.Random(seed), Counter(), 0
     report = progress.bar("trials")
     for number in range(trials):
         place = folder / f"trial {number}"
-        trial(place, epochs, seconds, rng, kills)
+        trial(place, epochs, times, rng, kills)
         found = differences(folder / UNBROKEN[0], place)
         if found:
             failed += 1

@@ -21,6 +21,7 @@ from tools.sweep_progress import Progress, reason
 from utils import runs
 
 BYTES = 3 * 10 ** 9  # of memory that a point may need: TensorFlow, the photos, the training
+GONE = "The scheduler is gone. Start one; the same command then goes on, and finished points are kept."
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
@@ -64,7 +65,8 @@ def connect(scheduler: str, workers: int) -> Iterator:
     """Yield a Dask client: of the scheduler at an address, or else of a cluster of `workers` on this machine."""
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)  # what matters, the sweep says itself
+    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters, the sweep says itself
     with contextlib.ExitStack() as stack:
         if not scheduler:
             # Ports of the system's choice, and no dashboard: nothing that another sweep could have taken.
@@ -124,7 +126,7 @@ def results(client, points: Iterable[Point], arguments: list[str], environment: 
 
     try:
         while waiting or running:
-            workers = client.nthreads()
+            workers = _workers(client)
             # No more than run at once: a point that waited on a lost worker would be blamed with the one that ran.
             while waiting and len(running) < sum(workers.values()):
                 future = submit(waiting[0])
@@ -138,11 +140,19 @@ def results(client, points: Iterable[Point], arguments: list[str], environment: 
         _stop(running)
 
 
+def _workers(client) -> dict[str, int]:
+    """Return address -> threads of the workers that are there; raises RunError when the scheduler is not."""
+    try:
+        return client.nthreads()
+    except OSError:
+        raise RunError(GONE) from None
+
+
 def _outcome(future, folder: Path) -> str:
     from distributed import KilledWorker
 
     if future.status == "cancelled":
-        raise RunError("The scheduler is gone. The same command goes on: finished points are kept.")
+        raise RunError(GONE)
     try:
         return reason(folder, *future.result())
     except KilledWorker as error:

@@ -43,9 +43,9 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
     """Run notebooks into `folder`, in a process of their own, as a task of a Dask worker.
 
     arguments: of `python -m tools.run`, without the folder. environment: variables set for the process. gpus: those
-    that the workers, numbered from 0, share out among them. topic: where an event {folder, begins} names the worker that
-    begins, and an event {folder, line} tells each line that the process prints. Returns the exit code and all lines. A
-    task that is cancelled stops its process.
+    that the workers, numbered from 0, share out among them. topic: where an event {folder, begins} names the worker as
+    it begins, and an event {folder, line} tells each line that the process prints. Returns the exit code and all lines.
+    A task that is cancelled stops its process.
     """
     from distributed import get_worker
 
