@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import logging
 import os
 import shutil
 import tomllib
@@ -150,10 +151,15 @@ class _PadEdges(models.PadEdges):
 
 
 def _export(model, path, form, **options):
-    # Converters warn about themselves, and before Keras 3.14 not even verbose=False keeps them from printing.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        model.export(str(path), format=form, verbose=False, **options)
+    # Converters tell of themselves in three ways; before Keras 3.14 not even verbose=False keeps them from printing.
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            model.export(str(path), format=form, verbose=False, **options)
+    finally:
+        logging.disable(disabled)
 
 
 def _in_place(path, write):
