@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import distributed, metrics, pipeline
+from utils import distributed, metrics, models, pipeline
 from utils.datasets import Recipe, load_dataset
+from utils.inference import predict
 from utils.labels import VOID
 from utils.pipeline import Share
 
@@ -47,13 +48,15 @@ def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, d
     size = 4 if devices != 3 else 3
     given = dict(image_size=32, batch_size=size, augment=True, shuffle=True, seed=1, epochs=2)
     parts = [pipeline.batches(pairs, **given, share=Share(i, processes, devices)) for i in range(processes)]
-    for (images, masks), *shares in zip(pipeline.batches(pairs, **given), *parts, strict=True):
+    parts = [part.as_numpy_iterator() for part in parts]
+    for (images, masks), *shares in zip(pipeline.batches(pairs, **given).as_numpy_iterator(), *parts, strict=True):
         assert len({len(share[0]) for share in shares}) == 1
         all_images, all_masks = (np.concatenate([share[i] for share in shares]) for i in (0, 1))
         assert len(all_images) % devices == 0
         assert (all_images[: len(images)] == images).all() and (all_masks[: len(masks)] == masks).all()
         assert (all_masks[len(masks):] == VOID).all()
-        assert (all_images[len(images):][0] == images[0]).all() if len(all_images) > len(images) else True
+        for copy, image in zip(all_images[len(images):], images):
+            assert (copy == image).all()
 
 
 def test_photos_of_many_sizes_are_counted_by_one_process_alone(make_voc, tmp_path):
@@ -114,8 +117,13 @@ def interrupt(self, batch, logs=None):
     steps.append(batch)
     if len(steps) == 3:  # the first of the second epoch
         raise KeyboardInterrupt
-confusions, steps, end = [], [], training.Progress.on_epoch_end
-training.Progress.on_epoch_end = lambda self, *given: (keep(self, *given), end(self, *given))
+def note(self, batch, logs=None):
+    if batch == 0:
+        first_losses.append(float(logs["loss"]))
+    step(self, batch, logs)
+confusions, steps, first_losses = [], [], []
+end, training.Progress.on_epoch_end = training.Progress.on_epoch_end, lambda *given: (keep(*given), end(*given))
+step, training.Progress.on_train_batch_end = training.Progress.on_train_batch_end, note
 dataset, recipe = load_dataset("voc", voc), Recipe(**eval(recipe))
 if broken_off == "True":
     check, training.StopOnNaN.on_train_batch_end = training.StopOnNaN.on_train_batch_end, interrupt
@@ -125,7 +133,7 @@ if broken_off == "True":
         training.StopOnNaN.on_train_batch_end = check
 trained = training.train(dataset, recipe, run_dir, precision="float32", seed=1)
 np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
-         share=[distributed.share().process, distributed.share().processes, distributed.share().devices])
+         first_losses=first_losses, share=[distributed.share().process, distributed.share().processes, distributed.share().devices])
 """
 
 
@@ -157,7 +165,9 @@ def free_port():
 def results(file):
     with np.load(file) as arrays:
         weights = [arrays[f"arr_{i}"] for i in range(sum(name.startswith("arr_") for name in arrays))]
-        return weights, json.loads(str(arrays["history"])), arrays["confusion"], arrays["share"].tolist()
+        history = [{**row, "first_loss": loss}
+                   for row, loss in zip(json.loads(str(arrays["history"])), arrays["first_losses"], strict=True)]
+        return weights, history, arrays["confusion"], arrays["share"].tolist()
 
 
 needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
@@ -188,5 +198,56 @@ def test_two_processes_end_with_the_weights_and_scores_of_one(on_jax):
         assert max(np.abs(a - b).max() for a, b in zip(weights, found, strict=True)) < 1e-5
         assert (counts == confusion).all()
         for row, expected in zip(rows, history, strict=True):
-            for name in expected.keys() - {"seconds", "loss"}:
+            for name in expected.keys() - {"seconds", "loss", "first_loss"}:
                 assert row[name] == pytest.approx(expected[name], abs=1e-5), name
+
+
+@needs_jax
+def test_losses_are_those_of_one_process_but_for_the_weight_of_a_filled_batch(on_jax):
+    folder, _ = on_jax
+    alone, together = (results(folder / f"{name}.npz")[1] for name in ("alone", "0"))
+    for row, expected in zip(together, alone, strict=True):
+        assert row["first_loss"] == pytest.approx(expected["first_loss"], rel=1e-5)
+        # Keras weights the batches of 4 photos and 1 so; the second, filled up, has 2.
+        second = 5 * expected["loss"] - 4 * expected["first_loss"]
+        assert row["loss"] == pytest.approx((4 * expected["first_loss"] + 2 * second) / 6, rel=1e-5)
+
+
+@needs_jax
+def test_only_process_0_writes_and_prints(on_jax):
+    folder, printed = on_jax
+    assert (folder / "0" / "model.keras").is_file() and (folder / "0" / "training" / "state.npz").is_file()
+    assert not (folder / "1").exists()
+    assert "resumed after epoch 1" in printed["0"] and "epoch 2/2" in printed["0"]
+    assert "epoch" not in printed["1"]
+
+
+@needs_jax
+def test_scores_over_all_shards_are_numpys(on_jax, shared_voc):
+    folder, _ = on_jax
+    dataset = load_dataset("voc", shared_voc)
+    _, history, counts, _ = results(folder / "1.npz")
+    model = models.load(folder / "0" / "model.keras")
+    confusion = sum(metrics.confusion_matrix(mask, predict(model, image), 3)
+                    for image, mask in map(dataset.read, dataset.split("val")))
+    assert counts.sum() == confusion.sum()
+    # Here the same network runs under TensorFlow: single pixels between two classes may fall otherwise.
+    assert np.abs(counts - confusion).sum() <= 10
+    scores = metrics.scores(counts)
+    for name in scores.keys() - {"iou"}:
+        assert history[-1][f"val_{name}"] == pytest.approx(scores[name], abs=1e-6)
+
+
+def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path):
+    started = [start(tmp_path, shared_voc, "one"), start(tmp_path, shared_voc, "two", 2, True, FCN_DEVICES="all")]
+    _, printed = [finish(process) for process in started]
+    weights, history, confusion, share = results(tmp_path / "one.npz")
+    found, rows, counts, devices = results(tmp_path / "two.npz")
+    assert share == [0, 1, 1] and devices == [0, 1, 2]
+    assert "resumed after epoch 1" in printed
+    assert counts.sum() == confusion.sum()
+    for row, expected in zip(rows, history, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
+    assert all(np.isfinite(array).all() for array in found)
+    differences = [np.abs(a - b).max() for a, b in zip(weights, found, strict=True)]
+    assert 0 < max(differences) < 0.2

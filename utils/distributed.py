@@ -8,10 +8,10 @@ Chosen by environment variables, so that the same notebook or command runs on on
   with the same parameters. The address is one of process 0's machine, with a free port, that the others reach.
 
 What is equal to one device. JAX sees one batch that lies on several devices: loss, gradients and batch normalization
-are those of the whole batch, equal but for rounding. TensorFlow takes the mean of the devices' mean losses, which is not
-the mean over all non-void pixels where shares differ in their number, and normalizes each share by its own statistics:
-not equal. Under both, last batches are filled up as `pipeline.Share` says, and scores count each photo once. In the mean
-loss of an epoch, which Keras weights by the size of batches, a filled batch counts with its filled size.
+are those of the whole batch, equal but for rounding. TensorFlow takes the mean of the devices' mean losses, which is
+not the mean over all non-void pixels where shares differ in their number, and normalizes each share by its own
+statistics: not equal. Under both, scores count each photo once, and last batches are filled up as `pipeline.Share`
+says; in the mean loss of an epoch, which Keras weights by the batches' sizes, such a batch counts with its filled size.
 """
 
 import contextlib
@@ -40,8 +40,8 @@ def join():
     if process >= processes:
         raise ValueError(f"FCN_PROCESS is {process}; with FCN_PROCESSES={processes} expected 0 to {processes - 1}.")
     if not (host and port.isdigit()):
-        raise ValueError(f"FCN_COORDINATOR is {address!r}; expected host:port, an address of process 0's machine with a "
-                         "free port, the same in all processes.")
+        raise ValueError(f"FCN_COORDINATOR is {address!r}; expected host:port, an address of process 0's machine with "
+                         "a free port, the same in all processes.")
     if _backend() != "jax":
         raise ValueError(f"FCN_PROCESSES={processes} needs KERAS_BACKEND=jax; this is {_backend()}. All GPUs of one "
                          "machine work with both: FCN_DEVICES=all.")

@@ -119,8 +119,8 @@ class Share:
     def check(self, batch_size):
         """Raise ValueError where full batches cannot be shared out evenly."""
         if batch_size % self.devices:
-            raise ValueError(f"batch_size is {batch_size}; {self.devices} devices train together and share every batch: "
-                             "choose a multiple of their number.")
+            raise ValueError(f"batch_size is {batch_size}; {self.devices} devices train together and share each "
+                             "batch: choose a multiple of their number.")
 
 
 def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, seed=0, read=read_pair,
@@ -161,8 +161,8 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
 def whole_images(samples, batch_size=1, read=read_pair, share=Share()):
     """Return a `tf.data.Dataset` of whole photos, for scores: (float32 (B, H, W, 3), uint8 (B, H, W)).
 
-    Batches larger than one need photos of one size; otherwise every photo comes alone. share: as in `batches`; a photo
-    that comes alone is looked at by all devices and counted once.
+    Batches larger than one need photos of one size; otherwise every photo comes alone. share: as in `batches`; a
+    photo that comes alone is looked at by all devices and counted once.
     """
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
     shapes = {pairs[i][1].shape for i in range(len(pairs))}
