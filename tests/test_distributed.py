@@ -112,7 +112,8 @@ if int(devices) > 1:
 from utils import distributed, training
 from utils.datasets import Recipe, load_dataset
 def keep(self, epoch, logs):
-    confusions.append(np.array(self.model.metrics[1].confusion))
+    confusion, = (variable for variable in self.model.metrics_variables if variable.name == "confusion")
+    confusions.append(np.array(confusion))
 def interrupt(self, batch, logs=None):
     steps.append(batch)
     if len(steps) == 3:  # the first of the second epoch
@@ -131,9 +132,9 @@ if broken_off == "True":
         training.train(dataset, recipe, run_dir, precision="float32", seed=1)
     except KeyboardInterrupt:
         training.StopOnNaN.on_train_batch_end = check
-trained = training.train(dataset, recipe, run_dir, precision="float32", seed=1)
+trained, share = training.train(dataset, recipe, run_dir, precision="float32", seed=1), distributed.share()
 np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
-         first_losses=first_losses, share=[distributed.share().process, distributed.share().processes, distributed.share().devices])
+         first_losses=first_losses, share=[share.process, share.processes, share.devices])
 """
 
 
