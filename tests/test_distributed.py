@@ -99,6 +99,14 @@ def test_a_mistyped_choice_of_devices_is_named(monkeypatch):
         distributed.share()
 
 
+def test_what_fails_alone_fails_as_itself():
+    with pytest.raises(ValueError, match="^no masks$"):
+        with distributed.failing_together():
+            raise ValueError("no masks")
+    with distributed.failing_together():
+        pass
+
+
 # Trainings of five photos, four of them in the first batch
 
 TRAIN = """
@@ -133,6 +141,11 @@ if broken_off == "True":
     except KeyboardInterrupt:
         training.StopOnNaN.on_train_batch_end = check
 trained, share = training.train(dataset, recipe, run_dir, precision="float32", seed=1), distributed.share()
+if broken_off == "True":  # in the end, process 0 alone has something to complain about
+    try:
+        training.train(dataset, recipe, run_dir, precision="float32", seed=2)
+    except (ValueError, RuntimeError) as error:
+        print(type(error).__name__, error)
 np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
          first_losses=first_losses, share=[share.process, share.processes, share.devices])
 """
@@ -144,17 +157,21 @@ def start(folder, voc, process, devices=1, broken_off=False, **variables):
         [sys.executable, "-c", TRAIN, voc, repr(dataclasses.asdict(RECIPE)), folder / process,
          folder / f"{process}.npz", str(devices), str(broken_off)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "JAX_PLATFORMS": "cpu", "TF_NUM_INTRAOP_THREADS": "1", **variables})
+        # Without its optimizations JAX builds these small networks in a fraction of the time.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+             "TF_NUM_INTRAOP_THREADS": "1", **variables})
 
 
-def finish(process):
-    """Wait for a training to end well, and return what it printed."""
+def finish(*processes):
+    """Wait for trainings to end well, and return what each printed."""
     try:
-        printed, errors = process.communicate(timeout=500)
+        ended = [process.communicate(timeout=900) for process in processes]
     finally:
-        process.kill()
-    assert process.returncode == 0, errors
-    return printed
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, ended):
+        assert process.returncode == 0, errors
+    return [printed for printed, _ in ended]
 
 
 def free_port():
@@ -185,7 +202,7 @@ def on_jax(shared_voc, tmp_path_factory):
     started = {"alone": start(folder, shared_voc, "alone", KERAS_BACKEND="jax")}
     for i in ("0", "1"):
         started[i] = start(folder, shared_voc, i, broken_off=True, KERAS_BACKEND="jax", FCN_PROCESS=i, **together)
-    return folder, {name: finish(process) for name, process in started.items()}
+    return folder, dict(zip(started, finish(*started.values())))
 
 
 @needs_jax
@@ -239,9 +256,17 @@ def test_scores_over_all_shards_are_numpys(on_jax, shared_voc):
         assert history[-1][f"val_{name}"] == pytest.approx(scores[name], abs=1e-6)
 
 
+@needs_jax
+def test_all_stop_where_one_cannot_train(on_jax):
+    _, printed = on_jax
+    reason = "holds a training with other parameters: seed was 1 and is now 2"
+    assert "ValueError" in printed["0"] and reason in printed["0"]
+    assert "RuntimeError process 0 cannot train: " in printed["1"] and reason in printed["1"]
+
+
 def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path):
     started = [start(tmp_path, shared_voc, "one"), start(tmp_path, shared_voc, "two", 2, True, FCN_DEVICES="all")]
-    _, printed = [finish(process) for process in started]
+    _, printed = finish(*started)
     weights, history, confusion, share = results(tmp_path / "one.npz")
     found, rows, counts, devices = results(tmp_path / "two.npz")
     assert share == [0, 1, 1] and devices == [0, 1, 2]

@@ -97,6 +97,29 @@ def text_from_first(text):
     return from_first(np.resize(given, length)).tobytes().decode()
 
 
+@contextlib.contextmanager
+def failing_together():
+    """Around what all processes do before they train: where one raises ValueError or OSError there, all stop.
+
+    The others raise RuntimeError with its message, instead of waiting for it in vain.
+    """
+    error = None
+    try:
+        yield
+    except (ValueError, OSError) as raised:
+        error = raised
+    if share().processes > 1:
+        from jax.experimental import multihost_utils
+
+        own = np.frombuffer(str(error or "").encode()[:2000].ljust(2000, b"\0"), np.uint8)
+        for process, message in enumerate(multihost_utils.process_allgather(own)):
+            text = message.tobytes().rstrip(b"\0").decode(errors="ignore")
+            if text and error is None:
+                error = RuntimeError(f"process {process} cannot train: {text}")
+    if error is not None:
+        raise error
+
+
 def wait():
     """Wait until all processes have come here."""
     if share().processes > 1:

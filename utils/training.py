@@ -57,8 +57,9 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
                  "upsampling": upsampling}
     parameters = {**arguments, **asdict(recipe), "dataset": dataset.name, "weights": weights or "",
                   "precision": precision, "seed": seed}
-    checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
-    pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
+    with distributed.failing_together():
+        checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
+        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
     with runs.lock(checkpoint.folder) if distributed.is_first() else contextlib.nullcontext():
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
         with distributed.scope():
