@@ -276,4 +276,4 @@ def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path)
         assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
     assert all(np.isfinite(array).all() for array in found)
     differences = [np.abs(a - b).max() for a, b in zip(weights, found, strict=True)]
-    assert 0 < max(differences) < 0.2
+    assert 0 < max(differences) < 0.5

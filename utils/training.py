@@ -100,8 +100,12 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None):
 
     weights: float (C,), the classes' weights in the loss, or None.
     """
-    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)),
-                  loss=lambda y_true, y_pred: cross_entropy(y_true, y_pred, weights), metrics=[Scores(num_classes)])
+    def loss(y_true, y_pred):
+        # Not a scalar: those Keras does not divide by the number of TensorFlow's devices, whose losses it adds up.
+        return ops.expand_dims(cross_entropy(y_true, y_pred, weights), 0)
+
+    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=loss,
+                  metrics=[Scores(num_classes)])
 
 
 def schedule(learning_rate, steps):
