@@ -1,10 +1,12 @@
 """From files to batches: decode each pair once, then crop, zoom, flip and colour photo and mask together."""
 
 import contextlib
+import math
 import os
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -91,14 +93,45 @@ class DecodedPairs:
             return place, mask.shape
 
 
+@dataclass(frozen=True)
+class Share:
+    """The part of every batch that one of several processes trains on: the `process`-th of `processes` equal ones.
+
+    process: from 0. devices: those of all processes together, which take equal numbers of photos. So a batch that
+    `devices` do not divide is filled up with copies of its own photos, whose masks are all void: they count nothing in
+    loss and scores. Batch normalization in training sees them: its statistics stay the same where all photos come
+    equally often, which is so where the filled batch is no larger than the others; else some photos count twice there.
+    """
+
+    process: int = 0
+    processes: int = 1
+    devices: int = 1
+
+    def of(self, order, batch_size):
+        """Return (this process' sample numbers, how many of them are no copies); order: those of the whole batch."""
+        size = math.lcm(len(order), self.devices)
+        if size > batch_size:
+            size = -(-len(order) // self.devices) * self.devices
+        part = size // self.processes
+        start = self.process * part
+        return np.resize(order, size)[start:start + part], min(max(len(order) - start, 0), part)
+
+    def check(self, batch_size):
+        """Raise ValueError where full batches cannot be shared out evenly."""
+        if batch_size % self.devices:
+            raise ValueError(f"batch_size is {batch_size}; {self.devices} devices train together and share each "
+                             "batch: choose a multiple of their number.")
+
+
 def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, seed=0, read=read_pair,
-            scale=(0.75, 1.5), epochs=1, first_epoch=0):
+            scale=(0.75, 1.5), epochs=1, first_epoch=0, share=Share()):
     """Return a `tf.data.Dataset` of (float32 (B, S, S, 3) in 0..255 RGB, uint8 (B, S, S) class ids).
 
     samples: list of (photo path, mask path), or `DecodedPairs`. image_size: S, in pixels. Crops keep the
     photo's own aspect and, without `augment`, its scale: the centre is cut out, and what lies outside
     the photo is void. augment: a random place, zoom within `scale`, turn of up to 10 degrees, mirror
-    image and colour cast; photo and mask move as one. shuffle: a new order each epoch.
+    image and colour cast; photo and mask move as one. shuffle: a new order each epoch. share: which part of
+    every batch to make, where several processes or devices train together; B is its size.
 
     The dataset runs through the samples `epochs` times, keeps last batches that are smaller, and yields
     epoch `first_epoch` first. Order and augmentation depend only on (seed, epoch, sample), so that a
@@ -121,13 +154,15 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
         images, masks = zip(*crops)
         return np.stack(images), np.stack(masks)
 
-    return _dataset(orders, cut, (None, image_size, image_size))
+    share.check(batch_size)
+    return _dataset(orders, cut, (None, image_size, image_size), share, batch_size)
 
 
-def whole_images(samples, batch_size=1, read=read_pair):
+def whole_images(samples, batch_size=1, read=read_pair, share=Share()):
     """Return a `tf.data.Dataset` of whole photos, for scores: (float32 (B, H, W, 3), uint8 (B, H, W)).
 
-    Batches larger than one need photos of one size; otherwise every photo comes alone.
+    Batches larger than one need photos of one size; otherwise every photo comes alone. share: as in `batches`; a
+    photo that comes alone is looked at by all devices and counted once.
     """
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
     shapes = {pairs[i][1].shape for i in range(len(pairs))}
@@ -141,7 +176,7 @@ def whole_images(samples, batch_size=1, read=read_pair):
         images, masks = zip(*(pairs[i] for i in order))
         return np.stack(images), np.stack(masks)
 
-    return _dataset(orders, stack, (None, *(shapes.pop() if len(shapes) == 1 else (None, None))))
+    return _dataset(orders, stack, (None, *(shapes.pop() if len(shapes) == 1 else (None, None))), share, size)
 
 
 def crop(image, mask, size, rng=None, scale=(0.75, 1.5)):
@@ -181,15 +216,24 @@ def _recolor(image, rng):
     return cv2.LUT(image, table.round().clip(0, 255).astype(np.uint8)[None])
 
 
-def _dataset(orders, cut, shape):
+def _dataset(orders, cut, shape, share, batch_size):
     """Turn (epoch, sample numbers) into batches, a few of them ahead of the training step."""
-    def load(epoch, order):
-        images, masks = tf.numpy_function(cut, (epoch, order), (tf.uint8, tf.uint8))
+    def parts():
+        for epoch, order in orders():
+            yield epoch, *share.of(order, batch_size)
+
+    def make(epoch, order, own):
+        images, masks = cut(epoch, order)
+        masks[own:] = VOID
+        return images, masks
+
+    def load(epoch, order, own):
+        images, masks = tf.numpy_function(make, (epoch, order, own), (tf.uint8, tf.uint8))
         return tf.cast(tf.ensure_shape(images, (*shape, 3)), tf.float32), tf.ensure_shape(masks, shape)
 
     count = sum(1 for _ in orders())
-    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64))
-    dataset = tf.data.Dataset.from_generator(orders, output_signature=signature)
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64))
+    dataset = tf.data.Dataset.from_generator(parts, output_signature=signature)
     dataset = dataset.map(load, num_parallel_calls=2).prefetch(2)
     return dataset.apply(tf.data.experimental.assert_cardinality(count))
 

@@ -3,6 +3,7 @@
 Notebook 03 writes the same loop out in cells.
 """
 
+import contextlib
 import difflib
 import json
 import os
@@ -17,9 +18,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from utils import models, pipeline, runs
+from utils import distributed, models, pipeline, runs
 from utils.labels import VOID
 from utils.tensorboard import Board
+
+# JAX wants this before its first computation, so before anything that a notebook does with what it imports from here.
+distributed.join()
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -43,45 +47,58 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     the last finished epoch, or returns at once when all are done. stride, weights, upsampling: as in `models.fcn`.
     precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation. tensorboard: also
     write losses, scores and example overlays to `run_dir/tensorboard`.
+    On several devices or machines, see `utils.distributed`; process 0 alone writes there, and reads what it wrote.
 
-    Returns a `Trained`. Raises ValueError, before the first step, for faulty data or if the folder holds a
-    training with other parameters; FloatingPointError if the loss stops being a number.
+    Returns a `Trained`. Raises ValueError, before the first step, for faulty data, a batch size that the devices cannot
+    share, or if the folder holds a training with other parameters; FloatingPointError if the loss stops being a number.
     """
+    share = distributed.share()
+    share.check(recipe.batch_size)
     precision = resolve_precision(precision)
     keras.utils.set_random_seed(seed)
     arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone,
                  "upsampling": upsampling}
-    model = models.fcn(**arguments, weights=weights, precision=precision)
     parameters = {**arguments, **asdict(recipe), "dataset": dataset.name, "weights": weights or "",
                   "precision": precision, "seed": seed}
-    checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
-    train_pairs = pipeline.DecodedPairs(dataset.split("train"), dataset.read)
-    val_pairs = pipeline.DecodedPairs(dataset.split("val"), dataset.read)
-    steps = -(-len(train_pairs) // recipe.batch_size)
-    weights_of_classes = class_weights(recipe.class_weights, train_pairs, dataset.num_classes)
-    compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
+    with distributed.failing_together():
+        checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
+        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
     callbacks = [StopOnNaN(recipe.learning_rate), checkpoint, Progress()]
-    if tensorboard:
-        callbacks.append(Board(Path(run_dir) / "tensorboard", checkpoint, val_pairs, dataset.colors))
-    with runs.lock(checkpoint.folder):
-        done = checkpoint.restore(model)
+    if tensorboard and distributed.is_first():
+        shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all
+        callbacks.append(Board(Path(run_dir) / "tensorboard", checkpoint, shown, dataset.colors))
+    with runs.lock(checkpoint.folder) if distributed.is_first() else contextlib.nullcontext():
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
-        if done < recipe.epochs:
-            last.unlink(missing_ok=True)  # written last: where it is, all files of this training are
-            model.fit(
-                pipeline.batches(train_pairs, image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True,
-                                 shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
-                                 first_epoch=done),
-                validation_data=pipeline.whole_images(val_pairs, recipe.batch_size),
-                validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
-                epochs=recipe.epochs, callbacks=callbacks, shuffle=False, verbose=0)
+        with distributed.scope():
+            model = models.fcn(**arguments, weights=weights, precision=precision)
+            _fit(model, pairs, recipe, callbacks, last, seed, share)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
-        if not (path.is_file() and last.is_file()):
+        if distributed.is_first() and not (path.is_file() and last.is_file()):
             save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
                  seconds=checkpoint.seconds)
             runs.write_json(last, checkpoint.history)
+        distributed.wait()
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
+
+
+def _fit(model, pairs, recipe, callbacks, last, seed, share):
+    """Compile `model` and train it from its checkpoint's epoch to the end. last: the file that says all is done."""
+    steps = -(-len(pairs["train"]) // recipe.batch_size)
+    num_classes = model.output.shape[-1]
+    weights_of_classes = class_weights(recipe.class_weights, pairs["train"], num_classes)
+    compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
+    done = next(callback for callback in callbacks if isinstance(callback, Checkpoint)).restore(model)
+    if done == recipe.epochs:
+        return
+    if distributed.is_first():
+        last.unlink(missing_ok=True)  # written last: where it is, all files of this training are
+    train_batches = pipeline.batches(
+        pairs["train"], image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True, shuffle=True,
+        seed=seed, scale=recipe.scale, epochs=recipe.epochs - done, first_epoch=done, share=share)
+    model.fit(train_batches, validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size, share=share),
+              validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
+              epochs=recipe.epochs, callbacks=callbacks, shuffle=False, verbose=0)
 
 
 def compile_model(model, num_classes, learning_rate, steps, weights=None):
@@ -89,8 +106,12 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None):
 
     weights: float (C,), the classes' weights in the loss, or None.
     """
-    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)),
-                  loss=lambda y_true, y_pred: cross_entropy(y_true, y_pred, weights), metrics=[Scores(num_classes)])
+    def loss(y_true, y_pred):
+        # Not a scalar: those Keras does not divide by the number of TensorFlow's devices, whose losses it adds up.
+        return ops.expand_dims(cross_entropy(y_true, y_pred, weights), 0)
+
+    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=loss,
+                  metrics=[Scores(num_classes)])
 
 
 def schedule(learning_rate, steps):
@@ -191,16 +212,19 @@ class Checkpoint(keras.callbacks.Callback):
     folder: where `state.npz` goes: weights, optimiser, seeds, history, parameters and the weights to use in the end.
     It is replaced in one step, never half written. parameters: JSON-like dict; a folder that holds a training with
     other parameters, or a state that cannot be read, is refused with ValueError. keep: "best" keeps the epoch with the
-    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
+    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch. Of several processes that
+    train together the first alone reads and writes; the others get from it what it read.
     """
 
     def __init__(self, folder, parameters, keep="best"):
         super().__init__()
         self.folder, self.keep = Path(folder), keep
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.history, self._kept = [], []
         self.parameters = json.loads(json.dumps(parameters))
         self.state = self.folder / "state.npz"
+        if not distributed.is_first():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():
             changed = runs.differences(json.loads(str(self._read("parameters")[0])), self.parameters)
             if changed:
@@ -214,16 +238,17 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model):
         """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
-        if not self.state.is_file():
+        variables = [*_state_of(model), *model.weights]
+        stored, arrays = self._stored(model) if distributed.is_first() and self.state.is_file() else ("[]", None)
+        self.history = json.loads(distributed.text_from_first(stored))
+        if not self.history:
             return 0
-        variables, weights = _state_of(model), model.weights
-        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
-        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in [*variables, *weights]]:
-            raise self._damaged("its arrays do not fit the network")
-        for variable, array in zip(variables, arrays):
+        arrays = distributed.from_first(arrays or _copies(variables))
+        self._kept = arrays[-len(model.weights):]
+        for variable, array in zip(variables[:-len(model.weights)], arrays):
             variable.assign(array)
-        self.history, self._kept = json.loads(str(history)), arrays[len(variables):]
-        print(f"resumed after epoch {len(self.history)}", flush=True)
+        if distributed.is_first():
+            print(f"resumed after epoch {len(self.history)}", flush=True)
         return len(self.history)
 
     def load_kept(self, model):
@@ -241,9 +266,19 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append(row)
         if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
             self._kept = _copies(self.model.weights)
+        if not distributed.is_first():
+            return
         # One file: of two, a mounted drive that breaks off may have stored the later one alone.
         _save_arrays(self.state, history=json.dumps(self.history), parameters=json.dumps(self.parameters),
                      **_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept))
+
+    def _stored(self, model):
+        """Return the history as JSON, and the arrays of all variables and of the kept weights."""
+        variables, weights = _state_of(model), model.weights
+        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in [*variables, *weights]]:
+            raise self._damaged("its arrays do not fit the network")
+        return str(history), arrays
 
     def _read(self, *names):
         try:
@@ -273,7 +308,10 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Print a line per epoch with scores and the time left; in long epochs also every ten seconds."""
+    """Print a line per epoch with scores and the time left; in long epochs also every ten seconds.
+
+    Of several processes that train together the first alone prints.
+    """
 
     def on_train_begin(self, logs=None):
         self._printed = time.perf_counter()
@@ -297,6 +335,8 @@ class Progress(keras.callbacks.Callback):
 
     def _print(self, text):
         self._printed = time.perf_counter()
+        if not distributed.is_first():
+            return
         epochs, steps = self.params["epochs"], self.params["steps"]
         steps_now = self._steps_done
         first = self._epoch * steps - (steps_now - 1) // steps * steps

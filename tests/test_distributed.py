@@ -1,0 +1,279 @@
+"""Data-parallel training: shares of batches, two JAX processes against one, two TensorFlow devices."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils import distributed, metrics, models, pipeline
+from utils.datasets import Recipe, load_dataset
+from utils.inference import predict
+from utils.labels import VOID
+from utils.pipeline import Share
+
+ROOT = Path(__file__).resolve().parent.parent
+# Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam would blow up.
+RECIPE = Recipe(image_size=64, batch_size=4, epochs=2, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
+                keep="last")
+
+# Shares of a batch
+
+
+@pytest.mark.parametrize(
+    "order, devices, batch_size, filled",
+    [
+        ([7, 3, 5, 1], 2, 4, [7, 3, 5, 1]),
+        ([6], 2, 4, [6, 6]),
+        ([7, 3, 5], 2, 8, [7, 3, 5, 7, 3, 5]),  # all equally often
+        ([7, 3, 5], 2, 4, [7, 3, 5, 7]),  # else the batch would grow beyond its size
+        ([4], 1, 4, [4]),
+    ],
+)
+def test_filling_up_by_hand(order, devices, batch_size, filled):
+    shares = [Share(process, devices, devices).of(np.array(order), batch_size) for process in range(devices)]
+    assert [int(i) for part, _ in shares for i in part] == filled
+    assert sum(own for _, own in shares) == len(order)
+
+
+@pytest.mark.parametrize("processes, devices", [(2, 2), (2, 4), (3, 3)])
+def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, devices):
+    pairs = pipeline.DecodedPairs(load_dataset("voc", shared_voc).split("train"))
+    size = 4 if devices != 3 else 3
+    given = dict(image_size=32, batch_size=size, augment=True, shuffle=True, seed=1, epochs=2)
+    parts = [pipeline.batches(pairs, **given, share=Share(i, processes, devices)) for i in range(processes)]
+    parts = [part.as_numpy_iterator() for part in parts]
+    for (images, masks), *shares in zip(pipeline.batches(pairs, **given).as_numpy_iterator(), *parts, strict=True):
+        assert len({len(share[0]) for share in shares}) == 1
+        all_images, all_masks = (np.concatenate([share[i] for share in shares]) for i in (0, 1))
+        assert len(all_images) % devices == 0
+        assert (all_images[: len(images)] == images).all() and (all_masks[: len(masks)] == masks).all()
+        assert (all_masks[len(masks):] == VOID).all()
+        for copy, image in zip(all_images[len(images):], images):
+            assert (copy == image).all()
+
+
+def test_photos_of_many_sizes_are_counted_by_one_process_alone(make_voc, tmp_path):
+    first = load_dataset("voc", make_voc(tmp_path / "a", {"train": 1, "val": 1})).split("val")
+    second = load_dataset("voc", make_voc(tmp_path / "b", {"train": 1, "val": 1}, size=(40, 33))).split("val")
+    parts = [list(pipeline.whole_images(first + second, 4, share=Share(i, 2, 2))) for i in (0, 1)]
+    for (images, masks), (same, void) in zip(*parts, strict=True):
+        assert (images.numpy() == same.numpy()).all()
+        assert (masks.numpy() != VOID).any() and (void.numpy() == VOID).all()
+
+
+def test_batches_that_devices_cannot_share_are_refused():
+    with pytest.raises(ValueError, match="batch_size is 6; 4 devices train together .* multiple of their number"):
+        Share(0, 2, 4).check(6)
+
+
+# What the environment says
+
+
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"FCN_PROCESSES": "two"}, "FCN_PROCESSES is 'two'; expected a whole number from 1"),
+        ({"FCN_PROCESSES": "2"}, "FCN_PROCESS is ''; expected a whole number from 0"),
+        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "2"}, "FCN_PROCESS is 2; with FCN_PROCESSES=2 expected 0 to 1"),
+        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host"}, "'host'; expected host:port"),
+        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "h:1"}, "needs KERAS_BACKEND=jax; this is"),
+    ],
+)
+def test_faulty_variables_are_named(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        distributed.join()
+
+
+def test_a_mistyped_choice_of_devices_is_named(monkeypatch):
+    monkeypatch.setenv("FCN_DEVICES", "al")
+    with pytest.raises(ValueError, match="FCN_DEVICES is 'al'; expected \"all\" or \"one\""):
+        distributed.share()
+
+
+def test_what_fails_alone_fails_as_itself():
+    with pytest.raises(ValueError, match="^no masks$"):
+        with distributed.failing_together():
+            raise ValueError("no masks")
+    with distributed.failing_together():
+        pass
+
+
+# Trainings of five photos, four of them in the first batch
+
+TRAIN = """
+import json, sys
+import numpy as np
+voc, recipe, run_dir, found, devices, broken_off = sys.argv[1:]
+if int(devices) > 1:
+    import tensorflow as tf
+    one = tf.config.LogicalDeviceConfiguration()
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * int(devices))
+from utils import distributed, training
+from utils.datasets import Recipe, load_dataset
+def keep(self, epoch, logs):
+    confusion, = (variable for variable in self.model.metrics_variables if variable.name == "confusion")
+    confusions.append(np.array(confusion))
+def interrupt(self, batch, logs=None):
+    steps.append(batch)
+    if len(steps) == 3:  # the first of the second epoch
+        raise KeyboardInterrupt
+def note(self, batch, logs=None):
+    if batch == 0:
+        first_losses.append(float(logs["loss"]))
+    step(self, batch, logs)
+confusions, steps, first_losses = [], [], []
+end, training.Progress.on_epoch_end = training.Progress.on_epoch_end, lambda *given: (keep(*given), end(*given))
+step, training.Progress.on_train_batch_end = training.Progress.on_train_batch_end, note
+dataset, recipe = load_dataset("voc", voc), Recipe(**eval(recipe))
+if broken_off == "True":
+    check, training.StopOnNaN.on_train_batch_end = training.StopOnNaN.on_train_batch_end, interrupt
+    try:
+        training.train(dataset, recipe, run_dir, precision="float32", seed=1)
+    except KeyboardInterrupt:
+        training.StopOnNaN.on_train_batch_end = check
+trained, share = training.train(dataset, recipe, run_dir, precision="float32", seed=1), distributed.share()
+if broken_off == "True":  # in the end, process 0 alone has something to complain about
+    try:
+        training.train(dataset, recipe, run_dir, precision="float32", seed=2)
+    except (ValueError, RuntimeError) as error:
+        print(type(error).__name__, error)
+np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
+         first_losses=first_losses, share=[share.process, share.processes, share.devices])
+"""
+
+
+def start(folder, voc, process, devices=1, broken_off=False, **variables):
+    """Start a training in a process of its own, in `folder/process`; its results go to `folder/process.npz`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", TRAIN, voc, repr(dataclasses.asdict(RECIPE)), folder / process,
+         folder / f"{process}.npz", str(devices), str(broken_off)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # Without its optimizations JAX builds these small networks in a fraction of the time.
+        env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+             "TF_NUM_INTRAOP_THREADS": "1", **variables})
+
+
+def finish(*processes):
+    """Wait for trainings to end well, and return what each printed."""
+    try:
+        ended = [process.communicate(timeout=900) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, errors) in zip(processes, ended):
+        assert process.returncode == 0, errors
+    return [printed for printed, _ in ended]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def results(file):
+    with np.load(file) as arrays:
+        weights = [arrays[f"arr_{i}"] for i in range(sum(name.startswith("arr_") for name in arrays))]
+        history = [{**row, "first_loss": loss}
+                   for row, loss in zip(json.loads(str(arrays["history"])), arrays["first_losses"], strict=True)]
+        return weights, history, arrays["confusion"], arrays["share"].tolist()
+
+
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+
+
+@pytest.fixture(scope="module")
+def on_jax(shared_voc, tmp_path_factory):
+    """The folder of trainings by one process and by two, and what each printed.
+
+    The two are broken off and taken up again, and have no folder in common.
+    """
+    folder = tmp_path_factory.mktemp("jax")
+    together = {"FCN_PROCESSES": "2", "FCN_COORDINATOR": f"127.0.0.1:{free_port()}"}
+    started = {"alone": start(folder, shared_voc, "alone", KERAS_BACKEND="jax")}
+    for i in ("0", "1"):
+        started[i] = start(folder, shared_voc, i, broken_off=True, KERAS_BACKEND="jax", FCN_PROCESS=i, **together)
+    return folder, dict(zip(started, finish(*started.values())))
+
+
+@needs_jax
+def test_two_processes_end_with_the_weights_and_scores_of_one(on_jax):
+    folder, _ = on_jax
+    weights, history, confusion, share = results(folder / "alone.npz")
+    assert share == [0, 1, 1]
+    for process in (0, 1):
+        found, rows, counts, share = results(folder / f"{process}.npz")
+        assert share == [process, 2, 2]
+        assert max(np.abs(a - b).max() for a, b in zip(weights, found, strict=True)) < 1e-5
+        assert (counts == confusion).all()
+        for row, expected in zip(rows, history, strict=True):
+            for name in expected.keys() - {"seconds", "loss", "first_loss"}:
+                assert row[name] == pytest.approx(expected[name], abs=1e-5), name
+
+
+@needs_jax
+def test_losses_are_those_of_one_process_but_for_the_weight_of_a_filled_batch(on_jax):
+    folder, _ = on_jax
+    alone, together = (results(folder / f"{name}.npz")[1] for name in ("alone", "0"))
+    for row, expected in zip(together, alone, strict=True):
+        assert row["first_loss"] == pytest.approx(expected["first_loss"], rel=1e-5)
+        # Keras weights the batches of 4 photos and 1 so; the second, filled up, has 2.
+        second = 5 * expected["loss"] - 4 * expected["first_loss"]
+        assert row["loss"] == pytest.approx((4 * expected["first_loss"] + 2 * second) / 6, rel=1e-5)
+
+
+@needs_jax
+def test_only_process_0_writes_and_prints(on_jax):
+    folder, printed = on_jax
+    assert (folder / "0" / "model.keras").is_file() and (folder / "0" / "training" / "state.npz").is_file()
+    assert not (folder / "1").exists()
+    assert "resumed after epoch 1" in printed["0"] and "epoch 2/2" in printed["0"]
+    assert "epoch" not in printed["1"]
+
+
+@needs_jax
+def test_scores_over_all_shards_are_numpys(on_jax, shared_voc):
+    folder, _ = on_jax
+    dataset = load_dataset("voc", shared_voc)
+    _, history, counts, _ = results(folder / "1.npz")
+    model = models.load(folder / "0" / "model.keras")
+    confusion = sum(metrics.confusion_matrix(mask, predict(model, image), 3)
+                    for image, mask in map(dataset.read, dataset.split("val")))
+    assert counts.sum() == confusion.sum()
+    # Here the same network runs under TensorFlow: single pixels between two classes may fall otherwise.
+    assert np.abs(counts - confusion).sum() <= 10
+    scores = metrics.scores(counts)
+    for name in scores.keys() - {"iou"}:
+        assert history[-1][f"val_{name}"] == pytest.approx(scores[name], abs=1e-6)
+
+
+@needs_jax
+def test_all_stop_where_one_cannot_train(on_jax):
+    _, printed = on_jax
+    reason = "holds a training with other parameters: seed was 1 and is now 2"
+    assert "ValueError" in printed["0"] and reason in printed["0"]
+    assert "RuntimeError process 0 cannot train: " in printed["1"] and reason in printed["1"]
+
+
+def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path):
+    started = [start(tmp_path, shared_voc, "one"), start(tmp_path, shared_voc, "two", 2, True, FCN_DEVICES="all")]
+    _, printed = finish(*started)
+    weights, history, confusion, share = results(tmp_path / "one.npz")
+    found, rows, counts, devices = results(tmp_path / "two.npz")
+    assert share == [0, 1, 1] and devices == [0, 1, 2]
+    assert "resumed after epoch 1" in printed
+    assert counts.sum() == confusion.sum()
+    for row, expected in zip(rows, history, strict=True):
+        assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
+    assert all(np.isfinite(array).all() for array in found)
+    differences = [np.abs(a - b).max() for a, b in zip(weights, found, strict=True)]
+    assert 0 < max(differences) < 0.5
