@@ -26,12 +26,12 @@ def confusion_matrix(y_true, y_pred, num_classes, void=VOID):
             raise ValueError(f"{name} has dtype {array.dtype}; expected integer class ids "
                              "(for logits or probabilities take the argmax over the classes first).")
     counted = y_true != void
-    truth, prediction = y_true[counted].astype(np.int64), y_pred[counted].astype(np.int64)
+    truth, prediction = y_true[counted], y_pred[counted]
     for name, labels in (("y_true", truth), ("y_pred", prediction)):
         if labels.size and (labels.min() < 0 or labels.max() >= num_classes):
             strange = np.unique(labels[(labels < 0) | (labels >= num_classes)])[:5].tolist()
             raise ValueError(f"{name} holds labels {strange}; expected 0 to {num_classes - 1}, or {void} for void.")
-    pairs = np.bincount(num_classes * truth + prediction, minlength=num_classes ** 2)
+    pairs = np.bincount(num_classes * truth.astype(np.int64) + prediction.astype(np.int64), minlength=num_classes ** 2)
     return pairs.reshape(num_classes, num_classes)
 
 
