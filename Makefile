@@ -20,7 +20,7 @@ SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
 	"$$starter" tools/set_up.py --venv "$(VENV)" --versions $(VERSIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-extra run test test-colab lab notebooks lock clean
+.PHONY: help set-up set-up-extra run test test-colab bench lab notebooks lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ test: set-up-extra ## run the tests, and check every stored output of the notebo
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
+
+bench: set-up ## measure speed beside what people use otherwise, about an hour; ARGS="scores" for one section
+	@$(PY) -m tools.bench $(ARGS)
 
 lab: set-up ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)

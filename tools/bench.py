@@ -1,0 +1,101 @@
+"""Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
+
+Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run, in about an hour; `score`, the
+time to a score, takes most of it. Both sides of a row take turns in one run on one machine, after a warm-up that is not
+counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour. Rows of
+sections that are not run stay as they were measured before.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+from utils import runs
+
+FILE = runs.ROOT / "results" / "bench.json"
+
+
+def row(name: str, unit: str, ours: list[float], baseline: list[float] = (), target: str = "", better: str = "lower",
+        **notes: object) -> dict[str, object]:
+    """Return a row of the table.
+
+    ours, baseline: measurements in `unit`. target: such as "ratio >= 3" or "<= 0.5", which is held against the ratio or
+    against ours. better: "lower" or "higher". notes: what else the row says.
+    """
+    values = {"ours": median(ours), "baseline": median(baseline) if baseline else None}
+    ratio = None
+    if baseline:
+        ratio = values["baseline"] / values["ours"] if better == "lower" else values["ours"] / values["baseline"]
+    met = None
+    if target:
+        relation, bound = target.removeprefix("ratio ").split()
+        value = ratio if target.startswith("ratio") else values["ours"]
+        met = value <= float(bound) if relation == "<=" else value >= float(bound)
+    spread = {"ours_range": [min(ours), max(ours)],
+              "baseline_range": [min(baseline), max(baseline)] if baseline else None}
+    return {"name": name, "unit": unit, **values, "ratio": ratio, "target": target, "met": met, **spread,
+            "repeats": len(ours), **notes}
+
+
+def take_turns(repeats: int, *sides: Callable[[], object]) -> list[list[float]]:
+    """Return the seconds that each side's calls took: one call each not counted, then by turns."""
+    seconds = [[] for _ in sides]
+    for turn in range(repeats + 1):
+        for side, found in zip(sides, seconds):
+            start = time.perf_counter()
+            side()
+            if turn:
+                found.append(time.perf_counter() - start)
+    return seconds
+
+
+def line(found: dict[str, object]) -> str:
+    """Return a row as text."""
+    def number(value):
+        return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+    low, high = map(number, found["ours_range"])
+    verdict = {None: "", True: "met", False: "missed"}[found["met"]]
+    at_least = "> " if found.get("baseline_not_reached") else ""
+    return (f"{found['name']:<58}{number(found['ours']):>8} ({low} to {high}) {found['unit']:<10}"
+            f"{at_least + number(found['baseline']):>9}{at_least + number(found['ratio']):>8}x  "
+            f"{found['target']:<12} {verdict}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    from tools import bench_sections
+
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    sections = list(bench_sections.SECTIONS)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default 5; trainings run once)")
+    parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: then its time to score, too")
+    parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
+                        help="after which a training that has not reached its score is given up (default 1500)")
+    parser.add_argument("--out", default=FILE, help="default: results/bench.json")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.sections if name not in sections]
+    if unknown:
+        parser.error(f"there is no section {', '.join(unknown)}; expected some of {', '.join(sections)}.")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    rows = json.loads(open(options.out, encoding="utf-8").read()) if os.path.isfile(options.out) else []
+    for name in options.sections or sections:
+        found = []
+        print(f"\n{name}: {bench_sections.SECTIONS[name].__doc__.splitlines()[0]}", flush=True)
+        for measured in bench_sections.SECTIONS[name](options):
+            found.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
+            print(line(found[-1]), flush=True)
+        rows = [old for old in rows if old["section"] != name] + found
+        rows.sort(key=lambda old: sections.index(old["section"]))
+        runs.write_json(options.out, rows)
+    print(f"\nwrote {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

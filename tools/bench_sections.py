@@ -1,0 +1,263 @@
+"""The sections of `tools.bench`: each yields rows, see `bench.row`."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from tools.bench import row, take_turns
+from utils import datasets, metrics, runs
+
+
+NETWORKS = (("VGG16, fc6 1x1, 4 a step", "vgg16", {"fc_kernel": 1}, 4, ">= 80"),
+            ("VGG16, the paper's fc6 7x7, 4 a step", "vgg16", {}, 4, ""),
+            ("VGG16, the paper's fc6 7x7, 10 a step", "vgg16", {}, 10, ""),
+            ("small network, 4 a step", "vgg_small", {}, 4, ""))
+
+
+def score(options):
+    """seconds from the start of the process until a training reaches a mean IoU on val."""
+    data = datasets.load_dataset("meadow")
+    masks = [data.read(sample)[1] for sample in data.split("val")]
+    confusion = sum(metrics.confusion_matrix(mask, metrics.bilinear_oracle(mask, 32, data.num_classes),
+                                             data.num_classes) for mask in masks)
+    target = 0.85 * metrics.scores(confusion)["mean_iou"]
+    yield from _time_to_scores("meadow", "", [target], options.limit)
+    if options.camvid:
+        yield from _time_to_scores("camvid", options.camvid, [0.3, 0.4, 0.5], options.limit)
+
+
+def _time_to_scores(dataset, data_dir, targets, limit):
+    reached = {side: _train(side, dataset, data_dir, targets, limit) for side in ("ours", "naive", "older")}
+    for target in targets:
+        for side, bound in (("naive", 3), ("older", 10)):
+            missed = reached[side][target] is None
+            ours, theirs = reached["ours"][target], limit if missed else reached[side][target]
+            if ours is None:
+                print(f"{dataset}: our own training does not reach {target:.3f} within {limit:.0f} s", flush=True)
+                continue
+            yield row(f"{dataset}: mean IoU {target:.3f}, baseline {side}", "s", [ours], [theirs],
+                      f"ratio >= {bound}", baseline_not_reached=missed)
+
+
+def _train(side, dataset, data_dir, targets, limit):
+    """Return target -> the seconds after which the side was first scored at least so high, None where it never was."""
+    command = [sys.executable, "-m", "tools.bench_score", side, "--dataset", dataset, "--data-dir", data_dir,
+               "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
+    found = dict.fromkeys(targets)
+    with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for text in process.stdout:
+            scored = json.loads(text)
+            print(f"  {dataset}, {side}: epoch {scored['epoch']}, {scored['seconds']:.0f} s, mean IoU "
+                  f"{scored['mean_iou']:.3f}", flush=True)
+            for target in targets:
+                if found[target] is None and scored["mean_iou"] >= target:
+                    found[target] = scored["seconds"]
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command[2:])} ended with exit code {process.returncode}")
+    return found
+
+
+def step(options):
+    """milliseconds an image in a training step, at 256x256."""
+    import keras
+
+    from tools import bench_peers
+    from utils import training
+
+    rng = np.random.default_rng(0)
+    photos = rng.uniform(0, 255, (4, 256, 256, 3)).astype(np.float32)
+    masks = rng.integers(0, 8, (4, 256, 256)).astype(np.uint8)
+
+    def ours(backbone, precision, **changes):
+        model = bench_peers.network(backbone, 8, precision=precision, **changes)
+        training.compile_model(model, 8, 1e-3, 1000)
+        return partial(model.train_on_batch, photos, masks)
+
+    naive = bench_peers.naive_network(8)
+    yield _per_image("small network; baseline: as one would write it first",
+                     take_turns(2 * options.repeats, ours("vgg_small", "float32"),
+                                partial(naive.train_on_batch, photos, masks)), "")
+    del naive
+    precision = training.resolve_precision("auto")
+    name = f"VGG16, precision auto ({precision}); baseline: float32"
+    target = "ratio >= 3" if precision != "float32" else ""  # nothing to gain without the hardware
+    yield _per_image(name, take_turns(options.repeats, ours("vgg16", precision, fc_kernel=1),
+                                      ours("vgg16", "float32", fc_kernel=1)), target)
+    keras.backend.clear_session()
+
+
+def _per_image(name, seconds, target, images=4):
+    ours, baseline = ([1000 * value / images for value in side] for side in seconds)
+    return row(f"training step, {name}", "ms/image", ours, baseline, target)
+
+
+def pipeline(options):
+    """photos a second from files to batches, 256x256, on the machine's cores."""
+    from tools import bench_peers
+    from utils import pipeline
+
+    data = datasets.load_dataset("meadow")
+    with tempfile.TemporaryDirectory() as folder:
+        samples = _larger_scenes(data, Path(folder))
+
+        def first_epoch():
+            for _ in batches(pipeline.DecodedPairs(samples), 1):
+                pass
+
+        def batches(pairs, epochs):
+            return pipeline.batches(pairs, image_size=256, batch_size=10, augment=True, shuffle=True, epochs=epochs)
+
+        def older():
+            for start in range(0, 40, 10):
+                pairs = [bench_peers.older_pair(sample, replace_colors(data)) for sample in samples[start:start + 10]]
+                [np.stack(part) for part in zip(*pairs)]
+
+        ours, theirs = take_turns(options.repeats, first_epoch, older)
+        baseline = [40 / seconds for seconds in theirs]
+        yield row("pipeline, first epoch: decode, augment", "images/s", [len(samples) / seconds for seconds in ours],
+                  baseline, ">= 200", "higher")
+        pairs = pipeline.DecodedPairs(samples)
+
+        def later_epoch():
+            for _ in batches(pairs, 4):
+                pass
+
+        later, = take_turns(options.repeats, later_epoch)
+        yield row("pipeline, later epochs: flip, scale, turn, crop, colour", "images/s",
+                  [4 * len(samples) / seconds for seconds in later], baseline, ">= 500", "higher")
+
+
+def replace_colors(data):
+    """Return the data set with 21 classes, as the older loader met them: each costs it a comparison a pixel."""
+    colors = np.concatenate([data.colors, np.random.default_rng(0).integers(0, 255, (21 - len(data.colors), 3))])
+    return replace(data, colors=colors.astype(np.uint8))
+
+
+def _larger_scenes(data, folder):
+    """Write meadow's training scenes at 500x375, the usual size in VOC; return the samples."""
+    samples = []
+    for photo, mask in data.split("train"):
+        image, ids = data.read((photo, mask))
+        paths = folder / f"{photo.stem}.jpg", folder / f"{photo.stem}.png"
+        cv2.imwrite(str(paths[0]), cv2.resize(image, (500, 375), interpolation=cv2.INTER_CUBIC)[..., ::-1])
+        datasets.write_mask(paths[1], cv2.resize(ids, (500, 375), interpolation=cv2.INTER_NEAREST), data.colors)
+        samples.append(paths)
+    return samples
+
+
+def scores(options):
+    """milliseconds an image to score 256x256 pixels of 21 classes."""
+    from tools import bench_peers
+    from utils import training
+
+    rng = np.random.default_rng(0)
+    cells = rng.integers(0, 21, (10, 8, 8)).astype(np.uint8)
+    truth = cells.repeat(32, axis=1).repeat(32, axis=2)
+    prediction = np.roll(truth, 5, axis=2)
+    logits = np.eye(21, dtype=np.float32)[prediction]
+    metric = training.Scores(21)
+
+    def ours():
+        metrics.scores(sum(metrics.confusion_matrix(t, p, 21) for t, p in zip(truth, prediction)))
+
+    def older():
+        classes = np.arange(21)
+        bench_peers.older_scores(truth[..., None] == classes, prediction[..., None] == classes)
+
+    def in_graph():
+        metric.update_state(truth, logits)
+
+    found = take_turns(4 * options.repeats, ours, older, in_graph)
+    mine, theirs, graph = ([1000 * value / len(truth) for value in side] for side in found)
+    yield row("scores of 21 classes, numpy", "ms/image", mine, theirs, "<= 0.5")
+    yield row("scores of 21 classes, as a Keras metric, from logits", "ms/image", graph, theirs)
+
+
+def arithmetic(options):
+    """share of the best matrix product's FLOP/s that the network reaches, float32, at 256x256."""
+    import keras
+    import tensorflow as tf
+
+    from tools import bench_peers
+    from utils import training
+
+    peaks = []
+    for side in (1024, 2048, 3072):
+        matrix = tf.random.normal((side, side))
+        seconds, = take_turns(options.repeats, lambda: tf.matmul(matrix, matrix).numpy())
+        peaks.append(2 * side ** 3 / min(seconds))
+    peak = max(peaks)
+    yield row("best matrix product", "GFLOP/s", [peak / 1e9])
+    rng = np.random.default_rng(0)
+    for name, backbone, changes, batch, target in NETWORKS:
+        photos = rng.uniform(0, 255, (batch, 256, 256, 3)).astype(np.float32)
+        masks = rng.integers(0, 8, (batch, 256, 256)).astype(np.uint8)
+        model = bench_peers.network(backbone, 8, **changes)
+        training.compile_model(model, 8, 1e-3, 1000)
+        forward, first = flops(model)
+        seconds, inference = take_turns(options.repeats, partial(model.train_on_batch, photos, masks),
+                                        partial(model.predict_on_batch, photos))
+        # Back through a layer costs it twice, for its weights and for its input; the photo needs no gradient.
+        for what, work, times in (("training step", 3 * forward - first, seconds), ("inference", forward, inference)):
+            shares = [100 * batch * work / value / peak for value in times]
+            yield row(f"{what}, {name}", "% of peak", shares, target=target, better="higher")
+        del model
+        keras.backend.clear_session()
+
+
+def flops(model, side=256):
+    """Return the floating-point operations of all convolutions for one photo, and those of the first one."""
+    import keras
+
+    # The sizes are known only where the input's is.
+    sized = keras.models.clone_model(model, input_tensors=keras.Input((side, side, 3)))
+    counts = [2 * np.prod(layer.kernel.shape[:3]) * np.prod(layer.output.shape[1:])
+              for layer in sized.layers if isinstance(layer, keras.layers.Conv2D)]
+    return float(sum(counts)), float(counts[0])
+
+
+def whole(options):
+    """the commands as a user meets them: seconds and memory, each in a process of its own."""
+    def run(*command):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], cwd=runs.ROOT, check=True, stdout=subprocess.DEVNULL)
+        return time.perf_counter() - start
+
+    run("-c", "import utils.metrics")
+    bare = [run("-c", "pass") for _ in range(options.repeats)]
+    yield row("import utils.metrics, beyond starting Python", "s",
+              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)], target="<= 0.3")
+    imports = _imports_of(runs.ROOT / "notebooks" / "03_training.ipynb")
+    yield row("set-up cells of notebook 03", "s", [run("-c", imports) for _ in range(options.repeats)], target="<= 8")
+    with tempfile.TemporaryDirectory() as folder:
+        yield row("make run: notebooks 01 to 05, installed", "min", [run("-m", "tools.run", "--run-dir", folder) / 60],
+                  target="<= 4")
+        for stem in ("02_fcn32_architecture", "03_training"):
+            yield row(f"peak memory of notebook {stem[:2]}", "GB", [_peak_memory(stem, Path(folder))], target="<= 3")
+
+
+def _imports_of(notebook):
+    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return "\n".join("".join(cell["source"]) for cell in cells[:2])
+
+
+def _peak_memory(stem, folder):
+    """Return the most memory, in GB, that the kernel of a notebook has held; a fresh run of it."""
+    watch = ("import resource, sys; from tools import run; code = run.main(sys.argv[1:]); "
+             "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)")
+    said = subprocess.run([sys.executable, "-c", watch, stem, "--run-dir", str(folder / f"memory {stem}")],
+                          cwd=runs.ROOT, check=True, capture_output=True, text=True).stdout
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * int(re.search(r"peak (\d+)", said)[1]) / 1e9
+
+
+SECTIONS = {function.__name__: function for function in (score, step, pipeline, scores, arithmetic, whole)}
