@@ -142,8 +142,9 @@ def test_median_frequency_weights_by_hand():
     # Shares in the images that show the class: 10 of 15 pixels, 1 of 7, 4 of 8, and class 3 nowhere.
     weights = training.class_weights("median", pairs, 4)
     assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
+    assert training.class_weights("root_median", pairs, 4) ** 2 == pytest.approx(weights)
     assert training.class_weights("none", pairs, 4) is None
-    with pytest.raises(ValueError, match="class_weights is 'medium'; expected \"none\" or \"median\""):
+    with pytest.raises(ValueError, match="class_weights is 'medium'; expected \"none\", \"median\" or"):
         training.class_weights("medium", pairs, 4)
 
 

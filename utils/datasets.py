@@ -39,8 +39,8 @@ class Recipe:
     over the training split. learning_rate: the schedule's peak. backbone: see `utils.models.BACKBONES`.
     scale: smallest and largest random zoom of the crops. keep: "best" keeps the epoch with the best
     validation mean IoU, "last" the last one. test_split: the split that scores are reported on.
-    validate_every: epochs from one validation to the next. class_weights: "none", or "median" to let pixels of rare
-    classes count more in the loss (see `utils.training.class_weights`).
+    validate_every: epochs from one validation to the next. class_weights: "none", or "median" or, milder,
+    "root_median" to let pixels of rare classes count more in the loss (see `utils.training.class_weights`).
     """
 
     image_size: int = 256

@@ -143,18 +143,19 @@ def class_weights(rule, pairs, num_classes):
 
     rule: "none", or "median" for median frequency balancing (Eigen & Fergus 2015, on semantic labels): a class's
     frequency is its share of the pixels, void left out, in those images that show it; its weight is the median of all
-    frequencies over its own. Classes that no image shows get 0. pairs: (photo, mask (H, W)) of the training split.
-    Raises ValueError for another rule.
+    frequencies over its own. "root_median": the square roots of these weights, half way between the two. Classes that
+    no image shows get 0. pairs: (photo, mask (H, W)) of the training split. Raises ValueError for another rule.
     """
     if rule == "none":
         return None
-    if rule != "median":
-        raise ValueError(f'class_weights is {rule!r}; expected "none" or "median".')
+    if rule not in ("median", "root_median"):
+        raise ValueError(f'class_weights is {rule!r}; expected "none", "median" or "root_median".')
     counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes] for _, mask in pairs])
     shown = counts.sum(axis=0) > 0
     in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
     frequency = counts.sum(axis=0) / np.maximum(in_their_images, 1)
-    return np.where(shown, np.median(frequency[shown]) / np.where(shown, frequency, 1), 0.0)
+    weights = np.where(shown, np.median(frequency[shown]) / np.where(shown, frequency, 1), 0.0)
+    return np.sqrt(weights) if rule == "root_median" else weights
 
 
 def resolve_precision(name="auto"):
