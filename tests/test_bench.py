@@ -1,12 +1,14 @@
 """The benchmark's arithmetic, and that its peers do the work they stand for."""
 
+import argparse
+import importlib.util
 import json
 import math
 
 import numpy as np
 import pytest
 
-from tools import bench, bench_growth, bench_peers, bench_sections
+from tools import bench, bench_growth, bench_peers, bench_scaling, bench_sections
 from utils import datasets, metrics
 from utils.labels import VOID
 
@@ -94,6 +96,13 @@ def test_the_naive_network_normalizes_every_convolution():
 
     kinds = [type(layer) for layer in bench_peers.naive_network(3).layers if layer.weights and layer.name != "score"]
     assert kinds.count(keras.layers.Conv2D) == kinds.count(keras.layers.BatchNormalization) == len(kinds) / 2
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_a_step_of_one_process_is_measured(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    found = bench_scaling.measure(1, argparse.Namespace(photos=2, side=64, steps=3))
+    assert found["seconds"] > 0 and found["processor_seconds"] > 0
 
 
 def test_slopes_by_hand():
