@@ -273,7 +273,8 @@ def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path)
     assert "resumed after epoch 1" in printed
     assert counts.sum() == confusion.sum()
     for row, expected in zip(rows, history, strict=True):
-        assert row["loss"] == pytest.approx(expected["loss"], rel=0.1)
+        # That of four photos. The fifth's is halved: the other device has its copy, whose loss is 0, all void.
+        assert row["first_loss"] == pytest.approx(expected["first_loss"], rel=0.15)
     assert all(np.isfinite(array).all() for array in found)
     differences = [np.abs(a - b).max() for a, b in zip(weights, found, strict=True)]
     assert 0 < max(differences) < 0.5

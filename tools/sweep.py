@@ -79,7 +79,7 @@ def _sweep(points: list[Point], paths: list[Path], folder: Path, scheduler: str,
     kept = [point for point in points if _is_finished(point, codes)]
     waiting = [point for point in points if point not in kept]
     progress, failed, ended = Progress(len(points), names), {}, list(kept)
-    print(f"{len(points)} points, each with {', '.join(path.stem for path in paths)}, into {short(folder)}", flush=True)
+    print(f"{len(points)} points, each with {', '.join(path.stem for path in paths)}, into {folder.name}", flush=True)
     for point in kept:
         progress.end(point, f"kept: {sweep_board.headline(point.folder)}")
     with contextlib.closing(_run(waiting, paths, folder, scheduler, workers, timeout, progress)) as results:
