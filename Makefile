@@ -40,7 +40,7 @@ test: set-up-extra ## run the tests, and check every stored output of the notebo
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
 
-bench: set-up ## measure speed beside what people use otherwise, about an hour; ARGS="scores" for one section
+bench: set-up ## measure speed beside what people use otherwise; ARGS="scores" for one section
 	@$(PY) -m tools.bench $(ARGS)
 
 lab: set-up ## open the notebooks in JupyterLab

@@ -331,3 +331,10 @@ def test_boundary_band_of_width_one_is_the_two_pixels_beside_a_border():
 def test_boundary_band_needs_a_width(width):
     with pytest.raises(ValueError, match=f"width is {width}; expected at least 1 pixel"):
         boundary_band(TRUTH, width)
+
+
+@pytest.mark.parametrize("num_classes", [2, 255, 256, 257, 300])
+def test_pairs_of_the_highest_labels_are_counted_however_many_classes(num_classes):
+    last = num_classes - 1
+    confusion = confusion_matrix(np.int64([last, last, 0]), np.int64([last, 0, last]), num_classes, void=-1)
+    assert confusion.sum() == 3 and confusion[last, last] == confusion[last, 0] == confusion[0, last] == 1

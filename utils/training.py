@@ -63,15 +63,15 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     with distributed.failing_together():
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
         pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
-    callbacks = [StopOnNaN(recipe.learning_rate), checkpoint, Progress()]
+    boards = []
     if tensorboard and distributed.is_first():
         shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all
-        callbacks.append(Board(Path(run_dir) / "tensorboard", checkpoint, shown, dataset.colors))
+        boards = [Board(Path(run_dir) / "tensorboard", checkpoint, shown, dataset.colors)]
     with runs.lock(checkpoint.folder) if distributed.is_first() else contextlib.nullcontext():
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
         with distributed.scope():
             model = models.fcn(**arguments, weights=weights, precision=precision)
-            _fit(model, pairs, recipe, callbacks, last, seed, share)
+            _fit(model, pairs, recipe, checkpoint, boards, last, seed, share)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
         if distributed.is_first() and not (path.is_file() and last.is_file()):
@@ -82,13 +82,13 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
 
 
-def _fit(model, pairs, recipe, callbacks, last, seed, share):
-    """Compile `model` and train it from its checkpoint's epoch to the end. last: the file that says all is done."""
+def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
+    """Compile `model` and train it from the checkpoint's epoch to the end. last: the file that says all is done."""
     steps = -(-len(pairs["train"]) // recipe.batch_size)
     num_classes = model.output.shape[-1]
     weights_of_classes = class_weights(recipe.class_weights, pairs["train"], num_classes)
     compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
-    done = next(callback for callback in callbacks if isinstance(callback, Checkpoint)).restore(model)
+    done = checkpoint.restore(model)
     if done == recipe.epochs:
         return
     if distributed.is_first():
@@ -98,7 +98,8 @@ def _fit(model, pairs, recipe, callbacks, last, seed, share):
         seed=seed, scale=recipe.scale, epochs=recipe.epochs - done, first_epoch=done, share=share)
     model.fit(train_batches, validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size, share=share),
               validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
-              epochs=recipe.epochs, callbacks=callbacks, shuffle=False, verbose=0)
+              epochs=recipe.epochs, shuffle=False, verbose=0,
+              callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *boards])
 
 
 def compile_model(model, num_classes, learning_rate, steps, weights=None):
