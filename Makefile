@@ -35,7 +35,7 @@ run: set-up ## run notebooks 01 to 05 end to end into results/runs/; ARGS="..." 
 	@$(PY) -m tools.run $(ARGS)
 
 test: set-up-extra ## run the tests, and check every stored output of the notebooks with nbval
-	@$(PY) -m pytest --nbval tests notebooks $(ARGS)
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval tests notebooks $(ARGS)
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"

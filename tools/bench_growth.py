@@ -70,9 +70,10 @@ def slope(sizes: tuple[int, ...], costs: list[float]) -> float:
 
 def figure(axes: dict[str, dict]):
     """Return the figure: seconds above, memory below, a column for each axis, with the expected slope dashed."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
-    drawn, panels = plt.subplots(2, len(axes), figsize=(10, 5.4), layout="constrained", squeeze=False)
+    drawn = Figure(figsize=(10, 5.4), layout="constrained")
+    panels = drawn.subplots(2, len(axes), squeeze=False)
     for column, found in enumerate(axes.values()):
         for panel, cost, unit in zip(panels[:, column], ("seconds", "memory"), ("s", "MB")):
             values, costs, expected = found["values"], found[cost], found["expected"][cost]
