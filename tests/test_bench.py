@@ -112,7 +112,8 @@ def test_slopes_by_hand():
 
 
 def test_the_growth_figure_shows_measured_and_expected_slopes():
-    axes = {"batch_size": {"label": "crops per step", "values": (1, 2, 4), "seconds": [1, 2, 4], "memory": [8, 9, 10],
-                           "expected": {"seconds": 1, "memory": 1}, "slope": {"seconds": 1.0, "memory": 0.16}}}
+    axes = {"batch_size": {"label": "crops per step", "per": "per step", "values": (1, 2, 4), "seconds": [1, 2, 4],
+                           "memory": [8, 9, 10], "expected": {"seconds": 1, "memory": 1},
+                           "slope": {"seconds": 1.0, "memory": 0.16}}}
     texts = [text.get_text() for panel in bench_growth.figure(axes).axes for text in panel.get_legend().get_texts()]
     assert texts == ["measured: slope 1.00", "expected: slope 1", "measured: slope 0.16", "expected: slope 1"]

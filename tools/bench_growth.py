@@ -1,8 +1,8 @@
 """Measure how seconds and memory grow with image size, batch and number of images: results/growth.json and growth.png.
 
-Each measurement trains the small network on meadow's scenes, enlarged to 500x375 and streamed from disk, in a process of
-its own; it keeps the smallest seconds of its repeats, which other work on the machine disturbs least. A slope is that of
-log(cost) over log(size), from the second value on: 1 where twice as much costs twice as much.
+Each measurement trains the small network on meadow's scenes, enlarged to 500x375 and streamed from disk, in a process
+of its own; it keeps the smallest seconds of its repeats, which other work on the machine disturbs least. A slope is
+that of log(cost) over log(size), from the second value on: 1 where twice as much costs twice as much.
 """
 
 import argparse
@@ -16,17 +16,19 @@ from utils import runs
 
 RESULTS = runs.ROOT / "results"
 FIXED = {"image_size": 192, "batch_size": 4, "images": 100}
-# What is varied: its values, what else differs from FIXED, and the expected slopes of seconds and of memory.
+# What is varied: its values, what else differs from FIXED, the expected slopes of seconds and of memory, and what the
+# seconds are for.
 AXES = {
-    "image_size": ("side of the crops in pixels", (128, 192, 256, 384, 512), {}, (2, 2)),
-    "batch_size": ("crops per step", (2, 4, 8, 16, 32), {}, (1, 1)),
-    "images": ("photos, each once", (100, 200, 400, 800, 1600), {"image_size": 64, "batch_size": 10}, (1, 0)),
+    "image_size": ("side of the crops in pixels", (128, 192, 256, 384, 512), {}, (2, 2), "per step"),
+    "batch_size": ("crops per step", (2, 4, 8, 16, 32), {}, (1, 1), "per step"),
+    "images": ("photos, each once", (100, 200, 400, 800, 1600), {"image_size": 64, "batch_size": 10}, (1, 0),
+               "per epoch"),
 }
 STEPS = 12
 
 
 def measure(axis: str, image_size: int, batch_size: int, images: int) -> dict[str, float]:
-    """Return the seconds of a step, or where `axis` is images of an epoch, and the peak memory in MB beyond the start."""
+    """Return the seconds of a step, or of an epoch where `axis` is images, and the peak memory in MB above the start's."""
     import cv2
     import numpy as np
 
@@ -75,15 +77,15 @@ def figure(axes: dict[str, dict]):
     drawn = Figure(figsize=(10, 5.4), layout="constrained")
     panels = drawn.subplots(2, len(axes), squeeze=False)
     for column, found in enumerate(axes.values()):
-        for panel, cost, unit in zip(panels[:, column], ("seconds", "memory"), ("s", "MB")):
+        for panel, cost, unit in zip(panels[:, column], ("seconds", "memory"), (f" {found['per']}", " in MB")):
             values, costs, expected = found["values"], found[cost], found["expected"][cost]
             panel.loglog(values, costs, "o-", label=f"measured: slope {found['slope'][cost]:.2f}")
             panel.loglog(values, [costs[-1] * (value / values[-1]) ** expected for value in values], "--", color="0.5",
                          label=f"expected: slope {expected}")
-            panel.set(xlabel=found["label"], ylabel=f"{cost}, {unit}", ylim=(min(costs) / 2, max(costs) * 2))
+            panel.set(xlabel=found["label"], ylabel=f"{cost}{unit}", ylim=(min(costs) / 2, max(costs) * 4))
             panel.set_xticks(values, values)
             panel.minorticks_off()
-            panel.legend(fontsize="small")
+            panel.legend(fontsize="small", loc="upper left")
     return drawn
 
 
@@ -97,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(measure(options.one[0], *map(int, options.one[1:]))))
         return 0
     axes = {}
-    for axis, (label, values, others, expected) in AXES.items():
+    for axis, (label, values, others, expected, per) in AXES.items():
         rows = []
         for value in values:
             given = {**FIXED, **others, axis: value}
@@ -108,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
             rows.append({cost: min(one[cost] for one in found) for cost in ("seconds", "memory")})
             print(f"{axis} {value}: {rows[-1]['seconds']:.3f} s, {rows[-1]['memory']:.0f} MB", flush=True)
         costs = {cost: [row[cost] for row in rows] for cost in ("seconds", "memory")}
-        axes[axis] = {"label": label, "values": values, **costs, "fixed": {**FIXED, **others},
+        axes[axis] = {"label": label, "per": per, "values": values, **costs, "fixed": {**FIXED, **others},
                       "expected": dict(zip(costs, expected)),
                       "slope": {cost: slope(values[1:], costs[cost][1:]) for cost in costs}}
     runs.write_json(RESULTS / "growth.json", {"axes": axes, "machine": runs.machine(), "versions": runs.versions()})

@@ -40,7 +40,7 @@ def _time_to_scores(dataset, data_dir, targets, limit):
     for target in targets:
         for side, bound in (("naive", 3), ("older", 10)):
             missed = reached[side][target] is None
-            ours, theirs = reached["ours"][target], limit if missed else reached[side][target]
+            ours, theirs = reached["ours"][target], reached[side]["last"] if missed else reached[side][target]
             if ours is None:
                 print(f"{dataset}: our own training does not reach {target:.3f} within {limit:.0f} s", flush=True)
                 continue
@@ -49,15 +49,19 @@ def _time_to_scores(dataset, data_dir, targets, limit):
 
 
 def _train(side, dataset, data_dir, targets, limit):
-    """Return target -> the seconds after which the side was first scored at least so high, None where it never was."""
+    """Return target -> the seconds after which the side was first scored at least so high, None where it never was.
+
+    "last" -> the seconds after which it was scored last, `limit` where it never was.
+    """
     command = [sys.executable, "-m", "tools.bench_score", side, "--dataset", dataset, "--data-dir", data_dir,
                "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
-    found = dict.fromkeys(targets)
+    found = {**dict.fromkeys(targets), "last": limit}
     with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, text=True) as process:
         for text in process.stdout:
             scored = json.loads(text)
             print(f"  {dataset}, {side}: epoch {scored['epoch']}, {scored['seconds']:.0f} s, mean IoU "
                   f"{scored['mean_iou']:.3f}", flush=True)
+            found["last"] = scored["seconds"]
             for target in targets:
                 if found[target] is None and scored["mean_iou"] >= target:
                     found[target] = scored["seconds"]
