@@ -239,6 +239,17 @@ def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
     assert main(command) == 1 and "run.json is damaged" in capsys.readouterr().err
 
 
+def test_processes_that_train_together_keep_apart(tmp_path, monkeypatch):
+    path = notebook(tmp_path / "x.ipynb", "print(run_dir)")
+    monkeypatch.setenv("FCN_PROCESSES", "2")
+    for process, name in (("0", "out"), ("1", "out-process1")):
+        monkeypatch.setenv("FCN_PROCESS", process)
+        folder = run([path], {}, tmp_path / "out")
+        assert folder == tmp_path / name and printed(folder / "x.ipynb") == f"{folder}\n"
+    monkeypatch.delenv("FCN_PROCESSES")
+    assert run([path], {}, tmp_path / "out") == tmp_path / "out"
+
+
 def test_running_a_notebook_again_makes_later_ones_stale(tmp_path, monkeypatch):
     executed = []
     monkeypatch.setattr(

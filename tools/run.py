@@ -146,7 +146,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     if {"dataset", "data_dir"} <= everything.keys():
         find_data(everything["dataset"], everything["data_dir"])
     try:
-        folder = runs.run_folder(run_dir)
+        folder = _own(runs.run_folder(run_dir))
         with runs.lock(folder):
             record = _open_record(folder, paths, everything)
             print(f"Run folder  {short(folder)}\nParameters  {_echo(everything, chosen)}", flush=True)
@@ -172,6 +172,15 @@ def _echo(everything: dict, chosen: dict[Path, dict]) -> str:
     given = {name for values in chosen.values() for name in values if name in everything}
     words = ", ".join(f"{name}={everything[name]}" for name in sorted(given))
     return f"{words}; the others have their defaults" if words else "all have their defaults"
+
+
+def _own(folder: Path) -> Path:
+    """Return the folder; to the second and later of several processes (`utils.distributed`), another one beside it.
+
+    They may share a disk, and each keeps its own executed notebooks.
+    """
+    process = os.environ.get("FCN_PROCESS", "0") if os.environ.get("FCN_PROCESSES") else "0"
+    return folder if process == "0" else runs.run_folder(folder.with_name(f"{folder.name}-process{process}"))
 
 
 def _open_record(folder: Path, paths: list[Path], everything: dict) -> dict:
