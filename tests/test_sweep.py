@@ -261,7 +261,7 @@ def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
 
 def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     points = results(tmp_path, ({"seed": 0}, None))
-    (points[0].folder / "metrics.json").write_bytes((runs.ROOT / "results" / "camvid.json").read_bytes())
+    (points[0].folder / "metrics.json").write_bytes((runs.ROOT / "results" / "meadow.json").read_bytes())
     scores = sweep_board.leaderboard(points, {}, [])[0]["scores"]
     assert set(scores) == {"pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"}
     (points[0].folder / "metrics.json").write_text("{")
