@@ -46,7 +46,7 @@ bench: set-up ## measure speed beside what people use otherwise; ARGS="scores" f
 lab: set-up ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
 
-notebooks: set-up ## run the notebooks again, store their outputs and refresh results/
+notebooks: set-up-extra ## run the notebooks again, store their outputs and refresh results/
 	@$(PY) -m tools.notebooks $(ARGS)
 
 # The second file is held to the versions of the first, so that both fit into one environment.
