@@ -34,7 +34,7 @@ set-up-extra:
 run: set-up ## run notebooks 01 to 05 end to end into results/runs/; ARGS="..." goes to tools.run
 	@$(PY) -m tools.run $(ARGS)
 
-test: set-up-extra ## run the tests, and check every stored output of the notebooks with nbval
+test: set-up-extra ## run the tests, and compare what the notebooks print with what is stored (nbval)
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval tests notebooks $(ARGS)
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13

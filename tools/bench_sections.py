@@ -36,11 +36,13 @@ def score(options):
 
 
 def _time_to_scores(dataset, data_dir, targets, limit):
-    reached = {side: _train(side, dataset, data_dir, targets, limit) for side in ("ours", "naive", "older")}
+    reached, last = {}, {}
+    for side in ("ours", "naive", "older"):
+        reached[side], last[side] = _train(side, dataset, data_dir, targets, limit)
     for target in targets:
         for side, bound in (("naive", 3), ("older", 10)):
             missed = reached[side][target] is None
-            ours, theirs = reached["ours"][target], reached[side]["last"] if missed else reached[side][target]
+            ours, theirs = reached["ours"][target], last[side] if missed else reached[side][target]
             if ours is None:
                 print(f"{dataset}: our own training does not reach {target:.3f} within {limit:.0f} s", flush=True)
                 continue
@@ -49,25 +51,22 @@ def _time_to_scores(dataset, data_dir, targets, limit):
 
 
 def _train(side, dataset, data_dir, targets, limit):
-    """Return target -> the seconds after which the side was first scored at least so high, None where it never was.
-
-    "last" -> the seconds after which it was scored last, `limit` where it never was.
-    """
+    """Return a dict target -> seconds until the side was first scored so high, or None, and the seconds of its last score."""
     command = [sys.executable, "-m", "tools.bench_score", side, "--dataset", dataset, "--data-dir", data_dir,
                "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
-    found = {**dict.fromkeys(targets), "last": limit}
+    found, last = dict.fromkeys(targets), limit
     with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, text=True) as process:
         for text in process.stdout:
             scored = json.loads(text)
             print(f"  {dataset}, {side}: epoch {scored['epoch']}, {scored['seconds']:.0f} s, mean IoU "
                   f"{scored['mean_iou']:.3f}", flush=True)
-            found["last"] = scored["seconds"]
+            last = scored["seconds"]
             for target in targets:
                 if found[target] is None and scored["mean_iou"] >= target:
                     found[target] = scored["seconds"]
     if process.returncode:
         raise RuntimeError(f"{' '.join(command[2:])} ended with exit code {process.returncode}")
-    return found
+    return found, last
 
 
 def step(options):
