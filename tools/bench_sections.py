@@ -51,7 +51,7 @@ def _time_to_scores(dataset, data_dir, targets, limit):
 
 
 def _train(side, dataset, data_dir, targets, limit):
-    """Return a dict target -> seconds until the side was first scored so high, or None, and the seconds of its last score."""
+    """Return target -> seconds until the side was first scored so high, or None; and the seconds of its last score."""
     command = [sys.executable, "-m", "tools.bench_score", side, "--dataset", dataset, "--data-dir", data_dir,
                "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
     found, last = dict.fromkeys(targets), limit
