@@ -274,7 +274,7 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["rate=0.5", "rate=0.1"]
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
-    assert dots == pytest.approx(np.array([[0.6, 0], [0.5, 0]])) and mean == pytest.approx(np.array([[0.55, 0]]))
+    assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
 
 
