@@ -191,6 +191,13 @@ def test_negative_values_are_refused(name):
         Recipe().override(**{name: -1})
 
 
+def test_a_mistyped_rule_of_class_weights_is_refused_at_once():
+    with pytest.raises(ValueError, match="class_weights is 'medium'; did you mean 'median'? There are: none, median"
+                       .replace("?", r"\?")):
+        Recipe().override(class_weights="medium")
+    assert Recipe().override(class_weights="root_median").class_weights == "root_median"
+
+
 def test_every_data_set_reads_what_it_writes(tmp_path, voc):
     dataset = load_dataset("voc", voc)
     _, mask = dataset.read(dataset.split("train")[0])

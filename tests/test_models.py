@@ -1,5 +1,6 @@
 """The networks: sizes, alignment, precision, transplanted VGG16 weights, and model files from anywhere."""
 
+import dataclasses
 import json
 import zipfile
 
@@ -362,6 +363,15 @@ def test_weights_of_another_backbone_are_refused(tmp_path, random_fcn, monkeypat
     monkeypatch.setitem(models.BACKBONES, "other", models.Backbone(((4,),) * 5, 1, 8, 0.5))
     with pytest.raises(ValueError, match="does not fit fcn32s_other: block1_conv1, .* differ"):
         fcn(3, backbone="other", weights=tmp_path / "model.keras")
+
+
+def test_a_model_that_refuses_weights_keeps_its_own(random_fcn, monkeypatch):
+    monkeypatch.setitem(models.BACKBONES, "other", dataclasses.replace(models.BACKBONES["vgg_small"], fc_width=8))
+    target = fcn(3, backbone="other")
+    before = target.get_weights()
+    with pytest.raises(ValueError, match="fc6"):
+        models.transfer(random_fcn(3), target)
+    assert all((a == b).all() for a, b in zip(target.get_weights(), before, strict=True))
 
 
 # Model files

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from utils import plots
-from utils.labels import VOID, ids_to_colors, voc_colormap
+from utils.labels import VOID, VOID_COLOR, ids_to_colors, voc_colormap
 
 COLORS = voc_colormap(4)
 NAMES = ("sky", "horse", "tree", "fence")
@@ -57,11 +57,21 @@ def test_axes_are_labelled(name):
 
 def test_classes_have_a_legend_in_their_own_colours():
     legend = FIGURES["comparison"]().legends[0]
-    assert [text.get_text() for text in legend.get_texts()] == list(NAMES)
+    assert [text.get_text() for text in legend.get_texts()] == [*NAMES, "void"]
     assert [
         tuple(np.round(np.array(patch.get_facecolor()[:3]) * 255).astype(int))
         for patch in legend.get_patches()
-    ] == [tuple(color) for color in COLORS.tolist()]
+    ] == [*map(tuple, COLORS.tolist()), VOID_COLOR]
+
+
+def test_the_legend_names_void_only_where_it_is_shown():
+    legend = plots.comparison([(IMAGE, TRUTH % 255, PREDICTION)], NAMES, COLORS).legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == list(NAMES)
+
+
+def test_numbers_of_bars_keep_clear_of_the_ticks():
+    texts = plots.class_bars([0.5, 0.5], NAMES[:2], COLORS[:2], reference=[0.55, 0.9], reference_name="oracle").axes[0].texts
+    assert texts[0].get_position()[0] > 0.55 and 0.5 < texts[1].get_position()[0] < 0.55
 
 
 def test_comparison_shows_photo_truth_prediction_and_errors():

@@ -144,7 +144,7 @@ def test_median_frequency_weights_by_hand():
     assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
     assert training.class_weights("root_median", pairs, 4) ** 2 == pytest.approx(weights)
     assert training.class_weights("none", pairs, 4) is None
-    with pytest.raises(ValueError, match="class_weights is 'medium'; expected \"none\", \"median\" or"):
+    with pytest.raises(ValueError, match="class_weights is 'medium'; expected one of 'none', 'median', 'root_median'"):
         training.class_weights("medium", pairs, 4)
 
 

@@ -29,6 +29,7 @@ CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian
 CAMVID_COLORS = ((128, 198, 255), (128, 64, 48), (230, 200, 60), (110, 100, 120), (205, 120, 180), (50, 120, 50),
                  (255, 240, 150), (180, 110, 40), (20, 40, 150), (240, 60, 40), (40, 220, 200))
 PETS_COLORS = ((52, 54, 62), (214, 119, 12))
+CLASS_WEIGHTS = ("none", "median", "root_median")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,17 @@ class Recipe:
         return sorted({*range(self.validate_every, self.epochs + 1, self.validate_every), self.epochs})
 
     def override(self, **values):
-        """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says."""
+        """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says.
+
+        Raises ValueError for a negative number, or a rule of class weights that there is not.
+        """
         for name in ("image_size", "batch_size", "epochs", "learning_rate"):
             if values.get(name, 0) < 0:
                 raise ValueError(f"{name} is {values[name]}; expected a positive number, or 0 for the recipe's "
                                  f"{getattr(self, name)}.")
+        rule = values.get("class_weights")
+        if rule and rule not in CLASS_WEIGHTS:
+            raise ValueError(f"class_weights is {rule!r}{_nearest(rule, CLASS_WEIGHTS)}")
         return replace(self, **{name: value for name, value in values.items() if value})
 
 

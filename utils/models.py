@@ -313,22 +313,18 @@ def transfer(source, target):
     """Copy the weights of `source` into the layers of `target` that have the same name and shapes.
 
     The two may differ in classes, stride or upsampling: layers that only `target` has keep their first weights.
-    Returns the names of the layers of `target` that were given none. Raises ValueError if the backbones differ.
+    Returns the names of the layers of `target` that were given none. Raises ValueError if the backbones differ;
+    `target` is left as it was.
     """
     given = {layer.name: layer.get_weights() for layer in source.layers if layer.weights}
-    new, differing = [], []
-    for layer in target.layers:
-        shapes = [tuple(weight.shape) for weight in layer.weights]
-        if not shapes:
-            continue
-        if [weight.shape for weight in given.get(layer.name, ())] == shapes:
-            layer.set_weights(given[layer.name])
-        else:
-            new.append(layer.name)
-            differing += [] if layer.name.startswith(("score", "upsample")) else [layer.name]
+    shapes = {layer.name: [tuple(weight.shape) for weight in layer.weights] for layer in target.layers if layer.weights}
+    new = [name for name in shapes if [weight.shape for weight in given.get(name, ())] != shapes[name]]
+    differing = [name for name in new if not name.startswith(("score", "upsample"))]
     if differing:
         raise ValueError(f"{source.name} does not fit {target.name}: {', '.join(differing[:3])} differ. Both need the "
                          "same backbone.")
+    for name in shapes.keys() - set(new):
+        target.get_layer(name).set_weights(given[name])
     return new
 
 

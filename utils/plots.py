@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from utils.labels import VOID, ids_to_colors
+from utils.labels import VOID, VOID_COLOR, ids_to_colors
 
 # Okabe & Ito's colours, told apart by colour-blind readers.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#999999"
@@ -67,11 +67,14 @@ def heat(values, low=None, high=None):
     return (matplotlib.colormaps["cividis"](scaled.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)
 
 
-def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), colors=()):
+def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), colors=(), void=False):
     """Lay out pictures in rows of `columns`, with a title over each and, if classes are given, a legend below.
 
-    pictures: list of uint8 (H, W, 3) or (H, W) arrays. side: width of one picture, in inches.
+    pictures: list of uint8 (H, W, 3) or (H, W) arrays. side: width of one picture, in inches. void: whether the legend
+    names void, too.
     """
+    if void:
+        class_names, colors = [*class_names, "void"], [*colors, VOID_COLOR]
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     height, width = np.shape(pictures[0])[:2]
@@ -101,7 +104,8 @@ def comparison(rows, class_names, colors, scores=()):
                      error_map(truth, prediction)]
         note = scores[number] if len(scores) else "errors (orange)"
         titles += ["photo", "truth", "prediction", note]
-    return picture_grid(pictures, titles, columns=4, class_names=class_names, colors=colors)
+    void = any((truth == VOID).any() for _, truth, _ in rows)
+    return picture_grid(pictures, titles, columns=4, class_names=class_names, colors=colors, void=void)
 
 
 def class_bars(values, class_names, colors, xlabel="IoU", reference=None, reference_name=""):
@@ -113,8 +117,9 @@ def class_bars(values, class_names, colors, xlabel="IoU", reference=None, refere
     axis = figure.subplots()
     position = np.arange(len(class_names))
     axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black", linewidth=0.6)
-    for y, value in zip(position, values):
-        axis.text(np.nan_to_num(value) + 0.012, y, "absent" if np.isnan(value) else f"{value:.2f}", va="center",
+    for y, value, other in zip(position, values, values if reference is None else reference):
+        end = other + 0.006 if 0 <= other - value < 0.12 else np.nan_to_num(value)  # clear of the tick
+        axis.text(end + 0.012, y, "absent" if np.isnan(value) else f"{value:.2f}", va="center",
                   fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     if reference is not None:
         axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2, label=reference_name, zorder=3)

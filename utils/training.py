@@ -19,6 +19,7 @@ import numpy as np
 from keras import ops
 
 from utils import distributed, models, pipeline, runs
+from utils.datasets import CLASS_WEIGHTS
 from utils.labels import VOID
 from utils.tensorboard import Board
 
@@ -147,10 +148,10 @@ def class_weights(rule, pairs, num_classes):
     frequencies over its own. "root_median": the square roots of these weights, half way between the two. Classes that
     no image shows get 0. pairs: (photo, mask (H, W)) of the training split. Raises ValueError for another rule.
     """
+    if rule not in CLASS_WEIGHTS:
+        raise ValueError(f"class_weights is {rule!r}; expected one of {', '.join(map(repr, CLASS_WEIGHTS))}.")
     if rule == "none":
         return None
-    if rule not in ("median", "root_median"):
-        raise ValueError(f'class_weights is {rule!r}; expected "none", "median" or "root_median".')
     counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes] for _, mask in pairs])
     shown = counts.sum(axis=0) > 0
     in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
