@@ -58,7 +58,7 @@ def fit(model, pairs, recipe, epochs, report):
                                shuffle=True, scale=recipe.scale, epochs=epochs)
     model.fit(batches, steps_per_epoch=-(-len(pairs["train"]) // recipe.batch_size), epochs=epochs, shuffle=False,
               validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size),
-              validation_freq=recipe.validate_every, verbose=0, callbacks=[report])
+              validation_freq=report.every, verbose=0, callbacks=[report])
 
 
 def train_as_older(data, stride, report):
@@ -104,8 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     keras.utils.set_random_seed(0)
     data = datasets.load_dataset(options.dataset, options.data_dir)
-    report = Report(options.begun, lambda logs: logs["val_mean_iou"], data.recipe.validate_every, options.target,
-                    options.limit)
+    every = min(data.recipe.validate_every, 5)
+    report = Report(options.begun, lambda logs: logs["val_mean_iou"], every, options.target, options.limit)
     SIDES[options.side](data, options.stride, report)
     return 0
 
