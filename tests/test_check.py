@@ -286,6 +286,13 @@ def sixteen_bit_colors(folder):
     cv2.imwrite(str(folder.photos / "train1.png"), folder.photo("train1").astype(np.uint16) * 257)
 
 
+def bytes_as_32_bits(folder):
+    path = next(folder.photos.glob("train1.*"))
+    pixels = folder.photo("train1")[..., 0].astype(np.int32)
+    path.unlink()
+    Image.fromarray(pixels).save(folder.photos / "train1.tif")
+
+
 def twelve_bits(folder):
     folder.save_photo("train1", folder.photo("train1")[..., 0].astype(np.uint16) * 16)
 
@@ -347,6 +354,7 @@ FAULTS = [
     (thumbnail, "warning", PHOTO, "the photo is only 64x20 pixels"),
     (transparent, "warning", PHOTO, "25% of the photo is transparent"),
     (twelve_bits, "warning", PHOTO, "16 bits per channel but uses low values only: it is read as almost black"),
+    (bytes_as_32_bits, "warning", "JPEGImages/train1.tif", "32 bits per channel but uses low values only"),
     (pages, "warning", "JPEGImages/train1.tif", "has 2 pages; only the first is read"),
     (class_in_train_only, "note", "split val", r"val never shows \['disc'\]"),
     (forgotten_photo, "note", "JPEGImages/new.png", "a photo without a mask, in no list"),

@@ -4,6 +4,7 @@ Expected masks are arrays made by hand, and are compared with what `load_dataset
 """
 
 import base64
+import errno
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools import convert as tool
 from tools.convert import UsageError, convert, main
 from tools.convert_base import read_entries
 from tools.convert_labelme import to_labelme
@@ -706,6 +708,24 @@ def test_broken_archives_are_named(tmp_path, target):
     assert "task.zip: cannot be unpacked" in refusal(tmp_path / "task.zip", target)
 
 
+def test_archives_with_damaged_contents_are_named(tmp_path, target):
+    with zipfile.ZipFile(tmp_path / "task.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.txt", "text " * 1000)
+    data = bytearray((tmp_path / "task.zip").read_bytes())
+    data[35:45] = b"\xff" * 10
+    (tmp_path / "task.zip").write_bytes(data)
+    assert "task.zip: cannot be unpacked" in refusal(tmp_path / "task.zip", target)
+
+
+def test_a_source_that_cannot_be_read_is_not_called_the_target(source, target, monkeypatch, capsys):
+    def denied(root, options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(source / "a.json"))
+
+    monkeypatch.setitem(tool.READERS, "folder", denied)
+    assert main([str(source), str(target), "--format", "folder"]) == 1
+    assert f"{source / 'a.json'} could not be read (Permission denied); nothing" in capsys.readouterr().err
+
+
 # labelme
 
 
@@ -979,6 +999,10 @@ def test_the_command_says_what_it_did_and_what_is_next(source, target, capsys):
     (["--void", "cat", "--classes", "car,dog,cow"], "did you mean 'car'"),
     (["--classes", "nowhere.txt"], "there is no such file"),
     (["--images", "nowhere"], "there is no such folder"),
+    (["--void", "300"], "--void 300: expected ids from 0 to 255"),
+    (["--to", "labelme", "--tolerance", "-1"], "--tolerance -1.0: expected 0 or more"),
+    (["--seed", "-1"], "--seed -1: expected 0 or more"),
+    (["--classes", "cow,horse,cow"], "cow stands there twice"),
 ])
 def test_wrong_options_end_with_2_and_a_sentence(source, target, capsys, options, said):
     assert main([str(source), str(target), *options]) == 2

@@ -32,6 +32,50 @@ def test_voc_layout_is_read(voc):
     assert check_dataset(dataset) == []
 
 
+def test_identity_tells_trainings_on_other_photos_apart(voc, tmp_path, make_voc):
+    one = load_dataset("voc", voc).identity()
+    assert one["photos"].startswith("train 5, val 2, digest ") and one["class_names"] == ["ground", "block", "disc"]
+    assert load_dataset("voc", make_voc(tmp_path / "again")).identity() == one
+    photo = load_dataset("voc", voc).split("train")[0][0]
+    Image.fromarray(RGB).save(photo)
+    assert load_dataset("voc", voc).identity()["photos"] != one["photos"]
+
+
+def test_an_empty_split_is_named(voc):
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("# none yet\n")
+    with pytest.raises(ValueError, match="the 'val' split of voc is empty"):
+        load_dataset("voc", voc).split("val")
+
+
+@pytest.mark.parametrize("text, said", [
+    ("", "names no class"),
+    ("0 cow 0 0 0\n1 cow 1 1 1\n", "cow stands there twice"),
+    ("\n".join(f"{i} c{i} 0 0 0" for i in range(256)), "more than 255 classes"),
+])
+def test_class_tables_that_cannot_be_meant_are_refused(voc, text, said):
+    (voc / "classes.txt").write_text(text)
+    with pytest.raises(ValueError, match=f"classes.txt: .*{said}"):
+        load_dataset("voc", voc)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "ImageSets/Segmentation/train.txt"])
+def test_texts_that_are_not_utf8_are_named(voc, name):
+    (voc / name).write_bytes("0 müller 0 0 0\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=f"{name}: is no text in UTF-8"):
+        load_dataset("voc", voc)
+
+
+@pytest.mark.parametrize("stem, line", [
+    ("my photo 1", "my photo 1"), ("cow", "cow  1"), ("cow", "cow.jpg"), ("v1.5", "v1.5"),
+    ("cafe\u0301", "caf\u00e9"), ("caf\u00e9", "cafe\u0301"),
+])
+def test_lists_name_photos_in_several_ways(voc, stem, line):
+    photo, mask = load_dataset("voc", voc).split("train")[0]
+    photo, mask = photo.rename(photo.with_name(f"{stem}.jpg")), mask.rename(mask.with_name(f"{stem}.png"))
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\n", encoding="utf-8")
+    assert load_dataset("voc", voc).split("train") == [(photo, mask)]
+
+
 def test_without_classes_txt_the_classes_are_vocs(voc):
     (voc / "classes.txt").unlink()
     dataset = load_dataset("voc", str(voc))

@@ -1,5 +1,6 @@
 """One file over an unreliable network: whole and checked, or a sentence and nothing left to be believed."""
 
+import errno
 import hashlib
 import socket
 import sys
@@ -227,3 +228,13 @@ def test_a_photo_that_does_not_arrive_leaves_nothing(site, tmp_path, fault, sent
         fetch(site.address("/photo.jpg"), tmp_path)
     assert str(error.value).startswith(site.address("/photo.jpg")) and "give its path" in str(error.value)
     assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_not_called_a_broken_network(site, tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(download, "_transfer", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        fetch(site.address("/photo.jpg"), tmp_path)
+    assert not isinstance(error.value, ConnectionError)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -249,6 +250,39 @@ def test_export_that_breaks_leaves_the_old_file_and_nothing_else(model, tmp_path
     with pytest.raises(KeyboardInterrupt):
         export.to_litert(model, tmp_path / "model.tflite")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"the old one"]
+
+
+@pytest.mark.parametrize("write", [
+    lambda model, path: export.to_onnx(model, path, card()), export.to_litert,
+    lambda model, path: export.to_int8(model, path, [photo(32, 32)])])
+def test_a_folder_is_not_replaced_by_a_file(model, tmp_path, write):
+    folder = tmp_path / "exports.tflite"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+    with pytest.raises(IsADirectoryError, match="exports.tflite: is a folder. Give a file in it, such as"):
+        write(model, folder)
+    assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
+
+
+def test_litert_wants_its_ending(model, tmp_path):
+    with pytest.raises(ValueError, match="model.lite: expected a name that ends in .tflite"):
+        export.to_litert(model, tmp_path / "model.lite")
+
+
+def test_a_folder_comes_back_when_replacing_it_is_interrupted(tmp_path, monkeypatch):
+    folder, replace = tmp_path / "saved", os.replace
+    folder.mkdir()
+    (folder / "saved_model.pb").write_text("old")
+
+    def interrupted(source, target):
+        if Path(target) == folder and ".old." not in Path(source).name:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export._in_place(folder, lambda temporary: temporary.mkdir())
+    assert (folder / "saved_model.pb").read_text() == "old" and [path.name for path in tmp_path.iterdir()] == ["saved"]
 
 
 def test_saved_model_replaces_its_like_and_nothing_else(exports, tmp_path):

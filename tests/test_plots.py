@@ -74,6 +74,12 @@ def test_numbers_of_bars_keep_clear_of_the_ticks():
     assert texts[0].get_position()[0] > 0.55 and 0.5 < texts[1].get_position()[0] < 0.55
 
 
+def test_no_series_is_left_out():
+    series = {str(i): [1, 2] for i in range(7)}
+    assert len(plots.curves(series, "epoch", "loss").axes[0].lines) == 7
+    assert len(plots.grouped_bars(series, ["a", "b"], "IoU").axes[0].patches) == 14
+
+
 def test_comparison_shows_photo_truth_prediction_and_errors():
     axes = FIGURES["comparison"]().axes
     shown = [axis.get_images()[0].get_array() for axis in axes[:4]]

@@ -3,9 +3,11 @@
 import errno
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -326,6 +328,38 @@ def test_full_disk_ends_the_job_in_one_sentence(run, folder, tmp_path, monkeypat
     error = capsys.readouterr().err
     assert "a.png: cannot be written (No space left on device). Make room" in error and "Traceback" not in error
     assert not written(tmp_path / "out")
+
+
+def test_a_file_in_the_way_is_named_without_asking_for_room(run, folder, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "masks").write_text("mine")
+    assert run(folder) == 1
+    error = capsys.readouterr().err
+    assert "cannot be written" in error and "Mend that, then run" in error and "room" not in error
+
+
+def test_a_video_beside_a_folder_of_its_frames_keeps_both_apart(run, tmp_path):
+    folder = tmp_path / "in"
+    (folder / "clip").mkdir(parents=True)
+    Image.fromarray(photo()).save(folder / "clip" / "frame.png")
+    write_video(folder / "clip.avi", frames=2)
+    assert run(folder, "--write", "mask") == 0
+    assert written(tmp_path / "out") == ["masks/clip/frame.png", "masks/clip_avi/000001.png",
+                                         "masks/clip_avi/000002.png"]
+
+
+def test_a_network_of_another_kind_is_refused_in_a_sentence(tmp_path):
+    pixels = keras.Input((8, 8, 3))
+    keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path / "other.keras")
+    with pytest.raises(tool.UsageError, match="other.keras: is no network of this project"):
+        tool.load_labeller(tmp_path / "other.keras", None)
+
+
+def test_a_damaged_card_is_named(model, tmp_path):
+    for name in ("model.keras", "model.json"):
+        shutil.copy((model if model.is_dir() else model.parent) / "model.keras", tmp_path / name)
+    with pytest.raises(tool.UsageError, match="its card model.json cannot be read"):
+        tool.load_labeller(tmp_path / "model.keras", None)
 
 
 @pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])

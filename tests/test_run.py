@@ -381,6 +381,12 @@ def test_summary_shows_scores_and_where_to_look(tmp_path):
     assert str(tmp_path / "model.keras") in said and "figures" not in said
 
 
+def test_summary_leaves_out_notebooks_that_were_killed(tmp_path):
+    runs.write_json(tmp_path / "run.json", {"notebooks": {"03_training": {"status": "finished", "seconds": 9},
+                                                          "04_iou_evaluation": {"status": "running"}}})
+    assert "03_training" in (said := runner.summary(tmp_path)) and "04_iou" not in said
+
+
 def test_help_has_examples(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])

@@ -370,6 +370,24 @@ def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
     assert same_weights(again.model, trained.model) and again.history == trained.history
 
 
+@pytest.mark.parametrize("changes, sentence", [
+    ({"class_names": ("ground", "block", "tumour")}, "class_names was .*disc.* and is now .*tumour"),
+    ({"splits": "one photo fewer"}, "photos was 'train .* and is now 'train "),
+])
+def test_another_data_set_of_the_same_name_is_refused(unbroken, dataset, changes, sentence):
+    if "splits" in changes:
+        changes = {"splits": {**dataset.splits, "train": dataset.split("train")[1:]}}
+    with pytest.raises(ValueError, match=f"holds a training with other parameters: {sentence}"):
+        train(dataclasses.replace(dataset, **changes), RECIPE, unbroken[1], precision="float32", seed=1)
+
+
+def test_a_path_will_do_as_weights(tmp_path, dataset, unbroken):
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    train(dataset, recipe, tmp_path, weights=unbroken[1] / "model.keras", precision="float32")
+    with pytest.raises(ValueError, match="weights was '.*model.keras' and is now ''"):
+        train(dataset, recipe, tmp_path, precision="float32")
+
+
 @pytest.mark.parametrize(
     "changes, arguments, sentence",
     [
@@ -466,6 +484,12 @@ def test_trained_model_is_found_in_its_run(unbroken, dataset, tmp_path, shared_v
     assert same_weights(model, trained.model) and "this run" in source
     with pytest.raises(ValueError, match="holds a model trained on voc, not on meadow"):
         models.load_trained(folder, load_dataset("meadow", shared_voc))
+    with pytest.raises(ValueError, match="trained on ground, block, disc, not on ground, block, tumour"):
+        models.load_trained(folder, dataclasses.replace(dataset, class_names=("ground", "block", "tumour")))
+    (tmp_path / "model.json").write_text('{"fcn"')
+    with pytest.raises(ValueError, match="model.json is damaged: run notebook 03 there again"):
+        models.load_trained(tmp_path, dataset)
+    (tmp_path / "model.json").unlink()
     with pytest.raises(FileNotFoundError, match="holds no model for voc: run notebook 03"):
         models.load_trained(tmp_path, dataset)
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, sk
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     options = Options(**options)
-    _check_arguments(source, target, format, to, val, test, options)
+    _check_arguments(source, target, format, to, tolerance, val, test, seed, options)
     part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
     unpacked = part / ".source"
     try:
@@ -111,7 +112,7 @@ def _put_in_place(part, target, scraps):
 # Before ---------------------------------------------------------------------------------------------------
 
 
-def _check_arguments(source, target, format, to, val, test, options):
+def _check_arguments(source, target, format, to, tolerance, val, test, seed, options):
     if not source.is_dir() and source.suffix.lower() != ".zip":
         raise UsageError(f"{source}: {'is no folder and no .zip' if source.exists() else 'there is no such folder'}. "
                          "Give the folder with your photos and labels, or a .zip of it.")
@@ -130,6 +131,11 @@ def _check_arguments(source, target, format, to, val, test, options):
             raise UsageError(f"{option} {value}: expected a fraction of the photos, such as 0.2.")
     if (0.2 if val is None else val) + (test or 0) >= 1:
         raise UsageError("--val and --test together leave no photos to train on.")
+    for option, value in (("--tolerance", tolerance), ("--seed", seed)):
+        if value < 0:
+            raise UsageError(f"{option} {value}: expected 0 or more.")
+    if large := [word for word in options.void if word.isdecimal() and int(word) > VOID]:
+        raise UsageError(f"--void {large[0]}: expected ids from 0 to {VOID}, or names of classes.")
 
 
 def _opened(source, folder):
@@ -143,7 +149,7 @@ def _opened(source, folder):
                 if outside:
                     raise ValueError(f"{source}: holds {outside[0]!r}, which leads out of its folder; not unpacked.")
                 archive.extractall(root)
-        except (zipfile.BadZipFile, RuntimeError) as error:
+        except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
             raise ValueError(f"{source}: cannot be unpacked as .zip ({error}). Give a folder or a .zip.") from None
     while True:
         inside = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
@@ -268,7 +274,10 @@ def main(argv=None):
         print(f"\n{error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
-        print(f"\n{options['target']} could not be written ({error}), and nothing was left behind.", file=sys.stderr)
+        source = Path(options["source"]).expanduser().resolve()
+        reading = error.filename and Path(error.filename).resolve().is_relative_to(source)
+        print(f"\n{error.filename} could not be read ({error.strerror}); nothing was written." if reading else
+              f"\n{options['target']} could not be written ({error}), and nothing was left behind.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted: nothing was written.", file=sys.stderr)

@@ -226,8 +226,10 @@ def find_entries(root, given):
     given: a file, or names with commas between; "" looks for one of CLASS_FILES in `root`.
     """
     if "," in given and not Path(given).expanduser().is_file():
-        names = [name for name in given.split(",") if name.strip() not in ("", "__ignore__")]
-        return [Entry(number, clean_name(name), None) for number, name in enumerate(names)], "--classes"
+        names = [clean_name(name) for name in given.split(",") if name.strip() not in ("", "__ignore__")]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"--classes: {twice[0]} stands there twice; each must differ.")
+        return [Entry(number, name, None) for number, name in enumerate(names)], "--classes"
     file = Path(given).expanduser() if given else next((root / name for name in CLASS_FILES
                                                         if (root / name).is_file()), None)
     if file is None:

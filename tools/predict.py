@@ -8,6 +8,7 @@ each frame. The inputs are never changed.
 
 import argparse
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -93,9 +94,12 @@ def find_jobs(inputs: list[Path], out: Path) -> list[Job]:
                          f"videos ({' '.join(VIDEO_SUFFIXES)}).")
     # Some file systems take A.jpg and a.jpg for the same.
     stems = Counter(str(name.with_suffix("")).lower() for _, name in found)
+    folders = {str(folder).lower() for _, name in found for folder in name.parents}
     jobs = {}
     for path, name in found:
         shared = stems[str(name.with_suffix("")).lower()] > 1
+        # A video's masks get a folder of its name, which must not be that of photos beside it.
+        shared |= path.suffix.lower() in VIDEO_SUFFIXES and str(name.with_suffix("")).lower() in folders
         name = name.with_name(f"{name.stem}_{name.suffix[1:]}") if shared else name.with_suffix("")
         other = jobs.setdefault(str(name).lower(), Job(path, name)).source
         if other != path:
@@ -148,10 +152,17 @@ def load_labeller(path: Path | None, tile: int | None) -> Labeller:
             raise UsageError(f"--model {path}: needs its card, {card.name}, beside it.")
         try:
             model = models.load(path)
-            about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
         except (OSError, ValueError) as error:
             raise UsageError(f"--model {error}") from None
-        model(keras.ops.zeros((1, 32, 32, 3)))
+        try:
+            about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"--model {path}: its card {card.name} cannot be read ({error}).") from None
+        try:
+            model(keras.ops.zeros((1, 32, 32, 3)))
+        except Exception as error:  # each backend has a kind of its own
+            raise UsageError(f"--model {path}: is no network of this project: it does not take a photo of 32x32 pixels "
+                             f"({str(error).strip().splitlines()[0]}).") from None
     classes = model.output_shape[-1]
     names = about.get("class_names", [f"class {number}" for number in range(classes)])
     colors = np.uint8(about.get("colors", labels.voc_colormap(classes)))
@@ -272,7 +283,9 @@ def _in_place(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:  # not the disk's, but of the encoder, about this picture
             raise
-        raise OutputError(f"{target}: cannot be written ({error.strerror}).") from None
+        remedy = "Make room" if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)) else "Mend that"
+        raise OutputError(f"{target}: cannot be written ({error.strerror}). {remedy}, then run the same command again "
+                          "with --force.") from None
     finally:
         with contextlib.suppress(OSError):  # what went wrong before is what counts
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -390,7 +403,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OutputError as error:
-        print(f"{error} Make room, then run the same command again with --force.", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; what was finished is kept.", file=sys.stderr)

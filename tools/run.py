@@ -269,7 +269,8 @@ def summary(folder: Path) -> str:
     places = {"run folder": folder, "figures": folder / "figures", "model": folder / "model.keras"}
     lines += [f"{name:<11} {short(path)}" for name, path in places.items() if path.exists()]
     for stem, entry in json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"].items():
-        lines += [f"{'notebook':<11} {short(folder / stem)}.ipynb, {duration(entry['seconds'])}"]
+        if "seconds" in entry:  # not of one that was killed
+            lines += [f"{'notebook':<11} {short(folder / stem)}.ipynb, {duration(entry['seconds'])}"]
     return "\n".join(lines)
 
 

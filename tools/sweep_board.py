@@ -92,7 +92,8 @@ def figure(rows: list[dict]) -> Figure:
     made = Figure(figsize=(7.2, 0.34 * len(best) + 1.0), layout="constrained")
     axis = made.subplots()
     for place, (_, values) in enumerate(best):
-        heights = [place + 0.6 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]  # equal scores stay visible
+        # One above the other, so that equal scores stay visible.
+        heights = [place + 0.6 * ((i + 0.5) / len(values) - 0.5) for i in range(len(values))]
         axis.scatter(values, heights, s=40, color=plots.BLUE, alpha=0.7, linewidth=0, zorder=3)
         axis.scatter(fmean(values), place, marker="|", s=260, color="black", linewidth=2, zorder=4)
     axis.set_yticks(range(len(best)), [label for label, _ in best], fontsize=9)

@@ -45,12 +45,12 @@ class Progress:
         elif line.startswith("    epoch "):
             state["now"] = f"{state['now'].partition(',')[0]}, {' '.join(line.split())}"
 
-    def end(self, point: Point, text: str, kept: bool = False) -> None:
+    def end(self, point: Point, text: str) -> None:
         """Say in a line of its own how a point ended."""
         state = self.running.pop(str(point.folder), None)
         self.ended += 1
         seconds = ""
-        if state and not kept:
+        if state:
             self.lasted.append(time.monotonic() - state["start"])
             seconds = f", {duration(self.lasted[-1])}"
         self._line(f"[{self.ended}/{self.total}] {point.label(self.names)}  {text}{seconds}")

@@ -9,7 +9,9 @@ On disk there is one contract, PASCAL VOC's:
 """
 
 import difflib
+import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -98,12 +100,29 @@ class Dataset:
         return len(self.class_names)
 
     def split(self, name):
-        """Return the samples of a split; ValueError with the nearest name if there is none."""
+        """Return the samples of a split; ValueError with the nearest name if there is none, or if it is empty."""
         if name in self.absent:
             raise ValueError(f"{self.root}: this copy of {self.name} has no {name!r} split. {self.absent[name]}")
         if name not in self.splits:
             raise ValueError(f"{self.name} has no split {name!r}{_nearest(name, self.splits)}")
+        if not self.splits[name]:
+            raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty. Add names to its list.")
         return self.splits[name]
+
+    def identity(self):
+        """Return a JSON-like dict that differs between data sets whose trainings must not be mixed up.
+
+        Own folders are all called "voc", so it also holds class names, and for train and val the number of photos and
+        a digest of the files' names and sizes.
+        """
+        digest, counts = hashlib.sha256(), []
+        for split in ("train", "val"):
+            samples = self.splits.get(split, [])
+            counts.append(f"{split} {len(samples)}")
+            for path in (path for sample in samples for path in sample):
+                digest.update(f"{split} {path.name} {path.stat().st_size if path.is_file() else 0}\n".encode())
+        return {"dataset": self.name, "class_names": list(self.class_names),
+                "photos": f"{', '.join(counts)}, digest {digest.hexdigest()[:8]}"}
 
     def read(self, sample):
         """Return (photo uint8 (H, W, 3) RGB, mask uint8 (H, W) ids) of one (photo path, mask path).
@@ -255,8 +274,18 @@ def _voc_layout(name, root, recipe):
 def _voc_pairs(file):
     """Return the samples of one ImageSets/Segmentation/<split>.txt."""
     root = file.parents[2]
-    stems = [line.split()[0] for line in _lines(file)]
+    stems = [_stem(line, root / "JPEGImages") for line in _lines(file)]
     return [(_photo(root / "JPEGImages", stem), _photo(root / "SegmentationClass", stem, (".png",))) for stem in stems]
+
+
+def _stem(line, photos):
+    """Return the name without suffix that a line of a list stands for: VOC's may have a number behind it."""
+    first = line.split()[0]
+    for stem in (line, first):
+        for name in (stem, re.sub(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", "", stem, flags=re.IGNORECASE)):
+            if _photo(photos, name).is_file():
+                return name
+    return first if re.fullmatch(r"\S+\s+-?[01]", line) else line
 
 
 def _classes(root):
@@ -267,10 +296,16 @@ def _classes(root):
     names, colors = [], []
     for number, line in enumerate(_lines(file)):
         fields = line.split()
+        if number == VOID:
+            raise ValueError(f"{file}: names more than {VOID} classes; the ids of masks end at 254, and 255 is void.")
         if len(fields) != 5 or fields[0] != str(number) or not all(f.isdigit() and int(f) < 256 for f in fields[2:]):
             raise ValueError(f"{file}: found {line!r}; expected '{number} NAME RED GREEN BLUE', ids from 0 upwards.")
         names.append(fields[1])
         colors.append([int(field) for field in fields[2:]])
+    if not names:
+        raise ValueError(f"{file}: names no class; expected '0 NAME RED GREEN BLUE' and so on.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{file}: {', '.join(twice)} stands there twice; give each class a name of its own.")
     return tuple(names), np.uint8(colors)
 
 
@@ -288,7 +323,9 @@ def _whole(dataset):
 
 def _photo(folder, stem, suffixes=PHOTO_SUFFIXES):
     """Return the path of the file with this stem; if there is none, where it is expected. Cameras write .JPG, too."""
-    paths = [folder / f"{stem}{written}" for suffix in suffixes for written in (suffix, suffix.upper())]
+    # macOS writes an umlaut as two characters, most others as one; the two look the same.
+    stems = dict.fromkeys([stem, unicodedata.normalize("NFC", stem), unicodedata.normalize("NFD", stem)])
+    paths = [folder / f"{one}{written}" for one in stems for suffix in suffixes for written in (suffix, suffix.upper())]
     return next((path for path in paths if path.is_file()), paths[0])
 
 
@@ -308,7 +345,10 @@ def _search(folder, marker):
 
 def _lines(file):
     """Return the lines of a text file without blanks and comments."""
-    lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
+    try:
+        lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: is no text in UTF-8. Save it as UTF-8.") from None
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -44,7 +44,7 @@ def fetch(source, folder, timeout=None):
     source: a path, or an http(s) address. folder: where a download is kept; one that is there already is not fetched
     again. timeout: seconds without an answer, by default TIMEOUT.
     Raises FileNotFoundError for a path that does not exist, ConnectionError if the download fails; nothing half
-    fetched stays behind.
+    fetched stays behind; OSError where the disk is full or closed.
     """
     address = urllib.parse.urlsplit(str(source))
     if address.scheme not in ("http", "https"):
@@ -63,6 +63,8 @@ def fetch(source, folder, timeout=None):
         _transfer(str(source), partial, timeout=timeout)
         os.replace(partial, target)
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in DISK_ERRORS:
+            raise
         raise ConnectionError(f"{source}: could not be fetched ({_reason(error)}). Check the address and the network "
                               "and try again, or download the file yourself and give its path.") from None
     finally:

@@ -31,9 +31,10 @@ def to_onnx(model, path, card, size=None):
     before version 5. Input "images", output "logits". `metadata_props` holds class_names and colors (JSON lists),
     stride, dataset, input, output and version.
     Raises ImportError where onnx or tf2onnx is missing, ValueError for a card of another model, OSError if the file
-    cannot be written.
+    cannot be written or `path` is a folder.
     """
     _require("ONNX", "onnx", "tf2onnx")
+    path = _file(path, ".onnx")
     import onnx
     if len(card["class_names"]) != model.output_shape[-1] or len(card["colors"]) != model.output_shape[-1]:
         raise ValueError(f"card names {len(card['class_names'])} classes and {len(card['colors'])} colours; the model "
@@ -53,9 +54,10 @@ def to_onnx(model, path, card, size=None):
 def to_litert(model, path):
     """Write a model as LiteRT (.tflite) for photos of any height and width, one at a time, and return the path.
 
-    Call the interpreter's `resize_tensor_input` before a photo of another size. Raises OSError if the file cannot be
-    written.
+    path: ends in .tflite. Call the interpreter's `resize_tensor_input` before a photo of another size. Raises
+    ValueError for another name, OSError if the file cannot be written or `path` is a folder.
     """
+    path = _file(path, ".tflite", required=True)
     return _in_place(path, lambda temporary: _export(portable(model, 1), temporary, "litert", target_spec={
         "supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}))
 
@@ -67,8 +69,10 @@ def to_int8(model, path, photos):
     every layer's numbers is measured on them ("post-training quantisation with calibration"). Input and output stay
     float32. The size is fixed because the upsampling would otherwise compute its positions in 8 bits, too, which
     are too few for larger photos.
-    Raises ValueError for photos of several sizes, OSError if the file cannot be written.
+    Raises ValueError for photos of several sizes or a name that does not end in .tflite, OSError if the file cannot be
+    written or `path` is a folder.
     """
+    path = _file(path, ".tflite", required=True)
     sizes = sorted({np.shape(photo) for photo in photos})
     if len(sizes) != 1:
         raise ValueError(f"photos have {len(sizes)} sizes {sizes[:3]}; expected some photos of one size (H, W, 3).")
@@ -162,6 +166,15 @@ def _export(model, path, form, **options):
         logging.disable(disabled)
 
 
+def _file(path, suffix, required=False):
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder. Give a file in it, such as {path / f'model{suffix}'}.")
+    if required and path.suffix != suffix:
+        raise ValueError(f"{path}: expected a name that ends in {suffix}.")
+    return path
+
+
 def _in_place(path, write):
     """Let `write` make a file or folder beside `path`, then put it there in one step."""
     path = Path(path)
@@ -176,6 +189,8 @@ def _in_place(path, write):
     except OSError as error:
         raise type(error)(f"{path}: cannot be written ({error.strerror or error}). Choose another place.") from None
     finally:
+        if old.exists() and not path.exists():  # broken off between the two
+            os.replace(old, path)
         for scrap in (temporary, old):
             with contextlib.suppress(OSError):  # what went wrong before is what counts
                 shutil.rmtree(scrap) if scrap.is_dir() else scrap.unlink()

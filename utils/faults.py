@@ -72,11 +72,12 @@ def _photo(path):
         say("warning", f"the photo is only {width}x{height} pixels.", "Thumbnails do not train well; get the original.")
     if height * width > LARGE:
         say("note", f"the photo has {height * width // 10 ** 6} million pixels.", "Tiles of it would load faster.")
-    if stored.deep and image.max() < 64:
-        say("warning", "the photo has 16 bits per channel but uses low values only: it is read as almost black.",
+    bits = 16 if stored.deep else 32 if stored.mode == "I" else 8
+    if bits > 8 and image.max() < 64:
+        say("warning", f"the photo has {bits} bits per channel but uses low values only: it is read as almost black.",
             "Scale its values up to 65535.")
-    elif stored.deep:
-        say("note", "the photo has 16 bits per channel.", "None: it is read as 8-bit RGB.")
+    elif bits > 8:
+        say("note", f"the photo has {bits} bits per channel.", "None: it is read as 8-bit RGB.")
     if stored.mode == "CMYK":
         say("note", "the photo has CMYK colours.", "None: it is read as RGB, without its colour profile.")
     if picture.has_transparency_data:

@@ -113,10 +113,16 @@ def load_trained(run_dir, dataset):
     """
     run_dir = Path(run_dir)
     if (run_dir / "model.json").is_file():
-        card = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
-        if card["dataset"] != dataset.name:
-            raise ValueError(f"{run_dir} holds a model trained on {card['dataset']}, not on {dataset.name}: give "
-                             "another run_dir, or run notebook 03 there first.")
+        try:
+            card = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
+            trained_on, classes = card["dataset"], list(card["class_names"])
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{run_dir / 'model.json'} is damaged: run notebook 03 there again.") from None
+        if (trained_on, classes) != (dataset.name, list(dataset.class_names)):
+            found, wanted = ((trained_on, dataset.name) if trained_on != dataset.name else
+                             (", ".join(classes), ", ".join(dataset.class_names)))
+            raise ValueError(f"{run_dir} holds a model trained on {found}, not on {wanted}: give another run_dir, or "
+                             "run notebook 03 there first.")
         return load(run_dir / "model.keras"), card, "trained by notebook 03 in this run"
     if dataset.name != "meadow":
         raise FileNotFoundError(f"{run_dir} holds no model for {dataset.name}: run notebook 03 with the same dataset "
@@ -287,7 +293,7 @@ def _score(num_classes, name):
 
 def _give_weights(model, backbone, weights):
     """Start `model` from a model of this project, or from a VGG16 classifier."""
-    path = Path(weights)
+    path = Path(weights).expanduser()
     if path.suffix == ".keras" or path.name.endswith(".weights.h5") and _card(path).is_file():
         transfer(load(path), model)
         return

@@ -5,6 +5,7 @@ Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C
 
 import base64
 import io
+import itertools
 
 import matplotlib
 import numpy as np
@@ -157,7 +158,7 @@ def curves(series, xlabel, ylabel, x=None):
     figure = Figure(figsize=(7.6 if beside else 5.6, 3.2), layout="constrained")
     axis = figure.subplots()
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
-    for (name, values), (color, style) in zip(series.items(), styles):
+    for (name, values), (color, style) in zip(series.items(), itertools.cycle(styles)):
         positions = np.arange(1, len(values) + 1) if x is None else x
         axis.plot(positions, values, style, color=color, label=name, linewidth=2)
     if x is not None and len(x) <= 8:
@@ -178,7 +179,8 @@ def grouped_bars(series, names, ylabel):
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(series)
-    for number, ((label, values), color) in enumerate(zip(series.items(), (BLUE, ORANGE, GREEN, GREY))):
+    colors = itertools.cycle((BLUE, ORANGE, GREEN, GREY))
+    for number, ((label, values), color) in enumerate(zip(series.items(), colors)):
         axis.bar(np.arange(len(names)) + number * width, values, width, color=color, label=label)
     axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=60, ha="right", rotation_mode="anchor")
     axis.set_ylabel(ylabel)

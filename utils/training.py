@@ -59,7 +59,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     keras.utils.set_random_seed(seed)
     arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone,
                  "upsampling": upsampling}
-    parameters = {**arguments, **asdict(recipe), "dataset": dataset.name, "weights": weights or "",
+    parameters = {**arguments, **asdict(recipe), **dataset.identity(), "weights": str(weights or ""),
                   "precision": precision, "seed": seed}
     with distributed.failing_together():
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
