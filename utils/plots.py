@@ -194,9 +194,13 @@ def named_points(x, y, names, colors, xlabel, ylabel):
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axis = figure.subplots()
     axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6, zorder=3)
+    right, near = (np.nanmax(x) - np.nanmin(x)) / 8, (np.nanmax(y) - np.nanmin(y)) / 10
     for a, b, name in zip(x, y, names):
+        # To the left, where to the right another point would lie on the name.
+        left = any(0 < c - a < right and abs(d - b) < near for c, d in zip(x, y))
         if np.isfinite([a, b]).all():
-            axis.annotate(name, (a, b), xytext=(7, 4), textcoords="offset points", fontsize=9)
+            axis.annotate(name, (a, b), xytext=(-7 if left else 7, 4), textcoords="offset points", fontsize=9,
+                          ha="right" if left else "left")
     axis.axhline(0, color="black", linewidth=0.8)
     axis.margins(x=0.15, y=0.12)
     axis.set_xlabel(xlabel)
