@@ -71,7 +71,7 @@ def test_the_legend_names_void_only_where_it_is_shown():
 
 def test_numbers_of_bars_keep_clear_of_the_ticks():
     texts = plots.class_bars([0.5, 0.5], NAMES[:2], COLORS[:2], reference=[0.55, 0.9], reference_name="oracle").axes[0].texts
-    assert texts[0].get_position()[0] > 0.55 and 0.5 < texts[1].get_position()[0] < 0.55
+    assert [(text.get_ha(), text.get_position()[0] < 0.5) for text in texts] == [("right", True), ("left", False)]
 
 
 def test_no_series_is_left_out():

@@ -119,8 +119,9 @@ def class_bars(values, class_names, colors, xlabel="IoU", reference=None, refere
     position = np.arange(len(class_names))
     axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black", linewidth=0.6)
     for y, value, other in zip(position, values, values if reference is None else reference):
-        end = other + 0.006 if 0 <= other - value < 0.12 else np.nan_to_num(value)  # clear of the tick
-        axis.text(end + 0.012, y, "absent" if np.isnan(value) else f"{value:.2f}", va="center",
+        inside = 0 < other - value < 0.08 and value > 0.1  # else the tick would strike the number through
+        axis.text(np.nan_to_num(value) + (-0.012 if inside else 0.012), y,
+                  "absent" if np.isnan(value) else f"{value:.2f}", ha="right" if inside else "left", va="center",
                   fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     if reference is not None:
         axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2, label=reference_name, zorder=3)
