@@ -1,7 +1,7 @@
 """Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
 
-Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run; `score`, the time to a
-score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up that is not
+Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run, `camvid` only
+with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up that is not
 counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour. Rows of
 sections that are not run stay as they were measured before.
 """
@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     sections = list(bench_sections.SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default 5; trainings run once)")
-    parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: then its time to score, too")
+    parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: for the section camvid")
     parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
                         help="after which a training that has not reached its score is given up (default 1500)")
     parser.add_argument("--out", default=FILE, help="default: results/bench.json")
@@ -82,9 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [name for name in options.sections if name not in sections]
     if unknown:
         parser.error(f"there is no section {', '.join(unknown)}; expected some of {', '.join(sections)}.")
+    if "camvid" in options.sections and not options.camvid:
+        parser.error("the section camvid needs --camvid DIR, the folder in which it lies.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     rows = json.loads(open(options.out, encoding="utf-8").read()) if os.path.isfile(options.out) else []
-    for name in options.sections or sections:
+    for name in options.sections or [name for name in sections if name != "camvid" or options.camvid]:
         found = []
         print(f"\n{name}: {bench_sections.SECTIONS[name].__doc__.splitlines()[0]}", flush=True)
         for measured in bench_sections.SECTIONS[name](options):
