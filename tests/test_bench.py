@@ -43,6 +43,12 @@ def test_an_unknown_section_is_refused(capsys):
     assert ended.value.code == 2 and "no section scors; expected some of score, step" in capsys.readouterr().err
 
 
+def test_camvid_needs_its_folder(capsys):
+    with pytest.raises(SystemExit):
+        bench.main(["camvid"])
+    assert "needs --camvid DIR" in capsys.readouterr().err
+
+
 def test_a_section_replaces_its_own_rows_alone(tmp_path):
     file = tmp_path / "bench.json"
     kept = {"section": "whole", **bench.row("kept", "s", [1.0])}

@@ -1,9 +1,9 @@
 """Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
 
-Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run, `camvid` only
-with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up that is not
-counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour. Rows of
-sections that are not run stay as they were measured before.
+Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run, `camvid` only with --camvid;
+`score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up
+that is not counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour.
+Rows of sections that are not run stay as they were measured before.
 """
 
 import argparse
