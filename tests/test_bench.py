@@ -43,6 +43,11 @@ def test_an_unknown_section_is_refused(capsys):
     assert ended.value.code == 2 and "no section scors; expected some of score, step" in capsys.readouterr().err
 
 
+def test_a_lower_bound_below_the_aim_decides_nothing():
+    assert bench.row("x", "s", [10], [20], "ratio >= 3", baseline_not_reached=True)["met"] is None
+    assert bench.row("x", "s", [10], [40], "ratio >= 3", baseline_not_reached=True)["met"] is True
+
+
 def test_camvid_needs_its_folder(capsys):
     with pytest.raises(SystemExit):
         bench.main(["camvid"])
