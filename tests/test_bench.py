@@ -40,7 +40,7 @@ def test_sides_take_turns_after_one_call_each_that_is_not_counted():
 def test_an_unknown_section_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         bench.main(["scors"])
-    assert ended.value.code == 2 and "no section scors; expected some of score, step" in capsys.readouterr().err
+    assert ended.value.code == 2 and "no section scors; expected some of score, camvid" in capsys.readouterr().err
 
 
 def test_a_lower_bound_below_the_aim_decides_nothing():
