@@ -32,6 +32,7 @@ CAMVID_COLORS = ((128, 198, 255), (128, 64, 48), (230, 200, 60), (110, 100, 120)
                  (255, 240, 150), (180, 110, 40), (20, 40, 150), (240, 60, 40), (40, 220, 200))
 PETS_COLORS = ((52, 54, 62), (214, 119, 12))
 CLASS_WEIGHTS = ("none", "median", "root_median")
+_SUFFIX = re.compile(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -274,18 +275,18 @@ def _voc_layout(name, root, recipe):
 def _voc_pairs(file):
     """Return the samples of one ImageSets/Segmentation/<split>.txt."""
     root = file.parents[2]
-    stems = [_stem(line, root / "JPEGImages") for line in _lines(file)]
-    return [(_photo(root / "JPEGImages", stem), _photo(root / "SegmentationClass", stem, (".png",))) for stem in stems]
+    photos = [_listed(line, root / "JPEGImages") for line in _lines(file)]
+    stems = [photo.relative_to(root / "JPEGImages").with_suffix("") for photo in photos]
+    return [(photo, _photo(root / "SegmentationClass", stem, (".png",))) for photo, stem in zip(photos, stems)]
 
 
-def _stem(line, photos):
-    """Return the name without suffix that a line of a list stands for: VOC's may have a number behind it."""
+def _listed(line, folder):
+    """Return the path of the photo that a line of a list names, where some write its suffix or, as VOC, a number."""
     first = line.split()[0]
-    for stem in (line, first):
-        for name in (stem, re.sub(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", "", stem, flags=re.IGNORECASE)):
-            if _photo(photos, name).is_file():
-                return name
-    return first if re.fullmatch(r"\S+\s+-?[01]", line) else line
+    names = dict.fromkeys(name for stem in (line, first) for name in (stem, _SUFFIX.sub("", stem)))
+    found = (_photo(folder, name) for name in names)
+    photo = next((path for path in found if path.is_file()), None)
+    return photo or _photo(folder, first if re.fullmatch(r"\S+\s+-?[01]", line) else line)
 
 
 def _classes(root):
@@ -324,9 +325,9 @@ def _whole(dataset):
 def _photo(folder, stem, suffixes=PHOTO_SUFFIXES):
     """Return the path of the file with this stem; if there is none, where it is expected. Cameras write .JPG, too."""
     # macOS writes an umlaut as two characters, most others as one; the two look the same.
-    stems = dict.fromkeys([stem, unicodedata.normalize("NFC", stem), unicodedata.normalize("NFD", stem)])
-    paths = [folder / f"{one}{written}" for one in stems for suffix in suffixes for written in (suffix, suffix.upper())]
-    return next((path for path in paths if path.is_file()), paths[0])
+    stems = dict.fromkeys([str(stem), *(unicodedata.normalize(form, str(stem)) for form in ("NFC", "NFD"))])
+    paths = (folder / f"{one}{written}" for one in stems for suffix in suffixes for written in (suffix, suffix.upper()))
+    return next((path for path in paths if path.is_file()), folder / f"{stem}{suffixes[0]}")
 
 
 def _find(folder, marker, name, remedy):

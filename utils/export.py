@@ -34,7 +34,7 @@ def to_onnx(model, path, card, size=None):
     cannot be written or `path` is a folder.
     """
     _require("ONNX", "onnx", "tf2onnx")
-    path = _file(path, ".onnx")
+    path = _file(path, "model.onnx")
     import onnx
     if len(card["class_names"]) != model.output_shape[-1] or len(card["colors"]) != model.output_shape[-1]:
         raise ValueError(f"card names {len(card['class_names'])} classes and {len(card['colors'])} colours; the model "
@@ -57,7 +57,7 @@ def to_litert(model, path):
     path: ends in .tflite. Call the interpreter's `resize_tensor_input` before a photo of another size. Raises
     ValueError for another name, OSError if the file cannot be written or `path` is a folder.
     """
-    path = _file(path, ".tflite", required=True)
+    path = _tflite(path)
     return _in_place(path, lambda temporary: _export(portable(model, 1), temporary, "litert", target_spec={
         "supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}))
 
@@ -72,7 +72,7 @@ def to_int8(model, path, photos):
     Raises ValueError for photos of several sizes or a name that does not end in .tflite, OSError if the file cannot be
     written or `path` is a folder.
     """
-    path = _file(path, ".tflite", required=True)
+    path = _tflite(path)
     sizes = sorted({np.shape(photo) for photo in photos})
     if len(sizes) != 1:
         raise ValueError(f"photos have {len(sizes)} sizes {sizes[:3]}; expected some photos of one size (H, W, 3).")
@@ -166,12 +166,17 @@ def _export(model, path, form, **options):
         logging.disable(disabled)
 
 
-def _file(path, suffix, required=False):
+def _file(path, example):
     path = Path(path)
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder. Give a file in it, such as {path / f'model{suffix}'}.")
-    if required and path.suffix != suffix:
-        raise ValueError(f"{path}: expected a name that ends in {suffix}.")
+        raise IsADirectoryError(f"{path}: is a folder. Give a file in it, such as {path / example}.")
+    return path
+
+
+def _tflite(path):
+    path = _file(path, "model.tflite")
+    if path.suffix != ".tflite":  # Keras' demand, which would name a temporary file
+        raise ValueError(f"{path}: expected a name that ends in .tflite.")
     return path
 
 
