@@ -127,10 +127,6 @@ def portable(model, batch=None, size=None):
 
 
 def _portable_layer(layer, size):
-    if isinstance(layer, layers.Normalization):
-        # Its mean would become a second input of the ONNX model, without a value.
-        mean, spread = np.ravel(layer.input_mean), np.sqrt(np.ravel(layer.input_variance))
-        return layers.Rescaling((1 / spread).tolist(), (-mean / spread).tolist(), dtype="float32", name=layer.name)
     if isinstance(layer, models.BilinearUpsampling) and size is not None:
         # One operation instead of matrix products, which OpenCV before version 5 does not read. It needs a fixed size.
         return layers.UpSampling2D(layer.factor, interpolation="bilinear", dtype="float32", name=layer.name)

@@ -1,5 +1,6 @@
 """From a trained model to label maps and scores."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -36,7 +37,10 @@ def predict(model, image, tile=None):
 
 def logits(model, image):
     """Return float32 (H, W, C), the model's logits for one (H, W, 3) RGB photo in 0..255."""
-    return ops.convert_to_numpy(model(np.asarray(image, np.float32)[None], training=False))[0]
+    photos = np.asarray(image, np.float32)[None]
+    if keras.backend.backend() == "tensorflow":
+        return model.predict_on_batch(photos)[0]  # compiled: four times as fast as a call
+    return ops.convert_to_numpy(model(photos, training=False))[0]  # JAX would compile anew for every size
 
 
 def evaluate(model, dataset, split, progress=None):

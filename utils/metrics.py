@@ -98,9 +98,9 @@ def bilinear_oracle(mask, stride, num_classes, void=VOID):
     height, width = np.shape(mask)
     rows = _bilinear_weights(cells.shape[0], stride)[:height]
     columns = _bilinear_weights(cells.shape[1], stride)[:width]
-    upsampled = np.tensordot(columns, np.tensordot(rows, cells, axes=(1, 0)), axes=(1, 1))
+    upsampled = columns @ (rows @ cells.reshape(len(cells), -1)).reshape(height, -1, num_classes)
     # Rounding keeps equal fractions equal, so that ties go to the lower id on every machine.
-    return upsampled.round(9).argmax(axis=2).T.astype(np.uint8)
+    return np.round(upsampled, 9, out=upsampled).argmax(axis=2).astype(np.uint8)
 
 
 def boundary_band(mask, width, void=VOID):
@@ -138,11 +138,13 @@ def _class_fractions(mask, stride, num_classes, void):
     if known.size and (known.min() < 0 or known.max() >= num_classes):
         raise ValueError(f"mask holds labels {np.unique(known)[-3:].tolist()}; expected 0 to {num_classes - 1}, "
                          f"or {void} for void.")
-    height, width = mask.shape
-    padded = np.full((-(-height // stride) * stride, -(-width // stride) * stride), void, np.int64)
-    padded[:height, :width] = mask
-    cells = padded.reshape(padded.shape[0] // stride, stride, padded.shape[1] // stride, stride)
-    counts = np.stack([(cells == i).sum(axis=(1, 3)) for i in range(num_classes)], axis=2)
+    rows, columns = (-(-side // stride) for side in mask.shape)
+    labels = np.full((rows * stride, columns * stride), num_classes)  # void, and what pads the last cells
+    labels[:mask.shape[0], :mask.shape[1]] = np.where(mask == void, num_classes, mask)
+    cells = np.arange(rows * columns).reshape(rows, 1, columns, 1)
+    pairs = cells * (num_classes + 1) + labels.reshape(rows, stride, columns, stride)
+    counts = np.bincount(pairs.ravel(), minlength=rows * columns * (num_classes + 1))
+    counts = counts.reshape(rows, columns, num_classes + 1)[..., :num_classes]
     total = counts.sum(axis=2, keepdims=True)
     fractions = counts / np.maximum(total, 1)
     return _fill_from_neighbours(fractions, total[..., 0] > 0)

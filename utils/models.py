@@ -65,7 +65,7 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
         raise ValueError(f"num_classes is {num_classes}; expected at least 1.")
     plan = BACKBONES[backbone]
     images = keras.Input(input_shape, name="images")
-    x = layers.Normalization(mean=MEAN, variance=(SPREAD ** 2,) * 3, dtype="float32", name="normalize")(images)
+    x = layers.Rescaling(1 / SPREAD, [-mean / SPREAD for mean in MEAN], dtype="float32", name="normalize")(images)
     x = PadToMultiple(32, dtype="float32", name="pad")(x)
     pools = {}
     for block, widths in enumerate(plan.convs, start=1):

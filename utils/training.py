@@ -114,6 +114,7 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None):
 
     model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=loss,
                   metrics=[Scores(num_classes)])
+    model.optimizer.build(model.trainable_variables)  # else `fit` traces the step twice, which takes seconds
 
 
 def schedule(learning_rate, steps):
@@ -190,10 +191,10 @@ class Scores(keras.metrics.Metric):
     def update_state(self, y_true, y_pred, sample_weight=None):
         classes = self.num_classes
         truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
-        prediction = ops.cast(ops.argmax(ops.reshape(y_pred, (-1, classes)), axis=-1), "int32")
-        pair = ops.where(truth == VOID, classes * classes, truth * classes + prediction)
-        counts = _count(pair, classes * classes + 1)
-        self.confusion.assign_add(ops.reshape(counts[:-1], (classes, classes)))
+        # On a CPU three times as fast as `ops.argmax`, which looks for negative zeros first.
+        prediction = ops.reshape(ops.top_k(y_pred, 1)[1], (-1,))
+        counts = _count(truth * classes + prediction, (VOID + 1) * classes)  # the last rows are void's
+        self.confusion.assign_add(ops.reshape(counts[:classes * classes], (classes, classes)))
 
     def result(self):
         # JAX has no 64-bit numbers unless it is told to before it starts.
