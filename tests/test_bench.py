@@ -48,6 +48,24 @@ def test_a_lower_bound_below_the_aim_decides_nothing():
     assert bench.row("x", "s", [10], [40], "ratio >= 3", baseline_not_reached=True)["met"] is True
 
 
+def test_times_to_a_score_are_medians_over_seeds_and_the_older_side_runs_once(monkeypatch):
+    # target -> seconds for each seed, or None and the seconds of the last score
+    found = {"ours": [60.0, 50.0, 80.0], "naive": [200.0, None, 150.0], "older": [None]}
+    asked = []
+
+    def train(side, dataset, data_dir, targets, limit, seed):
+        asked.append((side, seed))
+        return {targets[0]: found[side][seed]}, 700.0
+
+    monkeypatch.setattr(bench_sections, "_train", train)
+    naive, older = bench_sections._time_to_scores("meadow", "", [0.6], 700, 3)
+    assert asked == [("ours", 0), ("naive", 0), ("older", 0), ("ours", 1), ("naive", 1), ("ours", 2), ("naive", 2)]
+    assert (naive["ours"], naive["ours_range"], naive["baseline"]) == (60.0, [50.0, 80.0], 200.0)
+    assert naive["baseline_not_reached"] and naive["met"] is True and older["ratio"] == 700 / 60
+    found["ours"][1] = None
+    assert not list(bench_sections._time_to_scores("meadow", "", [0.6], 700, 3))
+
+
 def test_camvid_needs_its_folder(capsys):
     with pytest.raises(SystemExit):
         bench.main(["camvid"])

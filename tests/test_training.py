@@ -187,6 +187,15 @@ def test_untrained_network_has_the_loss_log_c():
     assert loss == pytest.approx(np.log(5), abs=1e-5)
 
 
+def test_the_step_is_traced_once(monkeypatch):
+    model, traced = models.fcn(2, backbone="vgg_small"), []
+    training.compile_model(model, 2, 1e-3, 2)
+    step = model.train_step
+    monkeypatch.setattr(model, "train_step", lambda *given: traced.append(1) or step(*given))
+    model.fit(np.zeros((4, 32, 32, 3), np.float32), labels(0, (4, 32, 32), 2), batch_size=2, verbose=0)
+    assert len(traced) == 1
+
+
 def test_learning_rate_rises_peaks_and_falls_to_zero():
     model = models.fcn(2, backbone="vgg_small")
     training.compile_model(model, 2, 0.1, 200)

@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     sections = list(bench_sections.SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement (default 5; trainings run once)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement but trainings (default 5)")
     parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: for the section camvid")
     parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
                         help="after which a training that has not reached its score is given up (default 1500)")

@@ -34,7 +34,7 @@ class Report(keras.callbacks.Callback):
         self.model.stop_training |= time.time() - self.begun > self.limit
 
 
-def train(data, stride, report):
+def train(data, stride, seed, report):
     """Train as `utils.training.train` does, with the data set's recipe."""
     recipe = data.recipe
     pairs = {split: pipeline.DecodedPairs(data.split(split), data.read) for split in ("train", "val")}
@@ -42,32 +42,32 @@ def train(data, stride, report):
     model = models.fcn(data.num_classes, stride, recipe.backbone, precision=training.resolve_precision())
     weights = training.class_weights(recipe.class_weights, pairs["train"], data.num_classes)
     training.compile_model(model, data.num_classes, recipe.learning_rate, steps * recipe.epochs, weights)
-    fit(model, pairs, recipe, recipe.epochs, report)
+    fit(model, pairs, recipe, recipe.epochs, seed, report)
 
 
-def train_naively(data, stride, report):
+def train_naively(data, stride, seed, report):
     """Train as `bench_peers` describes: on the same crops, for as long as it takes."""
     pairs = {split: bench_peers.UncachedPairs(data.split(split), data.read) for split in ("train", "val")}
     model = bench_peers.naive_network(data.num_classes, stride)
     model.compile(model.optimizer, model.loss, metrics=[training.Scores(data.num_classes)])
-    fit(model, pairs, data.recipe, 100 * data.recipe.epochs, report)
+    fit(model, pairs, data.recipe, 100 * data.recipe.epochs, seed, report)
 
 
-def fit(model, pairs, recipe, epochs, report):
+def fit(model, pairs, recipe, epochs, seed, report):
     batches = pipeline.batches(pairs["train"], image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True,
-                               shuffle=True, scale=recipe.scale, epochs=epochs)
+                               shuffle=True, seed=seed, scale=recipe.scale, epochs=epochs)
     model.fit(batches, steps_per_epoch=-(-len(pairs["train"]) // recipe.batch_size), epochs=epochs, shuffle=False,
               validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size),
               validation_freq=report.every, verbose=0, callbacks=[report])
 
 
-def train_as_older(data, stride, report):
+def train_as_older(data, stride, seed, report):
     """Train the older tutorial's network, for as long as it takes; its stride is always 32."""
     train_samples, val_samples = data.split("train"), data.split("val")
     model = bench_peers.older_network(data.num_classes)
 
     def load():
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         while True:
             for i in rng.permutation(len(train_samples)):
                 yield bench_peers.older_pair(train_samples[i], data)
@@ -100,13 +100,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--stride", type=int, default=32, help="default: 32")
     parser.add_argument("--target", type=float, default=1.0, help="the mean IoU to stop at")
     parser.add_argument("--limit", type=float, default=600, help="the seconds to stop after (default 600)")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument("--begun", type=float, default=time.time(), help="when the process began, in Unix seconds")
     options = parser.parse_args(argv)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(options.seed)
     data = datasets.load_dataset(options.dataset, options.data_dir)
     every = min(data.recipe.validate_every, 5)
     report = Report(options.begun, lambda logs: logs["val_mean_iou"], every, options.target, options.limit)
-    SIDES[options.side](data, options.stride, report)
+    SIDES[options.side](data, options.stride, options.seed, report)
     return 0
 
 
