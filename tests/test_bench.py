@@ -111,6 +111,11 @@ def test_the_older_loader_gives_one_hot_masks_of_the_right_classes():
     np.testing.assert_allclose(photo, bench_peers.squashed(image), atol=1e-5)
 
 
+def test_labelling_is_measured_against_calling_the_model():
+    found, = bench_sections.label(argparse.Namespace(repeats=1))
+    assert found["unit"] == "ms/image" and found["ours"] > 0 and found["ratio"] == found["baseline"] / found["ours"]
+
+
 def test_the_older_score_is_the_frequency_weighted_iou():
     rng = np.random.default_rng(0)
     truth, prediction = rng.integers(0, 4, (2, 3, 20, 20))

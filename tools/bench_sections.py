@@ -195,6 +195,25 @@ def scores(options):
     yield row("scores of 21 classes, in graph, argmax of the logits included", "ms/image", graph, theirs)
 
 
+def label(options):
+    """milliseconds to label one photo of 256x256 with the kept model; baseline: calling the Keras model."""
+    from utils import inference, models
+
+    model = models.load(models.KEPT_MODEL)
+    photo = np.random.default_rng(0).integers(0, 256, (256, 256, 3)).astype(np.uint8)
+
+    def ours():
+        for _ in range(TIMES):
+            inference.predict(model, photo)
+
+    def called():
+        for _ in range(TIMES):
+            model(photo[None].astype(np.float32), training=False).numpy()[0].argmax(axis=2).astype(np.uint8)
+
+    ours, theirs = ([1000 / TIMES * value for value in side] for side in take_turns(options.repeats, ours, called))
+    yield row("label a photo, small network; baseline: the model called", "ms/image", ours, theirs)
+
+
 def arithmetic(options):
     """share of a large matrix product's FLOP/s that the network reaches, float32, at 256x256."""
     import keras
@@ -275,4 +294,5 @@ def _peak_memory(stem, folder):
     return unit * int(re.search(r"peak (\d+)", said)[1]) / 1e9
 
 
-SECTIONS = {function.__name__: function for function in (score, camvid, step, pipeline, scores, arithmetic, whole)}
+SECTIONS = {function.__name__: function
+            for function in (score, camvid, step, label, pipeline, scores, arithmetic, whole)}
