@@ -179,7 +179,7 @@ class Scores(keras.metrics.Metric):
     """The four scores of `metrics.scores`, of logits (B, H, W, C) against ids (B, H, W), inside `fit` and `evaluate`.
 
     All come from one confusion matrix over all batches: `confusion`, int32 (C, C), rows are truth, exact up to 2
-    billion pixels of a kind. Void is not counted, absent classes are left out, and without any pixel scores are NaN,
+    billion pixels of a kind. Void and other ids of no class are not counted, absent classes are left out, and without any pixel scores are NaN,
     as in `metrics`. `result` returns a dict, so that logs and history hold `mean_iou`, `pixel_accuracy`, ...
     """
 
