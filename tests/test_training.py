@@ -32,6 +32,7 @@ RECIPE = Recipe(
     backbone="vgg_small",
     scale=(0.8, 1.25),
     keep="last",
+    optimizer="muon",
 )
 
 
@@ -196,6 +197,55 @@ def test_the_step_is_traced_once(monkeypatch):
     assert len(traced) == 1
 
 
+def test_muon_turns_a_kernel_along_the_nearest_orthogonal_matrix():
+    rng = np.random.default_rng(0)
+    kernel = keras.Variable(rng.normal(size=(3, 3, 16, 24)).astype(np.float32), name="kernel")
+    bias = keras.Variable(np.zeros(24, np.float32), name="bias")
+    # Singular values from 1 to 1e-2, as gradients have them, and worse.
+    u, _, vt = np.linalg.svd(rng.normal(size=(144, 24)), full_matrices=False)
+    gradient = (u * np.geomspace(1, 1e-2, 24)) @ vt
+    before = ops.convert_to_numpy(kernel)
+    optimizer = training.Muon(0.01, ns_steps=5)  # the default is coarser, which is enough to train with
+    optimizer.build([kernel, bias])
+    optimizer.apply([ops.convert_to_tensor(gradient.reshape(3, 3, 16, 24), "float32"), ops.ones(24)], [kernel, bias])
+    step = (before - ops.convert_to_numpy(kernel)).reshape(144, 24)
+    # In the singular vectors' own axes the update is nearly a multiple of the unit matrix.
+    turned = u.T @ step @ vt.T
+    along = np.diag(turned) / (0.01 * 2 / 3 * np.sqrt(144))
+    assert along.min() > 0.6 and along.max() < 1.3
+    assert np.abs(turned - np.diag(np.diag(turned))).max() < 0.01 * along.max()
+    assert np.sqrt(np.mean(step ** 2)) == pytest.approx(0.01 * 2 / 3, rel=0.2)
+    assert ops.convert_to_numpy(bias) == pytest.approx(np.full(24, -0.01), rel=1e-3)  # Adam's first step
+
+
+@pytest.mark.parametrize("backbone, upsampling, left_to_adam", [
+    ("vgg_small", "deconv", {"score", "score_pool4", "upsample2_16", "upsample16"}),
+    ("vgg16", "deconv", {"score", "score_pool4", "upsample2_16", "upsample16", "fc6", "fc7"}),
+    ("vgg_small", "ladder", {"score"})])
+def test_muon_takes_all_kernels_but_those_of_scores_and_very_wide_ones(backbone, upsampling, left_to_adam):
+    model = models.fcn(2, 16, backbone, upsampling=upsampling)
+    training.compile_model(model, 2, 1e-3, 10, optimizer="muon")
+    kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
+    assert left_to_adam < kernels.keys()
+    adam = {variable.path for variable in model.trainable_variables
+            if model.optimizer.adam_velocities[model.optimizer._get_variable_index(variable)] is not None}
+    others = {variable.path for variable in model.trainable_variables} - {kernel.path for kernel in kernels.values()}
+    assert adam == others | {kernels[name].path for name in left_to_adam}
+
+
+def test_muon_comes_back_from_its_config():
+    again = training.Muon.from_config(training.Muon(0.2, ns_steps=4, exclude_layers=("head",)).get_config())
+    assert (float(again.learning_rate), again.ns_steps, again.exclude_layers) == (pytest.approx(0.2), 4, ["head"])
+    assert again.weight_decay is None and again.adam_weight_decay is None and again.rms_rate == 2 / 3
+
+
+def test_unknown_optimizer_is_named():
+    with pytest.raises(ValueError, match="optimizer is 'sgd'; expected one of 'adam', 'muon'"):
+        training.compile_model(models.fcn(2, backbone="vgg_small"), 2, 1e-3, 10, optimizer="sgd")
+    with pytest.raises(ValueError, match="optimizer is 'mion'.*muon"):
+        RECIPE.override(optimizer="mion")
+
+
 def test_learning_rate_rises_peaks_and_falls_to_zero():
     model = models.fcn(2, backbone="vgg_small")
     training.compile_model(model, 2, 0.1, 200)
@@ -302,7 +352,7 @@ def test_training_equals_a_hand_written_loop(unbroken, dataset):
         scale=RECIPE.scale,
         epochs=2,
     )
-    training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3)
+    training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3, optimizer=RECIPE.optimizer)
     keras_loss = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, ignore_class=VOID, reduction=None
     )

@@ -10,24 +10,31 @@ from statistics import fmean, stdev
 from utils import datasets, runs
 
 REFERENCE = runs.ROOT / "results" / "reference" / "meadow.json"
-CLASS_WEIGHTS = runs.ROOT / "results" / "class_weights.json"
 FOLDER = runs.ROOT / "results" / "runs" / "reference"
+# What notebook 03 compares: file in results -> name -> what differs from the recipe. The first is the recipe itself.
+COMPARISONS = {"class_weights": {"none": {}, "median": {"class_weights": "median"}},
+               "optimizers": {"muon": {}, "adam": {"optimizer": "adam"},
+                              "adam, twice as long": {"optimizer": "adam", "epochs": 2}}}
 
 
-def measure(precision: str, seed: int, class_weights: str = "none") -> dict[str, object]:
-    """Train once; return the scores on val (best epoch) and test, the IoU of each class, and the seconds it took."""
+def measure(precision: str, seed: int, name: str, changes: dict) -> dict[str, object]:
+    """Train once; return the scores on val (best epoch) and test, the IoU of each class, and the seconds it took.
+
+    changes: what differs from meadow's recipe; of `epochs`, how many times as many.
+    """
     from utils import inference, metrics, training  # starts TensorFlow, which --help must not wait for
 
     data = datasets.load_dataset("meadow")
-    recipe = data.recipe.override(class_weights=class_weights)
-    print(f"{precision}, seed {seed}, class weights {class_weights}", flush=True)
-    folder = FOLDER / f"{precision}-{seed}-{class_weights}"
+    recipe = data.recipe.override(**changes | {"epochs": changes.get("epochs", 1) * data.recipe.epochs})
+    print(f"{precision}, seed {seed}, {name}", flush=True)
+    folder = FOLDER / f"{precision}-{seed}-{name.replace(', ', '-').replace(' ', '-') if changes else 'none'}"
     trained = training.train(data, recipe, folder, precision=precision, seed=seed)
     test = metrics.scores(inference.evaluate(trained.model, data, recipe.test_split))
     print(f"test mean IoU {test['mean_iou']:.4f} after {trained.seconds:.0f} s", flush=True)
     val = max(row.get("val_mean_iou", 0.0) for row in trained.history)
-    return {"precision": precision, "seed": seed, "class_weights": class_weights, "seconds": round(trained.seconds, 1),
-            "val_mean_iou": val, **test, "iou": dict(zip(data.class_names, test["iou"]))}
+    return {"name": name, "precision": precision, "seed": seed, "epochs": recipe.epochs,
+            "seconds": round(trained.seconds, 1), "val_mean_iou": val, **test,
+            "iou": dict(zip(data.class_names, test["iou"]))}
 
 
 def summarise(rows: list[dict]) -> dict[str, dict[str, float]]:
@@ -43,17 +50,18 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.reference", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="trainings of a kind (default 5; at least 2)")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"], help="default: both")
-    parser.add_argument("--class-weights", action="store_true",
-                        help="train with and without class weights, and write results/class_weights.json instead")
+    parser.add_argument("--compare", choices=list(COMPARISONS),
+                        help="also train with these changed, and write results/COMPARE.json instead")
     arguments = parser.parse_args(argv)
     if arguments.seeds < 2:
         parser.error(f"--seeds is {arguments.seeds}; a spread needs at least 2.")
-    file, rules = (CLASS_WEIGHTS, ("none", "median")) if arguments.class_weights else (REFERENCE, ("none",))
-    rows = [measure(precision, seed, rule) for rule in rules for precision in arguments.precisions
-            for seed in range(arguments.seeds)]
-    scores = {rule: summarise([row for row in rows if row["class_weights"] == rule]) for rule in rules}
+    kinds = COMPARISONS[arguments.compare] if arguments.compare else {"default": {}}
+    rows = [measure(precision, seed, name, changes) for name, changes in kinds.items()
+            for precision in arguments.precisions for seed in range(arguments.seeds)]
+    scores = {name: summarise([row for row in rows if row["name"] == name]) for name in kinds}
+    file = runs.ROOT / "results" / f"{arguments.compare}.json" if arguments.compare else REFERENCE
     file.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(file, {"scores": scores if arguments.class_weights else scores["none"], "trainings": rows,
+    runs.write_json(file, {"scores": scores if arguments.compare else scores["default"], "trainings": rows,
                            "machine": runs.machine(), "versions": runs.versions()})
     print(f"wrote {file.relative_to(runs.ROOT)}")
     return 0

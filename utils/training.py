@@ -6,7 +6,9 @@ Notebook 03 writes the same loop out in cells.
 import contextlib
 import difflib
 import json
+import math
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -19,7 +21,7 @@ import numpy as np
 from keras import ops
 
 from utils import distributed, models, pipeline, runs
-from utils.datasets import CLASS_WEIGHTS
+from utils.datasets import CLASS_WEIGHTS, OPTIMIZERS
 from utils.labels import VOID
 from utils.tensorboard import Board
 
@@ -88,7 +90,8 @@ def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
     steps = -(-len(pairs["train"]) // recipe.batch_size)
     num_classes = model.output.shape[-1]
     weights_of_classes = class_weights(recipe.class_weights, pairs["train"], num_classes)
-    compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes)
+    compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes,
+                  recipe.optimizer)
     done = checkpoint.restore(model)
     if done == recipe.epochs:
         return
@@ -103,18 +106,52 @@ def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
               callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *boards])
 
 
-def compile_model(model, num_classes, learning_rate, steps, weights=None):
-    """Give a model the optimiser, loss and metric of this project: Adam on `schedule`, `cross_entropy`, `Scores`.
+def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
+    """Give a model the optimiser, loss and metric of this project: Adam or `Muon` on `schedule`, `cross_entropy`, `Scores`.
 
-    weights: float (C,), the classes' weights in the loss, or None.
+    learning_rate: the schedule's peak. steps: its length. weights: float (C,), the classes' weights in the loss, or
+    None. optimizer: one of `OPTIMIZERS`. Raises ValueError for another one.
     """
+    if optimizer not in OPTIMIZERS:
+        raise ValueError(f"optimizer is {optimizer!r}; expected one of {', '.join(map(repr, OPTIMIZERS))}.")
+
     def loss(y_true, y_pred):
         # Not a scalar: those Keras does not divide by the number of TensorFlow's devices, whose losses it adds up.
         return ops.expand_dims(cross_entropy(y_true, y_pred, weights), 0)
 
-    model.compile(optimizer=keras.optimizers.Adam(schedule(learning_rate, steps)), loss=loss,
-                  metrics=[Scores(num_classes)])
+    rule = Muon if optimizer == "muon" else keras.optimizers.Adam
+    model.compile(optimizer=rule(schedule(learning_rate, steps)), loss=loss, metrics=[Scores(num_classes)])
     model.optimizer.build(model.trainable_variables)  # else `fit` traces the step twice, which takes seconds
+
+
+@keras.saving.register_keras_serializable("fcn")
+class Muon(keras.optimizers.Muon):
+    """Keras' Muon, which is for matrices, on convolutions: their kernels (h, w, in, out) count as (h * w * in, out).
+
+    Adam changes what is no kernel, the layers of `exclude_layers` (scores, and their upsampling), and kernels wider
+    than `MAX_WIDTH` both ways: the matrix products of an update would take longer than the rest of the step.
+    Adam moves a weight by about the learning rate in a step, Muon by about two thirds of it (`rms_rate`), so that
+    both do with the same one. Source: K. Jordan et al., Muon: An optimizer for hidden layers in neural networks, 2024.
+    """
+
+    MAX_WIDTH = 512
+
+    def __init__(self, learning_rate=1e-3, weight_decay=None, adam_weight_decay=None,
+                 exclude_layers=("score", r"upsample\d"), ns_steps=3, rms_rate=2 / 3, **kwargs):
+        super().__init__(learning_rate, weight_decay=weight_decay, adam_weight_decay=adam_weight_decay,
+                         exclude_layers=list(exclude_layers), ns_steps=ns_steps, rms_rate=rms_rate, **kwargs)
+
+    def _should_use_adamw(self, variable):
+        shape = variable.shape
+        return (len(shape) != 4 or min(math.prod(shape[:-1]), shape[-1]) > self.MAX_WIDTH
+                or any(re.search(layer, variable.path) for layer in self.exclude_layers))
+
+    def zeropower_via_newtonschulz5(self, x, steps):
+        matrix = super().zeropower_via_newtonschulz5(ops.reshape(x, (-1, x.shape[-1])), steps)
+        return ops.reshape(matrix, x.shape)
+
+    def lr_adjust(self, x):
+        return x * (self.rms_rate * max(math.prod(x.shape[:-1]), x.shape[-1]) ** 0.5)
 
 
 def schedule(learning_rate, steps):
