@@ -58,14 +58,14 @@ def test_times_to_a_score_are_medians_over_seeds_and_the_older_side_runs_once(mo
         return {targets[0]: found[side][seed]}, 700.0
 
     monkeypatch.setattr(bench_sections, "_train", train)
-    adam, naive, older = bench_sections._time_to_scores("meadow", "", [0.6], 700, 3)
+    adam, naive, older = bench_sections._time_to_scores("meadow", "", [0.6], 700, 3, tuple(found))
     assert asked == [("ours", 0), ("adam", 0), ("naive", 0), ("older", 0), ("ours", 1), ("adam", 1), ("naive", 1),
                      ("ours", 2), ("adam", 2), ("naive", 2)]
     assert adam["ratio"] == 1.5 and adam["met"] is None
     assert (naive["ours"], naive["ours_range"], naive["baseline"]) == (60.0, [50.0, 80.0], 200.0)
     assert naive["baseline_not_reached"] and naive["met"] is True and older["ratio"] == 700 / 60
     found["ours"][1] = None
-    assert not list(bench_sections._time_to_scores("meadow", "", [0.6], 700, 3))
+    assert not list(bench_sections._time_to_scores("meadow", "", [0.6], 700, 3, tuple(found)))
 
 
 def test_camvid_needs_its_folder(capsys):
