@@ -107,7 +107,7 @@ def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
 
 
 def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
-    """Give a model the optimiser, loss and metric of this project: Adam or `Muon` on `schedule`, `cross_entropy`, `Scores`.
+    """Give a model this project's optimiser, Adam or `Muon` on `schedule`, its loss, and its metric `Scores`.
 
     learning_rate: the schedule's peak. steps: its length. weights: float (C,), the classes' weights in the loss, or
     None. optimizer: one of `OPTIMIZERS`. Raises ValueError for another one.
@@ -127,6 +127,7 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None, optimi
 @keras.saving.register_keras_serializable("fcn")
 class Muon(keras.optimizers.Muon):
     """Keras' Muon, which is for matrices, on convolutions: their kernels (h, w, in, out) count as (h * w * in, out).
+    (Of a transposed convolution, Keras has `in` last.)
 
     Adam changes what is no kernel, the layers of `exclude_layers` (scores, and their upsampling), and kernels wider
     than `MAX_WIDTH` both ways: the matrix products of an update would take longer than the rest of the step.
@@ -216,8 +217,9 @@ class Scores(keras.metrics.Metric):
     """The four scores of `metrics.scores`, of logits (B, H, W, C) against ids (B, H, W), inside `fit` and `evaluate`.
 
     All come from one confusion matrix over all batches: `confusion`, int32 (C, C), rows are truth, exact up to 2
-    billion pixels of a kind. Void and other ids of no class are not counted, absent classes are left out, and without any pixel scores are NaN,
-    as in `metrics`. `result` returns a dict, so that logs and history hold `mean_iou`, `pixel_accuracy`, ...
+    billion pixels of a kind. Void and other ids of no class are not counted, absent classes are left out, and without
+    any pixel scores are NaN, as in `metrics`. `result` returns a dict, so that logs and history hold `mean_iou`,
+    `pixel_accuracy`, ...
     """
 
     def __init__(self, num_classes, name="scores", **kwargs):
