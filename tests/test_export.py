@@ -1,6 +1,7 @@
 """Exported models: the same numbers as Keras in every format, and what an ONNX file tells of itself."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -17,7 +18,7 @@ import pytest
 import tensorflow as tf
 
 from tools import segment_with_opencv
-from utils import export
+from utils import export, models
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "tools" / "segment_with_opencv.py"
@@ -148,6 +149,20 @@ def test_learned_upsampling_is_exported_too(random_fcn, tmp_path, upsampling):
     path = export.to_onnx(model, tmp_path / "model.onnx", card(16))
     assert_equal_to_keras(model, by_onnxruntime(path))
     assert_equal_to_keras(model, by_opencv(path))
+
+
+@pytest.mark.parametrize("size", [None, (45, 70)])
+def test_im2col_is_exported_as_a_convolution(random_fcn, tmp_path, monkeypatch, size):
+    need_onnx()
+    import onnx
+    small = models.BACKBONES["vgg_small"]
+    monkeypatch.setitem(models.BACKBONES, "vgg_small", dataclasses.replace(small, normalized=0, im2col=True))
+    model = random_fcn(4)
+    assert isinstance(model.get_layer("fc6"), models.Im2ColConv2D)
+    path = export.to_onnx(model, tmp_path / "model.onnx", card(), size=size)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count("Conv") == sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
+    assert_equal_to_keras(model, by_onnxruntime(path), SIZES if size is None else [size])
 
 
 def test_onnx_of_a_fixed_size_is_read_by_older_opencv_too(model, tmp_path):

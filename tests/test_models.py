@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 from utils import models
-from utils.models import BilinearUpsampling, fcn, load, receptive_field
+from utils.models import BilinearUpsampling, Im2ColConv2D, fcn, load, receptive_field
 
 SIZES = [(1, 1), (31, 47), (33, 64), (32, 32), (70, 5)]
 
@@ -279,6 +279,55 @@ def test_wrong_arguments_get_a_sentence(arguments, sentence):
 
 
 # VGG16
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 7, (3, 5)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_im2col_is_the_convolution_of_keras(kernel, use_bias):
+    arguments = {"filters": 5, "kernel_size": kernel, "use_bias": use_bias, "activation": "relu", "padding": "same"}
+    ours, keras_own = Im2ColConv2D(**arguments), layers.Conv2D(**arguments)
+    x = np.random.default_rng(0).normal(size=(2, 6, 9, 4)).astype(np.float32)
+    keras_own(x)
+    ours.build(x.shape)
+    ours.set_weights([np.random.default_rng(1).normal(size=w.shape) for w in keras_own.weights])
+    keras_own.set_weights(ours.get_weights())
+    expected, found = (ops.convert_to_numpy(layer(x)) for layer in (keras_own, ours))
+    assert found.shape == (2, 6, 9, 5) and expected.min() == 0 < expected.max()
+    assert np.abs(found - expected).max() < 1e-5 * expected.max()
+
+
+def test_im2col_has_the_gradients_of_keras():
+    import tensorflow as tf
+
+    x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 9, 4)), tf.float32)
+    ours, keras_own = Im2ColConv2D(5, 3, name="ours"), layers.Conv2D(5, 3, padding="same")
+    found = []
+    for layer in (keras_own, ours):
+        layer.build(x.shape)
+        layer.set_weights(keras_own.get_weights())
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            total = tf.reduce_sum(layer(x) ** 2)
+        found.append(tape.gradient(total, [x, *(w.value for w in layer.trainable_weights)]))
+    for expected, gradient in zip(*found):
+        assert np.abs(gradient - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_im2col_is_kept_in_files_and_computes_in_its_precision(tmp_path):
+    images = keras.Input((None, None, 3))
+    model = keras.Model(images, Im2ColConv2D(4, 3, dtype="mixed_bfloat16")(images))
+    assert model.output.dtype == "bfloat16" and model.layers[1].kernel.dtype == "float32"
+    model.save(tmp_path / "model.keras")
+    again = models.load(tmp_path / "model.keras")
+    assert type(again.layers[1]) is Im2ColConv2D
+    x = photo(40, 33)
+    assert (ops.convert_to_numpy(again(x)) == ops.convert_to_numpy(model(x))).all()
+
+
+@pytest.mark.parametrize("change", [{"strides": 2}, {"padding": "valid"}, {"dilation_rate": 2}, {"groups": 2}])
+def test_im2col_refuses_what_it_does_not_compute(change):
+    with pytest.raises(ValueError, match='fc6 has padding .* expected "same" and ones'):
+        Im2ColConv2D(4, 3, name="fc6", **change)
 
 
 def test_vgg16_classifier_becomes_convolutions(tmp_path):

@@ -130,7 +130,8 @@ def _portable_layer(layer, size):
     if isinstance(layer, models.BilinearUpsampling) and size is not None:
         # One operation instead of matrix products, which OpenCV before version 5 does not read. It needs a fixed size.
         return layers.UpSampling2D(layer.factor, interpolation="bilinear", dtype="float32", name=layer.name)
-    twin = {models.PadToMultiple: _PadToMultiple, models.PadEdges: _PadEdges}.get(type(layer), type(layer))
+    twin = {models.PadToMultiple: _PadToMultiple, models.PadEdges: _PadEdges,
+            models.Im2ColConv2D: layers.Conv2D}.get(type(layer), type(layer))
     return twin.from_config(layer.get_config())
 
 
