@@ -68,6 +68,21 @@ def test_times_to_a_score_are_medians_over_seeds_and_the_older_side_runs_once(mo
     assert not list(bench_sections._time_to_scores("meadow", "", [0.6], 700, 3, tuple(found)))
 
 
+def test_a_side_is_given_the_time_that_decides_its_aim(monkeypatch):
+    given = []
+
+    def train(side, dataset, data_dir, targets, limit, seed):
+        given.append((side, limit))
+        reached = {"ours": (40.0, 100.0), "naive": (130.0, 250.0)}.get(side, (None, None))
+        return dict(zip(targets, reached)), reached[1] or limit
+
+    monkeypatch.setattr(bench_sections, "_train", train)
+    rows = list(bench_sections._time_to_scores("meadow", "", [0.3, 0.5], 200, 1, ("ours", "adam", "naive", "older")))
+    assert given == [("ours", 200), ("adam", 200), ("naive", 315), ("older", 1050)]
+    assert [row["met"] for row in rows if row["target"] == "ratio >= 3"] == [True, False]
+    assert [row["ratio"] for row in rows if row["target"] == "ratio >= 10"] == [26.25, 10.5]
+
+
 def test_camvid_needs_its_folder(capsys):
     with pytest.raises(SystemExit):
         bench.main(["camvid"])

@@ -78,7 +78,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement but trainings (default 5)")
     parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: for the section camvid")
     parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
-                        help="after which a training that has not reached its score is given up (default 1500)")
+                        help="after which a training that has not reached its score is given up, unless the aim is then "
+                             "undecided (default 1500)")
     parser.add_argument("--out", default=FILE, help="default: results/bench.json")
     options = parser.parse_args(argv)
     unknown = [name for name in options.sections if name not in sections]
