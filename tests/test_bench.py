@@ -78,9 +78,10 @@ def test_a_side_is_given_the_time_that_decides_its_aim(monkeypatch):
 
     monkeypatch.setattr(bench_sections, "_train", train)
     rows = list(bench_sections._time_to_scores("meadow", "", [0.3, 0.5], 200, 1, ("ours", "adam", "naive", "older")))
-    assert given == [("ours", 200), ("adam", 200), ("naive", 315), ("older", 1050)]
+    assert [side for side, _ in given] == ["ours", "adam", "naive", "older"]
+    assert [limit for _, limit in given] == pytest.approx([200, 200, 315, 1050])
     assert [row["met"] for row in rows if row["target"] == "ratio >= 3"] == [True, False]
-    assert [row["ratio"] for row in rows if row["target"] == "ratio >= 10"] == [26.25, 10.5]
+    assert [row["ratio"] for row in rows if row["target"] == "ratio >= 10"] == pytest.approx([26.25, 10.5])
 
 
 def test_camvid_needs_its_folder(capsys):
@@ -99,6 +100,20 @@ def test_a_section_replaces_its_own_rows_alone(tmp_path):
     for row in rows[:-1]:
         assert {"name", "unit", "ours", "baseline", "ratio", "target", "machine"} <= row.keys()
         assert row["machine"]["cores"] >= 1 and row["ours"] > 0
+
+
+def test_each_section_has_a_process_of_its_own_and_one_that_fails_stops_no_other(monkeypatch, capsys):
+    calls = []
+
+    def run(command):
+        calls.append(command)
+        return argparse.Namespace(returncode="label" in command)
+
+    monkeypatch.setattr(bench.subprocess, "run", run)
+    assert bench.main(["scores", "label", "whole", "--repeats", "2", "--out", "there.json"]) == 1
+    assert [command[3] for command in calls] == ["scores", "label", "whole"]
+    assert all(command[-2:] == ["--out", "there.json"] and command[4:6] == ["--repeats", "2"] for command in calls)
+    assert "failed, and their rows are as they were: label" in capsys.readouterr().err
 
 
 def test_flops_by_hand():

@@ -1,7 +1,7 @@
 """Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
 
-Each section runs alone: `python -m tools.bench scores pipeline`. Without a name all run, `camvid` only with --camvid;
-`score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up
+Each section runs in a process of its own, and alone where you like: `python -m tools.bench scores pipeline`. Without
+a name all run, `camvid` only with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up
 that is not counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour.
 Rows of sections that are not run stay as they were measured before.
 """
@@ -9,6 +9,7 @@ Rows of sections that are not run stay as they were measured before.
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -68,6 +69,19 @@ def line(found: dict[str, object]) -> str:
             f"{found['target']:<12} {verdict}")
 
 
+def _one_after_another(names, options):
+    """Measure each section in a process of its own, so that none has the memory of those before it; return 0 or 1."""
+    failed = []
+    for name in names:
+        command = [sys.executable, "-m", "tools.bench", name, "--repeats", str(options.repeats), "--camvid",
+                   options.camvid, "--limit", str(options.limit), "--out", str(options.out)]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    if failed:
+        print(f"these sections failed, and their rows are as they were: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
 def main(argv: list[str] | None = None) -> int:
     from tools import bench_sections
 
@@ -87,17 +101,19 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"there is no section {', '.join(unknown)}; expected some of {', '.join(sections)}.")
     if "camvid" in options.sections and not options.camvid:
         parser.error("the section camvid needs --camvid DIR, the folder in which it lies.")
+    names = options.sections or [name for name in sections if name != "camvid" or options.camvid]
+    if len(names) > 1:
+        return _one_after_another(names, options)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     rows = json.loads(open(options.out, encoding="utf-8").read()) if os.path.isfile(options.out) else []
-    for name in options.sections or [name for name in sections if name != "camvid" or options.camvid]:
-        found = []
-        print(f"\n{name}: {bench_sections.SECTIONS[name].__doc__.splitlines()[0]}", flush=True)
-        for measured in bench_sections.SECTIONS[name](options):
-            found.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
-            print(line(found[-1]), flush=True)
-        rows = [old for old in rows if old["section"] != name] + found
-        rows.sort(key=lambda old: sections.index(old["section"]))
-        runs.write_json(options.out, rows)
+    name, found = names[0], []
+    print(f"\n{name}: {bench_sections.SECTIONS[name].__doc__.splitlines()[0]}", flush=True)
+    for measured in bench_sections.SECTIONS[name](options):
+        found.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
+        print(line(found[-1]), flush=True)
+    rows = [old for old in rows if old["section"] != name] + found
+    rows.sort(key=lambda old: sections.index(old["section"]))
+    runs.write_json(options.out, rows)
     print(f"\nwrote {options.out}")
     return 0
 
