@@ -238,7 +238,7 @@ def arithmetic(options):
     from utils import training
 
     rng = np.random.default_rng(0)
-    product = 2 * 2048 ** 3
+    product = TIMES * 2 * 2048 ** 3
     for precision in dict.fromkeys(("float32", training.resolve_precision("auto"))):
         matrix = tf.cast(tf.random.normal((2048, 2048)), keras.DTypePolicy(precision).compute_dtype)
         multiply = partial(_multiply, matrix)
@@ -264,7 +264,9 @@ def arithmetic(options):
 
 
 def _multiply(matrix):
-    return (matrix @ matrix).numpy()
+    for _ in range(TIMES):  # one alone would mostly measure how long a cold cache takes
+        product = matrix @ matrix
+    return product.numpy()
 
 
 def flops(model, side=256):
