@@ -35,6 +35,14 @@ def test_reference_is_the_recipe_over_seeds_and_precisions(trained):
     assert found == pytest.approx({"mean": mean, "std": std, "tolerance": 3 * std})
 
 
+def test_the_file_can_be_chosen_and_the_usual_one_stays(trained):
+    _, results = trained
+    file = results / "reference" / "other.json"
+    assert reference.main(["--seeds", "2", "--precisions", "mixed_bfloat16", "--out", str(file)]) == 0
+    assert {row["precision"] for row in json.loads(file.read_text())["trainings"]} == {"mixed_bfloat16"}
+    assert not (results / "reference" / "meadow.json").exists()
+
+
 def test_a_comparison_trains_each_kind_with_each_seed_and_sums_them_up_apart(trained):
     asked, results = trained
     assert reference.main(["--compare", "optimizers", "--seeds", "2", "--precisions", "float32"]) == 0

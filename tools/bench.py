@@ -1,9 +1,9 @@
 """Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
 
 Each section runs in a process of its own, and alone where you like: `python -m tools.bench scores pipeline`. Without
-a name all run, `camvid` only with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns in one run on one machine, after a warm-up
-that is not counted; rows hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour.
-Rows of sections that are not run stay as they were measured before.
+a name all run, `camvid` only with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns
+in one run on one machine, after a warm-up that is not counted; rows hold medians, with the smallest and largest of all
+repeats. A ratio above 1 is in our favour. Rows of sections that are not run stay as they were measured before.
 """
 
 import argparse
@@ -92,8 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement but trainings (default 5)")
     parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: for the section camvid")
     parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
-                        help="after which a training that has not reached its score is given up, unless the aim is then "
-                             "undecided (default 1500)")
+                        help="after which a training that has not reached its score is given up; a baseline later, "
+                             "if its aim is undecided then (default 1500)")
     parser.add_argument("--out", default=FILE, help="default: results/bench.json")
     options = parser.parse_args(argv)
     unknown = [name for name in options.sections if name not in sections]

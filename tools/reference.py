@@ -5,6 +5,7 @@ Trains once per seed and precision with the recipe's defaults. Interrupted, the 
 
 import argparse
 import sys
+from pathlib import Path
 from statistics import fmean, stdev
 
 from utils import datasets, runs
@@ -52,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"], help="default: both")
     parser.add_argument("--compare", choices=list(COMPARISONS),
                         help="also train with these changed, and write results/COMPARE.json instead")
+    parser.add_argument("--out", help="default: results/reference/meadow.json, or results/COMPARE.json")
     arguments = parser.parse_args(argv)
     if arguments.seeds < 2:
         parser.error(f"--seeds is {arguments.seeds}; a spread needs at least 2.")
@@ -59,11 +61,12 @@ def main(argv: list[str] | None = None) -> int:
     rows = [measure(precision, seed, name, changes) for name, changes in kinds.items()
             for precision in arguments.precisions for seed in range(arguments.seeds)]
     scores = {name: summarise([row for row in rows if row["name"] == name]) for name in kinds}
-    file = runs.ROOT / "results" / f"{arguments.compare}.json" if arguments.compare else REFERENCE
+    usual = runs.ROOT / "results" / f"{arguments.compare}.json" if arguments.compare else REFERENCE
+    file = Path(arguments.out or usual)
     file.parent.mkdir(parents=True, exist_ok=True)
     runs.write_json(file, {"scores": scores if arguments.compare else scores["default"], "trainings": rows,
                            "machine": runs.machine(), "versions": runs.versions()})
-    print(f"wrote {file.relative_to(runs.ROOT)}")
+    print(f"wrote {file}")
     return 0
 
 

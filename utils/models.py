@@ -188,6 +188,7 @@ class Im2ColConv2D(layers.Conv2D):
         height, width = ops.shape(x)[1:3]
         padded = ops.pad(x, [[0, 0], *(((size - 1) // 2, size // 2) for size in self.kernel_size), [0, 0]])
         rows, columns = map(range, self.kernel_size)
+        # Not `ops.image.extract_patches`: it multiplies by an identity matrix, which for fc6 would take 2.5 GB.
         patches = ops.concatenate([padded[:, row:row + height, column:column + width]
                                    for row in rows for column in columns], axis=3)
         kernel = ops.reshape(self.kernel, (-1, self.filters))
