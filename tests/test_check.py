@@ -14,7 +14,8 @@ from PIL import Image
 
 from tools import check
 from utils import checks, faults, images, progress
-from utils.datasets import check_dataset, find_dataset, load_dataset
+from utils.checks import check_dataset
+from utils.datasets import find_dataset, load_dataset
 from utils.labels import VOID, VOID_COLOR
 
 COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])

@@ -20,7 +20,9 @@ from tools import convert as tool
 from tools.convert import UsageError, convert, main
 from tools.convert_base import read_entries
 from tools.convert_labelme import to_labelme
-from utils.datasets import check_dataset, load_dataset, read_image
+from utils.checks import check_dataset
+from utils.datasets import load_dataset
+from utils.images import read_image
 
 SIZE = HEIGHT, WIDTH = 12, 16
 COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]

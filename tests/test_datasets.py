@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.datasets import Recipe, check_dataset, load_dataset, read_mask, write_mask
+from utils.checks import check_dataset
+from utils.datasets import load_dataset
+from utils.images import read_mask, write_mask
 from utils.labels import VOID, voc_colormap
+from utils.recipes import Recipe
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 10, 3), dtype=np.uint8)
 

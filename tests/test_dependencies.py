@@ -51,10 +51,15 @@ def test_utils_package_imports_nothing():
     assert imports(ROOT / "utils" / "__init__.py") == set()
 
 
-@pytest.mark.parametrize("leaf", ["labels", "metrics"])
+@pytest.mark.parametrize("leaf", ["labels", "metrics", "oracles"])
 def test_leaves_need_numpy_alone(leaf):
     assert third_party(MODULES[leaf]) <= {"numpy"}
     assert reaches(leaf) <= {"labels"}
+
+
+@pytest.mark.parametrize("module", ["layers", "recipes", "runs"])
+def test_small_modules_know_labels_at_most(module):
+    assert reaches(module) <= {"labels"}
 
 
 @pytest.mark.parametrize("module", ["datasets", "pipeline"])

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from utils import distributed, metrics, models, pipeline
-from utils.datasets import Recipe, load_dataset
+from utils.datasets import load_dataset
 from utils.inference import predict
 from utils.labels import VOID
 from utils.pipeline import Share
+from utils.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 # Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam would blow up.
@@ -117,8 +118,9 @@ if int(devices) > 1:
     import tensorflow as tf
     one = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * int(devices))
-from utils import distributed, training
-from utils.datasets import Recipe, load_dataset
+from utils import callbacks, distributed, training
+from utils.datasets import load_dataset
+from utils.recipes import Recipe
 def keep(self, epoch, logs):
     confusion, = (variable for variable in self.model.metrics_variables if variable.name == "confusion")
     confusions.append(np.array(confusion))
@@ -131,15 +133,15 @@ def note(self, batch, logs=None):
         first_losses.append(float(logs["loss"]))
     step(self, batch, logs)
 confusions, steps, first_losses = [], [], []
-end, training.Progress.on_epoch_end = training.Progress.on_epoch_end, lambda *given: (keep(*given), end(*given))
-step, training.Progress.on_train_batch_end = training.Progress.on_train_batch_end, note
+end, callbacks.Progress.on_epoch_end = callbacks.Progress.on_epoch_end, lambda *given: (keep(*given), end(*given))
+step, callbacks.Progress.on_train_batch_end = callbacks.Progress.on_train_batch_end, note
 dataset, recipe = load_dataset("voc", voc), Recipe(**eval(recipe))
 if broken_off == "True":
-    check, training.StopOnNaN.on_train_batch_end = training.StopOnNaN.on_train_batch_end, interrupt
+    check, callbacks.StopOnNaN.on_train_batch_end = callbacks.StopOnNaN.on_train_batch_end, interrupt
     try:
         training.train(dataset, recipe, run_dir, precision="float32", seed=1)
     except KeyboardInterrupt:
-        training.StopOnNaN.on_train_batch_end = check
+        callbacks.StopOnNaN.on_train_batch_end = check
 trained, share = training.train(dataset, recipe, run_dir, precision="float32", seed=1), distributed.share()
 if broken_off == "True":  # in the end, process 0 alone has something to complain about
     try:

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from tools import segment_with_opencv
 from utils import export, models
+from utils.layers import Im2ColConv2D
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "tools" / "segment_with_opencv.py"
@@ -158,7 +159,7 @@ def test_im2col_is_exported_as_a_convolution(random_fcn, tmp_path, monkeypatch, 
     small = models.BACKBONES["vgg_small"]
     monkeypatch.setitem(models.BACKBONES, "vgg_small", dataclasses.replace(small, normalized=0, im2col=True))
     model = random_fcn(4)
-    assert isinstance(model.get_layer("fc6"), models.Im2ColConv2D)
+    assert isinstance(model.get_layer("fc6"), Im2ColConv2D)
     path = export.to_onnx(model, tmp_path / "model.onnx", card(), size=size)
     kinds = [node.op_type for node in onnx.load(path).graph.node]
     assert kinds.count("Conv") == sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)

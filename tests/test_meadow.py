@@ -7,7 +7,8 @@ from PIL import Image
 
 from tools import render_meadow
 from tools.meadow_canvas import CLASSES, SIZE, VOID, VOID_COLOR
-from utils.metrics import bilinear_oracle, confusion_matrix, scores
+from utils.metrics import confusion_matrix, scores
+from utils.oracles import bilinear_oracle
 
 FOLDER = Path(__file__).parents[1] / "data" / "meadow"
 NUM_CLASSES = len(CLASSES)

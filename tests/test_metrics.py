@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from utils.metrics import bilinear_oracle, boundary_band, confusion_matrix, majority_oracle, scores
+from utils.metrics import boundary_band, confusion_matrix, scores
+from utils.oracles import bilinear_oracle, majority_oracle
 
 VOID = 255
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 2, 2]])

@@ -11,7 +11,8 @@ import pytest
 from keras import layers, ops
 
 from utils import models
-from utils.models import BilinearUpsampling, Im2ColConv2D, fcn, load, receptive_field
+from utils.layers import BilinearUpsampling, Im2ColConv2D
+from utils.models import fcn, load, receptive_field
 
 SIZES = [(1, 1), (31, 47), (33, 64), (32, 32), (70, 5)]
 

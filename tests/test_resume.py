@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from tools import resume_trials
-from utils import training
-from utils.datasets import Recipe, load_dataset
+from utils import callbacks, training
+from utils.datasets import load_dataset
+from utils.recipes import Recipe
 
 RECIPE = Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3, backbone="vgg_small")
 
@@ -84,7 +85,7 @@ def test_state_of_another_network_is_refused(tmp_path):
     def checkpoint_and_model(filters):
         model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(filters, 1)])
         model.compile(optimizer="sgd", loss="mse")
-        checkpoint = training.Checkpoint(tmp_path, {})
+        checkpoint = callbacks.Checkpoint(tmp_path, {})
         checkpoint.set_model(model)
         return checkpoint, model
 
@@ -101,7 +102,7 @@ def test_best_epoch_survives_the_resume(tmp_path):
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
         model.compile(optimizer=keras.optimizers.Adam(0.1), loss="mse")
-        checkpoint = training.Checkpoint(tmp_path, {}, keep="best")
+        checkpoint = callbacks.Checkpoint(tmp_path, {}, keep="best")
         checkpoint.set_model(model)
         return checkpoint, model, checkpoint.restore(model)
 
@@ -135,7 +136,7 @@ def test_whole_state_is_resumed_in_every_precision(policy, tmp_path):
         if policy == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer, dynamic_growth_steps=3)
         model.compile(loss=training.cross_entropy, optimizer=optimizer)
-        checkpoint = training.Checkpoint(folder, {}, keep="last")
+        checkpoint = callbacks.Checkpoint(folder, {}, keep="last")
         done = checkpoint.restore(model)
         model.fit(x, y, batch_size=4, shuffle=False, initial_epoch=done, epochs=epochs, verbose=0,
                   callbacks=[checkpoint])

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from tools import strides
-from utils import datasets, inference, metrics, models
+from utils import datasets, inference, metrics, models, oracles, recipes
 
-RECIPE = datasets.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3, test_split="val")
+RECIPE = recipes.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3, test_split="val")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_each_variant_is_trained_once_a_seed_scored_and_summarised(data, tmp_pat
                for x, m in map(data.read, data.split("val")))
     assert written["trainings"]["8s at once"][1]["boundary_band_mean_iou"]["2"] == metrics.scores(band)["mean_iou"]
 
-    oracle = sum(metrics.confusion_matrix(m, metrics.bilinear_oracle(m, 8, 3), 3)
+    oracle = sum(metrics.confusion_matrix(m, oracles.bilinear_oracle(m, 8, 3), 3)
                  for _, m in map(data.read, data.split("val")))
     assert written["oracles"]["bilinear"]["8"] == metrics.scores(oracle)["mean_iou"]
 

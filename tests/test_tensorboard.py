@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from utils import inference, pipeline, tensorboard, training
+from utils import callbacks, inference, pipeline, tensorboard, training
 from utils.datasets import load_dataset
 from utils.labels import VOID
 
@@ -29,7 +29,7 @@ def fit(folder, pairs, epochs, board=True):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(3, 1)])
     training.compile_model(model, 3, 0.1, STEPS * EPOCHS)
-    checkpoint = training.Checkpoint(folder / "training", {})
+    checkpoint = callbacks.Checkpoint(folder / "training", {})
     boards = [tensorboard.Board(folder / "tensorboard", checkpoint, pairs, COLORS)] if board else []
     done = checkpoint.restore(model)
     model.fit(pipeline.batches(pairs, image_size=32, batch_size=1, epochs=epochs - done), steps_per_epoch=STEPS,
@@ -87,7 +87,7 @@ def test_examples_show_photo_truth_and_prediction(unbroken, pairs):
 
 def test_large_photos_are_thinned_out(tmp_path):
     pair = np.zeros((40, 3 * tensorboard.SIDE, 3), np.uint8), np.zeros((40, 3 * tensorboard.SIDE), np.uint8)
-    board = tensorboard.Board(tmp_path, training.Checkpoint(tmp_path, {}), [pair], COLORS)
+    board = tensorboard.Board(tmp_path, callbacks.Checkpoint(tmp_path, {}), [pair], COLORS)
     board.set_model(keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(3, 1)]))
     assert board._picture(*pair).shape == (1, 14, 3 * tensorboard.SIDE, 3)
 

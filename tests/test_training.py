@@ -17,10 +17,11 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from utils import metrics, models, pipeline, runs, training
-from utils.datasets import Recipe, load_dataset
+from utils import callbacks, metrics, models, pipeline, runs, training
+from utils.datasets import load_dataset
 from utils.inference import evaluate
 from utils.labels import VOID
+from utils.recipes import Recipe
 from utils.training import Scores, cross_entropy, resolve_precision, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -378,7 +379,7 @@ def test_broken_off_training_goes_on_as_if_unbroken(unbroken, dataset, tmp_path,
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training.StopOnNaN, "on_train_batch_end", interrupt)
+        patched.setattr(callbacks.StopOnNaN, "on_train_batch_end", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
     assert not (tmp_path / "model.keras").exists()
@@ -392,7 +393,8 @@ def test_broken_off_training_goes_on_as_if_unbroken(unbroken, dataset, tmp_path,
 KILLED = """
 import os, signal, sys
 from utils import training
-from utils.datasets import Recipe, load_dataset
+from utils.datasets import load_dataset
+from utils.recipes import Recipe
 replace, left = os.replace, [2]
 def kill_before_the_second_state(source, target):
     left[0] -= str(target).endswith("state.npz")
@@ -502,13 +504,13 @@ def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monk
 def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, dataset, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.1])
     weights = []
-    on_epoch_end = training.Checkpoint.on_epoch_end
+    on_epoch_end = callbacks.Checkpoint.on_epoch_end
 
     def with_given_score(self, epoch, logs=None):
         weights.append(self.model.get_weights())
         on_epoch_end(self, epoch, {**logs, "val_mean_iou": next(scores)})
 
-    monkeypatch.setattr(training.Checkpoint, "on_epoch_end", with_given_score)
+    monkeypatch.setattr(callbacks.Checkpoint, "on_epoch_end", with_given_score)
     trained = train(dataset, dataclasses.replace(RECIPE, keep="best"), tmp_path, precision="float32", seed=2)
     assert all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[1], strict=True))
     assert not all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[2], strict=True))

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from tools.bench import row, take_turns
-from utils import datasets, metrics, runs
+from utils import datasets, images, metrics, oracles, runs
 
 AIMS = {"naive": 3, "older": 10}  # so many times later than ours a side may reach a score
 TIMES = 10  # so often the quickest work is repeated in a turn
@@ -28,7 +28,7 @@ def score(options):
     """seconds from the start of the process until a training reaches a mean IoU on val."""
     data = datasets.load_dataset("meadow")
     masks = [data.read(sample)[1] for sample in data.split("val")]
-    confusion = sum(metrics.confusion_matrix(mask, metrics.bilinear_oracle(mask, 32, data.num_classes),
+    confusion = sum(metrics.confusion_matrix(mask, oracles.bilinear_oracle(mask, 32, data.num_classes),
                                              data.num_classes) for mask in masks)
     target = 0.85 * metrics.scores(confusion)["mean_iou"]
     yield from _time_to_scores("meadow", "", [target], options.limit, seeds=3, sides=("ours", "adam", "naive", "older"))
@@ -175,7 +175,7 @@ def _larger_scenes(data, folder):
         image, ids = data.read((photo, mask))
         paths = folder / f"{photo.stem}.jpg", folder / f"{photo.stem}.png"
         cv2.imwrite(str(paths[0]), cv2.resize(image, (500, 375), interpolation=cv2.INTER_CUBIC)[..., ::-1])
-        datasets.write_mask(paths[1], cv2.resize(ids, (500, 375), interpolation=cv2.INTER_NEAREST), data.colors)
+        images.write_mask(paths[1], cv2.resize(ids, (500, 375), interpolation=cv2.INTER_NEAREST), data.colors)
         samples.append(paths)
     return samples
 

@@ -37,11 +37,11 @@ class Times(NamedTuple):
 def train(folder: Path, epochs: int) -> None:
     """Train in this process; what it prints goes into a log beside the folder."""
     sys.stdout = sys.stderr = open(folder.with_suffix(".log"), "a", encoding="utf-8")
-    from utils import datasets, training
+    from utils import datasets, recipes, training
 
     meadow = datasets.load_dataset("meadow")
     few = dataclasses.replace(meadow, splits={split: meadow.split(split)[:count] for split, count in SCENES.items()})
-    recipe = datasets.Recipe(image_size=64, batch_size=4, epochs=epochs, learning_rate=3e-3)
+    recipe = recipes.Recipe(image_size=64, batch_size=4, epochs=epochs, learning_rate=3e-3)
     training.train(few, recipe, folder, precision="float32", seed=1)
 
 

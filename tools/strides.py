@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from utils import datasets, metrics, runs
+from utils.oracles import bilinear_oracle, majority_oracle
 
 FOLDER = runs.ROOT / "results" / "runs" / "reference"
 WIDTHS = (1, 2, 4, 8, 12, 20)
@@ -86,7 +87,7 @@ def score(folder: Path, data: datasets.Dataset) -> dict[str, object]:
 def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
     """Return the mean IoU of both oracles on the test split, by stride."""
     found = {}
-    for name, oracle in (("majority", metrics.majority_oracle), ("bilinear", metrics.bilinear_oracle)):
+    for name, oracle in (("majority", majority_oracle), ("bilinear", bilinear_oracle)):
         total = {32: 0, 16: 0, 8: 0}
         for sample in data.split(data.recipe.test_split):
             mask = data.read(sample)[1]

@@ -8,7 +8,6 @@ On disk there is one contract, PASCAL VOC's:
     classes.txt                         "id name r g b" per line, where the classes are not VOC's
 """
 
-import difflib
 import hashlib
 import re
 import unicodedata
@@ -18,11 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from utils import sources
-# Whoever has a data set also wants these; they are found here as well.
-from utils.checks import check_dataset  # noqa: F401
 from utils.faults import fault_of_pair
-from utils.images import PHOTO_SUFFIXES, ImageError, Problem, read_image, read_mask, write_mask  # noqa: F401
+from utils.images import PHOTO_SUFFIXES, ImageError, read_image, read_mask
 from utils.labels import VOID, voc_colormap
+from utils.recipes import RECIPES, Recipe, nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOC_CLASSES = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
@@ -31,54 +29,7 @@ CAMVID_CLASSES = "sky building pole road pavement tree sign fence car pedestrian
 CAMVID_COLORS = ((128, 198, 255), (128, 64, 48), (230, 200, 60), (110, 100, 120), (205, 120, 180), (50, 120, 50),
                  (255, 240, 150), (180, 110, 40), (20, 40, 150), (240, 60, 40), (40, 220, 200))
 PETS_COLORS = ((52, 54, 62), (214, 119, 12))
-CLASS_WEIGHTS = ("none", "median", "root_median")
-OPTIMIZERS = ("adam", "muon")
 _SUFFIX = re.compile(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a data set is trained when nobody says otherwise.
-
-    image_size: side of the square training crops, in pixels. batch_size: crops per step. epochs: passes
-    over the training split. learning_rate: the schedule's peak. backbone: see `utils.models.BACKBONES`.
-    scale: smallest and largest random zoom of the crops. keep: "best" keeps the epoch with the best
-    validation mean IoU, "last" the last one. test_split: the split that scores are reported on.
-    validate_every: epochs from one validation to the next. class_weights: "none", or "median" or, milder,
-    "root_median" to let pixels of rare classes count more in the loss (see `utils.training.class_weights`).
-    optimizer: "adam", or "muon", which needs half as many epochs from random weights (see `utils.training.Muon`).
-    """
-
-    image_size: int = 256
-    batch_size: int = 8
-    epochs: int = 40
-    learning_rate: float = 1e-3
-    backbone: str = "vgg_small"
-    scale: tuple = (0.75, 1.5)
-    keep: str = "best"
-    test_split: str = "val"
-    validate_every: int = 1
-    class_weights: str = "none"
-    optimizer: str = "adam"
-
-    @property
-    def validation_epochs(self):
-        """Return the epochs, counted from 1, after which the validation split is scored; the last one always is."""
-        return sorted({*range(self.validate_every, self.epochs + 1, self.validate_every), self.epochs})
-
-    def override(self, **values):
-        """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says.
-
-        Raises ValueError for a negative number, or a rule of class weights or an optimiser that there is not.
-        """
-        for name in ("image_size", "batch_size", "epochs", "learning_rate"):
-            if values.get(name, 0) < 0:
-                raise ValueError(f"{name} is {values[name]}; expected a positive number, or 0 for the recipe's "
-                                 f"{getattr(self, name)}.")
-        for name, known in (("class_weights", CLASS_WEIGHTS), ("optimizer", OPTIMIZERS)):
-            if values.get(name) and values[name] not in known:
-                raise ValueError(f"{name} is {values[name]!r}{_nearest(values[name], known)}")
-        return replace(self, **{name: value for name, value in values.items() if value})
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +59,7 @@ class Dataset:
         if name in self.absent:
             raise ValueError(f"{self.root}: this copy of {self.name} has no {name!r} split. {self.absent[name]}")
         if name not in self.splits:
-            raise ValueError(f"{self.name} has no split {name!r}{_nearest(name, self.splits)}")
+            raise ValueError(f"{self.name} has no split {name!r}{nearest(name, self.splits)}")
         if not self.splits[name]:
             raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty. Add names to its list.")
         return self.splits[name]
@@ -157,7 +108,7 @@ def load_dataset(name, data_dir=""):
 def find_dataset(name, data_dir=""):
     """Do what `load_dataset` does, but do not mind files that are listed and missing: `check_dataset` reports them."""
     if name not in _LOADERS:
-        raise ValueError(f"there is no data set {name!r}{_nearest(name, _LOADERS)}")
+        raise ValueError(f"there is no data set {name!r}{nearest(name, _LOADERS)}")
     given = Path(data_dir).expanduser() if data_dir else None
     if name in sources.SOURCES:
         return _load_published(name, given)
@@ -169,9 +120,7 @@ def find_dataset(name, data_dir=""):
 def _load_meadow(root):
     root = _find(root or REPOSITORY / "data" / "meadow", "ImageSets/Segmentation/train.txt", "meadow",
                  "It comes with the repository: clone it again, or run python -m tools.render_meadow.")
-    recipe = Recipe(image_size=192, batch_size=4, epochs=12, learning_rate=3e-3, scale=(0.7, 1.4), test_split="test",
-                    validate_every=2, optimizer="muon")
-    return _voc_layout("meadow", root, recipe)
+    return _voc_layout("meadow", root)
 
 
 def _load_voc(root):
@@ -179,7 +128,7 @@ def _load_voc(root):
         raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout (JPEGImages, SegmentationClass, '
                          "ImageSets/Segmentation).")
     root = _find(root, "ImageSets/Segmentation/train.txt", "voc", "Its lists are ImageSets/Segmentation/<split>.txt.")
-    return _voc_layout("voc", root, Recipe())
+    return _voc_layout("voc", root)
 
 
 def _load_published(name, given):
@@ -202,19 +151,20 @@ def _load_published(name, given):
 
 
 def _load_voc2007(root):
-    dataset = _pascal("voc2007", root, "000032", r"\d{6}", ("train", "val", "test"), _FINE_TUNING)
+    dataset = _pascal("voc2007", root, "000032", r"\d{6}", ("train", "val", "test"))
     if "test" in dataset.splits:
-        return replace(dataset, recipe=replace(dataset.recipe, test_split="test"))
-    return replace(dataset, absent={"test": "It comes in VOCtest_06-Nov-2007.tar: give a folder that holds that "
-                                            "archive beside the other one, or unpack both in one place."})
+        return dataset
+    absent = {"test": "It comes in VOCtest_06-Nov-2007.tar: give a folder that holds that archive beside the other "
+                      "one, or unpack both in one place."}
+    return replace(dataset, recipe=replace(dataset.recipe, test_split="val"), absent=absent)
 
 
 def _load_voc2012(root):
-    return replace(_pascal("voc2012", root, "2007_000032", r"\d{4}_\d{6}", ("train", "val"), _FINE_TUNING),
+    return replace(_pascal("voc2012", root, "2007_000032", r"\d{4}_\d{6}", ("train", "val")),
                    absent={"test": "Its masks were never published: scores are reported on val."})
 
 
-def _pascal(name, root, example, stem, splits, recipe):
+def _pascal(name, root, example, stem, splits):
     """Read one year of VOC, whose stems match `stem`, as `example` does; each list may lie in a folder of its own."""
     found = {}
     for split in splits:
@@ -226,7 +176,7 @@ def _pascal(name, root, example, stem, splits, recipe):
         raise FileNotFoundError(f"{root}: holds no {name} data (no ImageSets/Segmentation/train.txt with names like "
                                 f"{example} in it or in a folder below). Give the folder VOC{name[3:]}, or one above.")
     return Dataset(name, found["train"].parents[2], tuple(VOC_CLASSES), voc_colormap(len(VOC_CLASSES)),
-                   {split: _voc_pairs(file) for split, file in found.items()}, recipe)
+                   {split: _voc_pairs(file) for split, file in found.items()}, RECIPES[name])
 
 
 def _load_oxford_pets(root):
@@ -241,7 +191,7 @@ def _load_oxford_pets(root):
     trainval = splits.pop("trainval")
     splits = {"train": [pair for i, pair in enumerate(trainval) if i % 10 != 9], "val": trainval[9::10], **splits}
     return Dataset("oxford_pets", root, ("background", "pet"), np.uint8(PETS_COLORS), splits,
-                   replace(_FINE_TUNING, epochs=10, test_split="test"), id_map={1: 1, 2: 0, 3: VOID})
+                   RECIPES["oxford_pets"], id_map={1: 1, 2: 0, 3: VOID})
 
 
 def _load_camvid(root):
@@ -252,28 +202,23 @@ def _load_camvid(root):
         if (root / f"{split}.txt").is_file():
             names = [line.split()[0].rsplit("/", 1)[-1] for line in _lines(root / f"{split}.txt")]
             splits[split] = [(root / split / name, root / f"{split}annot" / name) for name in names]
-    # Val is one clip from a drive that train shows too: choosing an epoch on it would flatter what is reported on it.
-    # Chosen on a drive held out of train, not on val: results/camvid_experiments.md.
-    recipe = Recipe(image_size=256, batch_size=4, epochs=40, learning_rate=3e-3, scale=(0.6, 1.6), keep="last",
-                    test_split="test" if "test" in splits else "val", validate_every=10, class_weights="root_median",
-                    optimizer="muon")
+    recipe = replace(RECIPES["camvid"], test_split="test" if "test" in splits else "val")
     absent = {} if "test" in splits else {"test": "It needs test.txt, test and testannot of the published copy."}
     return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, {11: VOID}, absent)
 
 
-# What VGG16 is usually fine-tuned with from weights="imagenet". Not measured here: these data sets were not at hand.
-_FINE_TUNING = Recipe(image_size=256, batch_size=8, epochs=30, learning_rate=1e-4, backbone="vgg16", scale=(0.5, 1.5))
 _LOADERS = {"meadow": _load_meadow, "voc2007": _load_voc2007, "voc2012": _load_voc2012,
             "oxford_pets": _load_oxford_pets, "camvid": _load_camvid, "voc": _load_voc}
 NAMES = tuple(_LOADERS)
 
 
-def _voc_layout(name, root, recipe):
+def _voc_layout(name, root):
     class_names, colors = _classes(root)
     lists = {file.stem: file for file in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
-    return Dataset(name, root, class_names, colors, {split: _voc_pairs(file) for split, file in lists.items()}, recipe)
+    return Dataset(name, root, class_names, colors, {split: _voc_pairs(file) for split, file in lists.items()},
+                   RECIPES[name])
 
 
 def _voc_pairs(file):
@@ -355,9 +300,3 @@ def _lines(file):
     except UnicodeDecodeError:
         raise ValueError(f"{file}: is no text in UTF-8. Save it as UTF-8.") from None
     return [line for line in lines if line and not line.startswith("#")]
-
-
-def _nearest(name, names):
-    near = difflib.get_close_matches(str(name), list(names), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{hint} There are: {', '.join(names)}."

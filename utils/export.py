@@ -20,7 +20,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from utils import models, runs
+from utils import runs
+from utils.layers import BilinearUpsampling, Im2ColConv2D, PadEdges, PadToMultiple
 
 
 def to_onnx(model, path, card, size=None):
@@ -127,15 +128,14 @@ def portable(model, batch=None, size=None):
 
 
 def _portable_layer(layer, size):
-    if isinstance(layer, models.BilinearUpsampling) and size is not None:
+    if isinstance(layer, BilinearUpsampling) and size is not None:
         # One operation instead of matrix products, which OpenCV before version 5 does not read. It needs a fixed size.
         return layers.UpSampling2D(layer.factor, interpolation="bilinear", dtype="float32", name=layer.name)
-    twin = {models.PadToMultiple: _PadToMultiple, models.PadEdges: _PadEdges,
-            models.Im2ColConv2D: layers.Conv2D}.get(type(layer), type(layer))
+    twin = {PadToMultiple: _PadToMultiple, PadEdges: _PadEdges, Im2ColConv2D: layers.Conv2D}.get(type(layer), type(layer))
     return twin.from_config(layer.get_config())
 
 
-class _PadToMultiple(models.PadToMultiple):
+class _PadToMultiple(PadToMultiple):
     """The same, in a form that leaves the number of channels known: LiteRT's convolutions ask for it."""
 
     def call(self, x):
@@ -143,7 +143,7 @@ class _PadToMultiple(models.PadToMultiple):
         return ops.reshape(padded, (*ops.shape(padded)[:3], x.shape[3]))
 
 
-class _PadEdges(models.PadEdges):
+class _PadEdges(PadEdges):
     """The same from slices: TensorFlow's mirrored padding becomes ONNX that crashes OpenCV 5.0."""
 
     def call(self, x):

@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from utils import progress
-from utils.datasets import read_image, read_mask
-from utils.images import THREADS
+from utils.images import THREADS, read_image, read_mask
 from utils.labels import VOID
 
 # Pixels from outside the photo: ImageNet's mean colour, which the models turn into zero.

@@ -16,7 +16,7 @@ NOT_DRAWN = ("epoch", "seconds")
 
 
 class Board(keras.callbacks.Callback):
-    """Write the history of a `training.Checkpoint` as TensorBoard's event files, and examples of each validated epoch.
+    """Write the history of a `callbacks.Checkpoint` as TensorBoard's event files, and examples of each validated epoch.
 
     folder: where they go, such as run_dir/tensorboard, with `train` and `validation` in it. checkpoint: it must stand
     before this in the list of callbacks. pairs: validation photos and masks, such as `pipeline.DecodedPairs`. colors:

@@ -1,0 +1,176 @@
+"""What a training does beside learning: keep its state, stop when the loss is no number, tell how far it is."""
+
+import json
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from utils import distributed, runs
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keep the state of a training after each epoch, so that it can be killed at any moment.
+
+    folder: where `state.npz` goes: weights, optimiser, seeds, history, parameters and the weights to use in the end.
+    It is replaced in one step, never half written. parameters: JSON-like dict; a folder that holds a training with
+    other parameters, or a state that cannot be read, is refused with ValueError. keep: "best" keeps the epoch with the
+    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch. Of several processes that
+    train together the first alone reads and writes; the others get from it what it read.
+    """
+
+    def __init__(self, folder, parameters, keep="best"):
+        super().__init__()
+        self.folder, self.keep = Path(folder), keep
+        self.history, self._kept = [], []
+        self.parameters = json.loads(json.dumps(parameters))
+        self.state = self.folder / "state.npz"
+        if not distributed.is_first():
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.state.is_file():
+            changed = runs.differences(json.loads(str(self._read("parameters")[0])), self.parameters)
+            if changed:
+                raise ValueError(f"{self.folder} holds a training with other parameters: {changed}. Give another "
+                                 "run_dir, or delete that folder to start afresh.")
+
+    @property
+    def seconds(self):
+        """Return the seconds that all finished epochs took."""
+        return sum(epoch["seconds"] for epoch in self.history)
+
+    def restore(self, model):
+        """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
+        variables = [*_state_of(model), *model.weights]
+        stored, arrays = self._stored(model) if distributed.is_first() and self.state.is_file() else ("[]", None)
+        self.history = json.loads(distributed.text_from_first(stored))
+        if not self.history:
+            return 0
+        arrays = distributed.from_first(arrays or _copies(variables))
+        self._kept = arrays[-len(model.weights):]
+        for variable, array in zip(variables[:-len(model.weights)], arrays):
+            variable.assign(array)
+        if distributed.is_first():
+            print(f"resumed after epoch {len(self.history)}", flush=True)
+        return len(self.history)
+
+    def load_kept(self, model):
+        """Give `model`, of the same layers, the kept weights."""
+        model.set_weights(self._kept)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._begin = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        row = {"epoch": epoch + 1, **{name: float(value) for name, value in logs.items()}}
+        row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row["seconds"] = round(time.perf_counter() - self._begin, 3)
+        best = max((old.get("val_mean_iou", -1.0) for old in self.history), default=-1.0)
+        self.history.append(row)
+        if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
+            self._kept = _copies(self.model.weights)
+        if not distributed.is_first():
+            return
+        # One file: of two, a mounted drive that breaks off may have stored the later one alone.
+        _save_arrays(self.state, history=json.dumps(self.history), parameters=json.dumps(self.parameters),
+                     **_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept))
+
+    def _stored(self, model):
+        """Return the history as JSON, and the arrays of all variables and of the kept weights."""
+        variables, weights = _state_of(model), model.weights
+        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
+        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in [*variables, *weights]]:
+            raise self._damaged("its arrays do not fit the network")
+        return str(history), arrays
+
+    def _read(self, *names):
+        try:
+            with np.load(self.state) as file:
+                return [file[name] for name in names]
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, reason):
+        return ValueError(f"{self.state} cannot be used ({reason}): it is damaged, or another version of this code "
+                          f"wrote it. Delete {self.folder} to start this training afresh, or choose another run_dir.")
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """End the training with FloatingPointError, naming the likely causes, when the loss is no longer a number."""
+
+    def __init__(self, learning_rate):
+        super().__init__()
+        self.learning_rate = learning_rate
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a learning_rate too "
+                f"high (now {self.learning_rate:g}; try a tenth), mixed_float16 (try precision=\"float32\"), or masks "
+                "with ids that stand for no class. The state of the last finished epoch is kept.")
+
+
+class Progress(keras.callbacks.Callback):
+    """Print a line per epoch with scores and the time left; in long epochs also every ten seconds.
+
+    Of several processes that train together the first alone prints.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._printed = time.perf_counter()
+        self._steps_done = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch, self._in_epoch = epoch, False  # whether a line has told of a step of this epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._steps_done == 0:
+            self._begin = time.perf_counter()  # the first step also builds the graph: it says nothing about the others
+        self._steps_done += 1
+        if time.perf_counter() - self._printed > 10 and self._steps_done > 1:
+            self._in_epoch = True
+            self._print(f"step {batch + 1}/{self.params['steps']}  loss {logs['loss']:.3f}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._in_epoch or time.perf_counter() - self._printed > 1.5 or epoch + 1 in (1, self.params["epochs"]):
+            validation = f"  val mean IoU {logs['val_mean_iou']:.3f}" if "val_mean_iou" in logs else ""
+            self._print(f"loss {logs['loss']:.3f}{validation}")
+
+    def _print(self, text):
+        self._printed = time.perf_counter()
+        if not distributed.is_first():
+            return
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        steps_now = self._steps_done
+        first = self._epoch * steps - (steps_now - 1) // steps * steps
+        left = (epochs * steps - first - steps_now) * (self._printed - self._begin) / max(steps_now - 1, 1)
+        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {int(left) // 60}:{int(left) % 60:02d} left", flush=True)
+
+
+def _state_of(model):
+    """Return all variables a training step changes: weights, dropout seeds, optimiser with its step count."""
+    if not model.optimizer.built:  # a second time, the optimiser of mixed_float16 begins anew
+        model.optimizer.build(model.trainable_variables)
+    return [v for layer in model.layers for v in layer.variables] + list(model.optimizer.variables)
+
+
+def _numbered(name, values):
+    return {f"{name}{number}": value for number, value in enumerate(values)}
+
+
+def _copies(variables):
+    """Return the variables' values as numpy arrays that later steps leave alone."""
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _save_arrays(path, **arrays):
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())  # else a power cut can leave the new name without its content
+    os.replace(temporary, path)
