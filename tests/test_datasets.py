@@ -93,7 +93,7 @@ def test_without_classes_txt_the_classes_are_vocs(voc):
 def test_meadow_can_lie_elsewhere_and_is_scored_on_test(tmp_path, make_voc):
     dataset = load_dataset("meadow", make_voc(tmp_path / "copy", {"train": 2, "val": 1, "test": 1}))
     assert (
-        dataset.name == "meadow" and dataset.recipe.test_split == "test" and len(dataset.split("test")) == 1
+        dataset.name == "meadow" and dataset.test_split == "test" and len(dataset.split("test")) == 1
     )
 
 
@@ -127,7 +127,7 @@ def test_camvid_is_read_from_its_folder_or_the_one_above(tmp_path, given):
     dataset = load_dataset("camvid", tmp_path / given)
     assert dataset.num_classes == len(dataset.colors) == 11 and dataset.class_names[0] == "sky"
     assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 2, "val": 2}
-    assert dataset.recipe.test_split == "val"
+    assert dataset.test_split == "val"
     _, mask = dataset.read(dataset.split("train")[0])
     assert ((mask == VOID) == (RGB[..., 0] < 99)).all() and 11 not in mask
 

@@ -171,7 +171,7 @@ def left(folder):
 def test_each_data_set_is_downloaded_once_and_kept_without_its_archive(site, tmp_path, name, expected):
     dataset = load_dataset(name)
     assert dataset.name == name and counts(dataset) == expected and readable(dataset)
-    assert dataset.recipe.test_split == ("val" if name == "voc2012" else "test")
+    assert dataset.test_split == ("val" if name == "voc2012" else "test")
     asked = len(site.log)
     assert counts(load_dataset(name)) == expected and len(site.log) == asked == len(sources.SOURCES[name].archives)
     assert left(tmp_path / "data") == sorted(["downloads", name]) and left(tmp_path / "data" / "downloads") == []
@@ -303,7 +303,7 @@ def test_without_its_test_archive_voc2007_trains_and_says_where_test_is(offline,
     alone.parent.mkdir()
     alone.write_bytes((archives / alone.name).read_bytes())
     dataset = load_dataset("voc2007", alone)
-    assert counts(dataset) == {"train": 3, "val": 2} and dataset.recipe.test_split == "val"
+    assert counts(dataset) == {"train": 3, "val": 2} and dataset.test_split == "val"
     with pytest.raises(ValueError, match="has no 'test' split. It comes in VOCtest_06-Nov-2007.tar"):
         dataset.split("test")
 

@@ -10,7 +10,7 @@ import pytest
 from tools import strides
 from utils import datasets, inference, metrics, models, oracles, recipes
 
-RECIPE = recipes.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3, test_split="val")
+RECIPE = recipes.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3)
 
 
 @pytest.fixture

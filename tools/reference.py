@@ -30,7 +30,7 @@ def measure(precision: str, seed: int, name: str, changes: dict) -> dict[str, ob
     print(f"{precision}, seed {seed}, {name}", flush=True)
     folder = FOLDER / f"{precision}-{seed}-{name.replace(', ', '-').replace(' ', '-') if changes else 'none'}"
     trained = training.train(data, recipe, folder, precision=precision, seed=seed)
-    test = metrics.scores(inference.evaluate(trained.model, data, recipe.test_split))
+    test = metrics.scores(inference.evaluate(trained.model, data, data.test_split))
     print(f"test mean IoU {test['mean_iou']:.4f} after {trained.seconds:.0f} s", flush=True)
     val = max(row.get("val_mean_iou", 0.0) for row in trained.history)
     return {"name": name, "precision": precision, "seed": seed, "epochs": recipe.epochs,

@@ -68,7 +68,7 @@ def score(folder: Path, data: datasets.Dataset) -> dict[str, object]:
     from utils import inference, models
 
     model, total, bands = models.load(folder / "model.keras"), 0, {width: 0 for width in WIDTHS}
-    for sample in data.split(data.recipe.test_split):
+    for sample in data.split(data.test_split):
         image, mask = data.read(sample)
         ids = inference.predict(model, image)
         total += metrics.confusion_matrix(mask, ids, data.num_classes)
@@ -89,7 +89,7 @@ def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
     found = {}
     for name, oracle in (("majority", majority_oracle), ("bilinear", bilinear_oracle)):
         total = {32: 0, 16: 0, 8: 0}
-        for sample in data.split(data.recipe.test_split):
+        for sample in data.split(data.test_split):
             mask = data.read(sample)[1]
             for stride in total:
                 total[stride] += metrics.confusion_matrix(mask, oracle(mask, stride, data.num_classes),
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     if file.is_file():
         rows = json.loads(file.read_text(encoding="utf-8"))["trainings"] | rows
     rows = {name: rows[name] for name in VARIANTS if name in rows}
-    runs.write_json(file, {"dataset": data.name, "split": data.recipe.test_split, "oracles": oracles(data),
+    runs.write_json(file, {"dataset": data.name, "split": data.test_split, "oracles": oracles(data),
                            "variants": {name: summary(found) for name, found in rows.items()}, "trainings": rows,
                            "machine": runs.machine(), "versions": runs.versions()})
     print(f"wrote {file.relative_to(runs.ROOT)}")

@@ -151,7 +151,7 @@ def _lists(dataset):
     for name, samples in dataset.splits.items():
         if not samples:
             yield Problem(f"split {name}", "the list is empty.", "Add photos to it.",
-                          "error" if name in ("train", "val", dataset.recipe.test_split) else "warning")
+                          "error" if name in ("train", "val", dataset.test_split) else "warning")
         for sample, times in Counter(samples).items():
             if times > 1:
                 yield Problem(str(sample[0]), f"is in the list of {name} {times} times.", "Keep one line.", "warning")

@@ -8,19 +8,21 @@ On disk there is one contract, PASCAL VOC's:
     classes.txt                         "id name r g b" per line, where the classes are not VOC's
 """
 
+import functools
 import hashlib
 import re
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from utils import sources
+from utils import oracles, recipes, sources
 from utils.faults import fault_of_pair
-from utils.images import PHOTO_SUFFIXES, ImageError, read_image, read_mask
+from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, read_image, read_mask
 from utils.labels import VOID, voc_colormap
-from utils.recipes import RECIPES, Recipe, nearest
+from utils.recipes import RECIPES, nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOC_CLASSES = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse "
@@ -46,13 +48,42 @@ class Dataset:
     class_names: tuple
     colors: np.ndarray
     splits: dict
-    recipe: Recipe
     id_map: dict = field(default_factory=dict)
     absent: dict = field(default_factory=dict)
 
     @property
     def num_classes(self):
         return len(self.class_names)
+
+    @property
+    def test_split(self):
+        """The split that scores are reported on: "test" where there is one, else "val"."""
+        return "test" if "test" in self.splits else "val"
+
+    @functools.cached_property
+    def recipe(self):
+        """The `Recipe`: of a published data set as written down, else derived from up to 100 training pairs.
+
+        Raises what `read` and `split` raise.
+        """
+        if self.name in RECIPES:
+            return RECIPES[self.name]
+        samples = self.split("train")
+        chosen = np.linspace(0, len(samples) - 1, min(len(samples), 100)).astype(int)
+        with ThreadPoolExecutor(THREADS) as pool:
+            looks = list(pool.map(lambda i: self._look(samples[i], i), chosen))
+        sides, pixels, windows = zip(*looks)
+        pixels = np.sum(pixels, axis=0)
+        return recipes.derive(len(samples), int(np.median(sides)), pixels / max(pixels.sum(), 1),
+                              oracles.by_stride(windows, self.num_classes, recipes.STRIDES))
+
+    def _look(self, sample, number):
+        """Return (shorter side, pixels per class, window of up to 256 pixels a side) of a mask."""
+        mask = self.read(sample)[1]
+        pixels = np.bincount(mask.ravel(), minlength=VOID + 1)[:self.num_classes]
+        rng = np.random.default_rng(number)
+        top, left = (rng.integers(0, max(side - 256, 0) + 1) for side in mask.shape)
+        return min(mask.shape), pixels, mask[top:top + 256, left:left + 256].copy()
 
     def split(self, name):
         """Return the samples of a split; ValueError with the nearest name if there is none, or if it is empty."""
@@ -156,7 +187,7 @@ def _load_voc2007(root):
         return dataset
     absent = {"test": "It comes in VOCtest_06-Nov-2007.tar: give a folder that holds that archive beside the other "
                       "one, or unpack both in one place."}
-    return replace(dataset, recipe=replace(dataset.recipe, test_split="val"), absent=absent)
+    return replace(dataset, absent=absent)
 
 
 def _load_voc2012(root):
@@ -176,7 +207,7 @@ def _pascal(name, root, example, stem, splits):
         raise FileNotFoundError(f"{root}: holds no {name} data (no ImageSets/Segmentation/train.txt with names like "
                                 f"{example} in it or in a folder below). Give the folder VOC{name[3:]}, or one above.")
     return Dataset(name, found["train"].parents[2], tuple(VOC_CLASSES), voc_colormap(len(VOC_CLASSES)),
-                   {split: _voc_pairs(file) for split, file in found.items()}, RECIPES[name])
+                   {split: _voc_pairs(file) for split, file in found.items()})
 
 
 def _load_oxford_pets(root):
@@ -191,7 +222,7 @@ def _load_oxford_pets(root):
     trainval = splits.pop("trainval")
     splits = {"train": [pair for i, pair in enumerate(trainval) if i % 10 != 9], "val": trainval[9::10], **splits}
     return Dataset("oxford_pets", root, ("background", "pet"), np.uint8(PETS_COLORS), splits,
-                   RECIPES["oxford_pets"], id_map={1: 1, 2: 0, 3: VOID})
+                   id_map={1: 1, 2: 0, 3: VOID})
 
 
 def _load_camvid(root):
@@ -202,9 +233,8 @@ def _load_camvid(root):
         if (root / f"{split}.txt").is_file():
             names = [line.split()[0].rsplit("/", 1)[-1] for line in _lines(root / f"{split}.txt")]
             splits[split] = [(root / split / name, root / f"{split}annot" / name) for name in names]
-    recipe = replace(RECIPES["camvid"], test_split="test" if "test" in splits else "val")
     absent = {} if "test" in splits else {"test": "It needs test.txt, test and testannot of the published copy."}
-    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, recipe, {11: VOID}, absent)
+    return Dataset("camvid", root, tuple(CAMVID_CLASSES), np.uint8(CAMVID_COLORS), splits, {11: VOID}, absent)
 
 
 _LOADERS = {"meadow": _load_meadow, "voc2007": _load_voc2007, "voc2012": _load_voc2012,
@@ -217,8 +247,7 @@ def _voc_layout(name, root):
     lists = {file.stem: file for file in sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))}
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
-    return Dataset(name, root, class_names, colors, {split: _voc_pairs(file) for split, file in lists.items()},
-                   RECIPES[name])
+    return Dataset(name, root, class_names, colors, {split: _voc_pairs(file) for split, file in lists.items()})
 
 
 def _voc_pairs(file):

@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import h5py
 import keras
 from keras import layers
 
@@ -49,11 +50,12 @@ UPSAMPLINGS = ("bilinear", "deconv", "ladder")
 
 def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bilinear",
         input_shape=(None, None, 3), precision="float32"):
-    """Build an FCN-32s, FCN-16s or FCN-8s.
+    """Build an FCN-32s, FCN-16s or FCN-8s, or with the same pattern carried on, FCN-4s or FCN-2s.
 
-    num_classes: C. stride: 32, 16 or 8, the pixels per cell of the finest score map. backbone: a key of
+    num_classes: C. stride: 32, 16, 8, 4 or 2, the pixels per cell of the finest score map. backbone: a key of
     `BACKBONES`. weights: None (random), "imagenet" (vgg16: Keras' classifier, fc6 and fc7 included), the path of a
-    Keras VGG16 weights file, or of a model of this project (see `transfer`). upsampling: "bilinear" (fixed),
+    Keras VGG16 weights file (without classifier, fc6 and fc7 start random), or of a model of this project (see
+    `transfer`). upsampling: "bilinear" (fixed),
     "deconv" (transposed convolutions that start bilinear and are learned) or "ladder" (five of them, doubling the
     features of fc7, each with batch normalization, and the scores at the end). input_shape: (H, W, 3), None for any.
     precision: a Keras dtype policy for the backbone; scores and logits are float32 in any case.
@@ -64,7 +66,7 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     """
     _one_of("backbone", backbone, BACKBONES)
     _one_of("upsampling", upsampling, UPSAMPLINGS)
-    _one_of("stride", stride, (32, 16, 8))
+    _one_of("stride", stride, (32, 16, 8, 4, 2) if upsampling != "ladder" else (32, 16, 8))
     if num_classes < 1:
         raise ValueError(f"num_classes is {num_classes}; expected at least 1.")
     plan = BACKBONES[backbone]
@@ -204,10 +206,27 @@ def _score(num_classes, name):
     return layers.Conv2D(num_classes, 1, kernel_initializer="zeros", dtype="float32", name=name)
 
 
-def _give_weights(model, backbone, weights):
-    """Start `model` from a model of this project, or from a VGG16 classifier."""
+def backbone_for(weights):
+    """Return the backbone that `weights`, as in `fcn`, belong to; "" for none.
+
+    Raises FileNotFoundError or ValueError where a model of this project cannot be opened.
+    """
+    if not weights:
+        return ""
     path = Path(weights).expanduser()
-    if path.suffix == ".keras" or path.name.endswith(".weights.h5") and _card(path).is_file():
+    if _is_own(path):
+        return load(path).name.partition("_")[2]
+    return "vgg16"
+
+
+def _is_own(path):
+    return path.suffix == ".keras" or (path.name.endswith(".weights.h5") and _card(path).is_file())
+
+
+def _give_weights(model, backbone, weights):
+    """Start `model` from a model of this project, or from Keras' VGG16."""
+    path = Path(weights).expanduser()
+    if _is_own(path):
         transfer(load(path), model)
         return
     if backbone != "vgg16":
@@ -216,16 +235,26 @@ def _give_weights(model, backbone, weights):
     if weights == "imagenet":
         source = keras.applications.VGG16(weights="imagenet")
     else:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such weights file; expected that of a Keras VGG16 "
-                                    'with its classifier, the model.keras of a run, or weights="imagenet".')
-        source = keras.applications.VGG16(weights=None)
-        try:
-            source.load_weights(path)
-        except Exception as error:  # Keras and HDF5 raise many kinds
-            raise ValueError(f"{path}: {_first_line(error)}. Expected the weights file of a Keras VGG16 with its "
-                             "classifier (.weights.h5 or .h5); download it again.") from None
+        source = _read_vgg16(path)
     convolutionalize(source, model)
+
+
+def _read_vgg16(path):
+    """Return Keras' VGG16 with the weights of a file, without its classifier where the file has none."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such weights file; expected that of a Keras VGG16, the "
+                                'model.keras of a run, or weights="imagenet".')
+    try:
+        with h5py.File(path) as file:
+            names = []
+            file.visit(names.append)
+        classifier = any("fc1" in name or "dense" in name for name in names)
+        source = keras.applications.VGG16(weights=None, include_top=classifier, input_shape=(224, 224, 3))
+        source.load_weights(path)
+    except Exception as error:  # Keras and HDF5 raise many kinds
+        raise ValueError(f"{path}: {_first_line(error)}. Expected the weights file of a Keras VGG16, with or "
+                         "without its classifier (.weights.h5 or .h5); download it again.") from None
+    return source
 
 
 def transfer(source, target):
@@ -251,7 +280,8 @@ def convolutionalize(classifier, model):
     """Copy a Keras VGG16 classifier's weights into an FCN of backbone "vgg16".
 
     The dense kernel of fc6, (25088, 4096), becomes a convolution kernel (7, 7, 512, 4096), that of fc7
-    (1, 1, 4096, 4096) (Long et al. 2015, section 3.1). Keras' VGG16 was trained on BGR pixels with the
+    (1, 1, 4096, 4096) (Long et al. 2015, section 3.1); without them in `classifier`, fc6 and fc7 are left as they
+    are. Keras' VGG16 was trained on BGR pixels with the
     mean taken off and no scaling; the first kernel is turned and scaled, so that it fits RGB pixels over SPREAD.
     """
     for layer in classifier.layers:
@@ -260,7 +290,10 @@ def convolutionalize(classifier, model):
             if layer.name == "block1_conv1":
                 kernel = kernel[:, :, ::-1] * SPREAD
             model.get_layer(layer.name).set_weights([kernel, bias])
+    names = {layer.name for layer in classifier.layers}
     for dense, name in (("fc1", "fc6"), ("fc2", "fc7")):
+        if dense not in names:
+            continue
         kernel, bias = classifier.get_layer(dense).get_weights()
         target = model.get_layer(name)
         target.set_weights([kernel.reshape(target.kernel.shape), bias])

@@ -3,6 +3,23 @@
 import numpy as np
 
 from utils.labels import VOID
+from utils.metrics import confusion_matrix, scores
+
+
+def by_stride(masks, num_classes, strides=(32, 16, 8, 4, 2), void=VOID):
+    """Return stride -> mean IoU of `bilinear_oracle`, over all masks together: what a stride can draw.
+
+    masks: list of integer arrays (H, W), of any sizes.
+    """
+    confusion = {stride: np.zeros((num_classes, num_classes), np.int64) for stride in strides}
+    for mask in masks:
+        classes, ids = np.unique(mask, return_inverse=True)  # few of many classes: less to compute
+        ids = np.where(mask == void, void, ids.reshape(mask.shape))
+        for stride in strides:
+            drawn = classes[bilinear_oracle(ids, stride, len(classes), void)]
+            drawn = np.where(mask == void, 0, drawn)
+            confusion[stride] += confusion_matrix(mask, drawn, num_classes, void)
+    return {stride: scores(confusion[stride])["mean_iou"] for stride in strides}
 
 
 def majority_oracle(mask, stride, num_classes, void=VOID):

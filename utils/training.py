@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -39,13 +39,14 @@ class Trained:
     path: Path
 
 
-def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bilinear", precision="auto", seed=0,
+def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilinear", precision="auto", seed=0,
           tensorboard=False):
     """Train an FCN on a data set's training split and keep it in a run folder.
 
     dataset: from `load_dataset`. recipe: its `recipe`, overridden or not. run_dir: the run's folder;
     `run_dir/training` holds the state after each epoch. The same call on the same folder goes on after
-    the last finished epoch, or returns at once when all are done. stride, weights, upsampling: as in `models.fcn`.
+    the last finished epoch, or returns at once when all are done. stride: 0 for the recipe's. weights, upsampling: as
+    in `models.fcn`; weights of another backbone than the recipe's bring that backbone and its learning rate along.
     precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation. tensorboard: also
     write losses, scores and example overlays to `run_dir/tensorboard`.
     On several devices or machines, see `utils.distributed`; process 0 alone writes there, and reads what it wrote.
@@ -57,9 +58,12 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     share.check(recipe.batch_size)
     precision = resolve_precision(precision)
     keras.utils.set_random_seed(seed)
-    arguments = {"num_classes": dataset.num_classes, "stride": stride, "backbone": recipe.backbone,
+    recipe = recipe.override(stride=stride)
+    if recipe.reasons.get("backbone") != "given":
+        recipe = recipe.override(backbone=models.backbone_for(weights))
+    arguments = {"num_classes": dataset.num_classes, "stride": recipe.stride, "backbone": recipe.backbone,
                  "upsampling": upsampling}
-    parameters = {**arguments, **asdict(recipe), **dataset.identity(), "weights": str(weights or ""),
+    parameters = {**arguments, **recipe.values(), **dataset.identity(), "weights": str(weights or ""),
                   "precision": precision, "seed": seed}
     with distributed.failing_together():
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
@@ -68,6 +72,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     if tensorboard and distributed.is_first():
         shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all
         boards = [Board(Path(run_dir) / "tensorboard", checkpoint, shown, dataset.colors)]
+    if distributed.is_first():
+        save_recipe(recipe, run_dir)
     with runs.lock(checkpoint.folder) if distributed.is_first() else contextlib.nullcontext():
         path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
         with distributed.scope():
@@ -245,6 +251,12 @@ class Scores(keras.metrics.Metric):
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def save_recipe(recipe, run_dir):
+    """Write a recipe to `recipe.json` in a run folder: each value with its reason."""
+    rows = {name: {"value": value, "reason": recipe.reasons.get(name, "")} for name, value in recipe.values().items()}
+    runs.write_json(Path(run_dir) / "recipe.json", rows)
 
 
 def save(model, run_dir, dataset, **card):
