@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from tools import convert as tool
+from tools.check import check_dataset
 from tools.convert import UsageError, convert, main
 from tools.convert_base import read_entries
 from tools.convert_labelme import to_labelme
-from utils.checks import check_dataset
 from utils.datasets import load_dataset
 from utils.images import read_image
 

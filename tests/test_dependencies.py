@@ -100,7 +100,7 @@ def required(name):
 def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()
-    for path in sorted((ROOT / folder).glob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for package in third_party(path) - OPTIONAL:
             found = {name.lower().replace("_", "-").removesuffix("-headless")
                      for name in providers.get(package, [package])}

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import sources
-from utils.faults import fault_of_pair
-from utils.images import PHOTO_SUFFIXES, ImageError, read_image, read_mask
+from utils.images import PHOTO_SUFFIXES, ImageError, fault_of_pair, read_image, read_mask
 from utils.labels import VOID, voc_colormap
 from utils.recipes import RECIPES, Recipe, nearest
 
