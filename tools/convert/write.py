@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.convert_base import UsageError, plural
-from tools.convert_labelme import to_labelme
+from tools.convert.base import UsageError, plural
+from tools.convert.labelme import to_labelme
 from utils import progress
 from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
 from utils.labels import VOID
