@@ -118,7 +118,7 @@ def find_dataset(name, data_dir=""):
 
 def _load_meadow(root):
     root = _find(root or REPOSITORY / "data" / "meadow", "ImageSets/Segmentation/train.txt", "meadow",
-                 "It comes with the repository: clone it again, or run python -m tools.render_meadow.")
+                 "It comes with the repository: clone it again, or run python data/render_meadow.")
     return _voc_layout("meadow", root)
 
 
