@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from tools import check
-from utils import checks, faults, images, progress
-from utils.checks import check_dataset
+from tools.check import check_dataset, faults
+from tools.check.__main__ import main
+from utils import images, progress
 from utils.datasets import find_dataset, load_dataset
 from utils.labels import VOID, VOID_COLOR
 
@@ -428,7 +429,7 @@ def test_every_file_is_decoded_once_and_several_at_a_time(folder, monkeypatch):
 
 
 def test_pixels_are_counted_per_split_and_class(folder):
-    report = checks.survey(load_dataset("voc", folder.root))
+    report = check.survey(load_dataset("voc", folder.root))
     for split, count in (("train", 5), ("val", 2)):
         masks = np.stack([folder.mask(f"{split}{i}") for i in range(count)])
         assert report.pixels[split].tolist() == [(masks == i).sum() for i in (0, 1, 2, VOID)]
@@ -445,7 +446,7 @@ def test_a_table_joins_what_differs_in_file_size_and_count_only():
     problems = [problem(f"{i}.png", f"{i} pixels have the ids [7]; expected 0 to 3.") for i in range(1, 301)]
     problems += [problem("1.png", "5 pixels have the ids [8]; expected 0 to 3.")]
     problems += [problem(f"{i}.png", f"the mask is {i}x9 pixels, its photo {i}.jpg 9x9.") for i in (3, 4)]
-    text = checks.table(problems, "set")
+    text = check.table(problems, "set")
     rows = [" ".join(row.split()) for row in text.split("\n\n")]
     assert len(rows) == 4
     assert "45150 pixels" in rows[1] and all(name in rows[1] for name in ("1.png,", "2.png,", "3.png", "and 297 more"))
@@ -453,7 +454,7 @@ def test_a_table_joins_what_differs_in_file_size_and_count_only():
 
 
 def test_a_table_of_nothing_says_so():
-    assert checks.table([]) == "no problems"
+    assert check.table([]) == "no problems"
 
 
 def test_a_table_fits_its_width_and_loses_no_word(folder):
@@ -461,7 +462,7 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
         fault(folder)
     problems = folder.problems()
     for width in (80, 110, 140):
-        text = checks.table(problems, folder.root, width)
+        text = check.table(problems, folder.root, width)
         assert max(map(len, text.splitlines())) <= width
         for row in problems:
             assert not set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}")) - set(re.findall(r"[a-z]+", text))
@@ -481,14 +482,14 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
 def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault, code, line):
     if fault:
         fault(folder)
-    assert check.main([str(folder.root)]) == code
+    assert main([str(folder.root)]) == code
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == line and ("what to do" in out) == bool(fault)
     assert re.search(r"^pairs +5 +2$", out, re.MULTILINE) and re.search(r"^disc +\d+\.\d\d% +\d", out, re.MULTILINE)
 
 
 def test_shares_are_of_all_pixels(folder, capsys):
-    check.main([str(folder.root)])
+    main([str(folder.root)])
     masks = np.stack([folder.mask(f"val{i}") for i in range(2)])
     expected = [f"{100 * (masks == i).mean():.2f}%" for i in (0, 1, 2, VOID)]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -501,14 +502,14 @@ def test_shares_are_of_all_pixels(folder, capsys):
     (["--dataset", "medow"], "there is no data set 'medow'; did you mean 'meadow'"),
 ])
 def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, sentence):
-    assert check.main([argument.format(empty=tmp_path) for argument in arguments]) == 2
+    assert main([argument.format(empty=tmp_path) for argument in arguments]) == 2
     told = capsys.readouterr()
     assert re.search(sentence, told.err.replace("\n", " ")) and "Traceback" not in told.err and not told.out
 
 
 def test_a_command_without_a_data_set_is_refused(capsys):
     with pytest.raises(SystemExit) as exit:
-        check.main([])
+        main([])
     assert exit.value.code == 2 and "Give its folder, or --dataset NAME" in capsys.readouterr().err
 
 

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from tools import convert as tool
+from tools.check import check_dataset
 from tools.convert import UsageError, convert, main
-from tools.convert_base import read_entries
-from tools.convert_labelme import to_labelme
-from utils.checks import check_dataset
+from tools.convert.base import read_entries
+from tools.convert.labelme import to_labelme
 from utils.datasets import load_dataset
 from utils.images import read_image
 
@@ -576,7 +576,7 @@ def test_the_target_must_be_new_or_empty_and_outside_the_source(source, target):
 def test_a_broken_conversion_leaves_nothing_behind(source, target, monkeypatch):
     before = fingerprint(source)
     for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
-        monkeypatch.setattr("tools.convert_write.write_mask", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("tools.convert.write.write_mask", lambda *_, error=error: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
             convert(source, target)
         assert [path.name for path in target.parent.iterdir()] == ["source"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.checks import check_dataset
+from tools.check import check_dataset
 from utils.datasets import load_dataset
 from utils.images import read_mask, write_mask
 from utils.labels import VOID, voc_colormap

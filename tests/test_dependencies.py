@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = {"utils", "tools", "tests", "conftest"}
+OWN = {"utils", "tools", "tests", "conftest", "scenes", "canvas"}  # the last two: data/render_meadow, for its test
 # Another backend for Keras, which its users install themselves; and what only exported models need: imported where it is
 # used, with a sentence, or another way, where it is missing.
 OPTIONAL = {"jax", "onnx", "ai_edge_litert"}
@@ -100,7 +100,7 @@ def required(name):
 def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()
-    for path in sorted((ROOT / folder).glob("*.py")):
+    for path in sorted((ROOT / folder).rglob("*.py")):
         for package in third_party(path) - OPTIONAL:
             found = {name.lower().replace("_", "-").removesuffix("-headless")
                      for name in providers.get(package, [package])}

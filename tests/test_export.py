@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tools import segment_with_opencv
-from utils import export, models
+from tools.deploy import export, segment_with_opencv
+from utils import models
 from utils.layers import Im2ColConv2D
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "tools" / "segment_with_opencv.py"
+SCRIPT = ROOT / "tools" / "deploy" / "segment_with_opencv.py"
 # Sides that 32 divides and that it does not, smaller than a cell and larger, and back: readers keep state.
 SIZES = ((64, 96), (45, 70), (31, 47), (1, 1), (100, 33), (64, 96))
 TOLERANCE = 1e-5  # of the largest logit; measured: 2e-6
@@ -402,7 +402,7 @@ def test_script_refuses_what_is_no_exported_model(tmp_path, folder, content):
     if content is not None:
         path.write_bytes(content)
     assert segment_with_opencv.main(path, folder) == (
-        f"{path}: expected an ONNX file with class names, as utils.export writes it.")
+        f"{path}: expected an ONNX file with class names, as tools.deploy.export writes it.")
 
 
 def test_script_refuses_older_opencv_in_one_sentence(onnx_file, folder, monkeypatch):

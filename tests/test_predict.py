@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import predict as tool
+from tools.deploy import predict as tool
 from utils import images, inference, plots
 
 NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 200, 90]]

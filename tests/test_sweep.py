@@ -15,9 +15,14 @@ import nbformat
 import numpy as np
 import pytest
 
-from tools import execute, run, sweep, sweep_board, sweep_cluster, sweep_grid, sweep_progress
+from tools import execute, run
 from tools.execute import RunError
-from tools.sweep_grid import Point, combine, differing, folder_name, plan
+from tools.sweep import board as sweep_board
+from tools.sweep import cluster as sweep_cluster
+from tools.sweep import grid as sweep_grid
+from tools.sweep import progress as sweep_progress
+from tools.sweep import sweep
+from tools.sweep.grid import Point, combine, differing, folder_name, plan
 from utils import runs
 
 PARAMETERS = "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''"

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from utils import oracles, recipes, sources
-from utils.faults import fault_of_pair
-from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, read_image, read_mask
+from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, fault_of_pair, read_image, read_mask
 from utils.labels import VOID, voc_colormap
 from utils.recipes import RECIPES, nearest
 
@@ -150,7 +149,7 @@ def find_dataset(name, data_dir=""):
 
 def _load_meadow(root):
     root = _find(root or REPOSITORY / "data" / "meadow", "ImageSets/Segmentation/train.txt", "meadow",
-                 "It comes with the repository: clone it again, or run python -m tools.render_meadow.")
+                 "It comes with the repository: clone it again, or run python data/render_meadow.")
     return _voc_layout("meadow", root)
 
 

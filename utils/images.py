@@ -166,5 +166,27 @@ def to_ids(image, path, id_map=None, colors=None):
     return table[ids] if id_map else ids
 
 
+def fault_of_pair(sample, image, mask, num_classes):
+    """Return the `Problem` that forbids training on a pair, or None.
+
+    sample: (photo path, mask path), for the sentence. image: uint8 (H, W, 3). mask: uint8 (H, W) ids.
+    """
+    if image.shape[:2] != mask.shape:
+        (h, w), (mh, mw) = image.shape[:2], mask.shape
+        return Problem(str(sample[1]), f"the mask is {mw}x{mh} pixels, its photo {Path(sample[0]).name} {w}x{h}.",
+                       "Export the mask at the photo's size, turned the same way.")
+    strange = np.unique(mask[(mask >= num_classes) & (mask != VOID)])
+    if strange.size:
+        return strange_ids(sample[1], strange, np.isin(mask, strange).sum(), num_classes)
+    return None
+
+
+def strange_ids(path, strange, pixels, num_classes):
+    """Return the `Problem` of a mask of which so many pixels have the ids `strange`, which stand for no class."""
+    more = f" and {len(strange) - 8} more" if len(strange) > 8 else ""
+    return Problem(str(path), f"{pixels} pixels have the ids {strange[:8].tolist()}{more}; expected 0 to "
+                   f"{num_classes - 1}, or {VOID} for void.", "Redraw them, or add the missing classes.")
+
+
 def _error(path, found, remedy):
     return ImageError(Problem(str(path), found, remedy))

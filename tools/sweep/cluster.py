@@ -13,11 +13,11 @@ import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tools import sweep_point
 from tools.execute import RunError
 from tools.run import NOTEBOOKS, fingerprint
-from tools.sweep_grid import Point
-from tools.sweep_progress import Progress, reason
+from tools.sweep import point as sweep_point
+from tools.sweep.grid import Point
+from tools.sweep.progress import Progress, reason
 from utils import runs
 
 BYTES = 3 * 10 ** 9  # of memory that a point may need: TensorFlow, the photos, the training

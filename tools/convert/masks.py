@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.convert_base import faulty
+from tools.convert.base import faulty
 from utils.images import decode, has_colors, to_ids, to_rgb
 from utils.labels import VOID, VOID_COLOR, colors_to_ids, voc_colormap
 

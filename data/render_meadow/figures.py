@@ -4,8 +4,8 @@ Each function takes a generator and a `Spot` and returns a `Sprite`; figures loo
 """
 import numpy as np
 
-from tools.meadow_canvas import (HORSE, PERSON, ROUGH, SHEEP, SOFT, Sprite, limb, look_up, mix, pick, rgb,
-                                 spline, vary)
+from canvas import (HORSE, PERSON, ROUGH, SHEEP, SOFT, Sprite, limb, look_up, mix, pick, rgb,
+                    spline, vary)
 
 # Legs: near fore, near hind, far fore, far hind; four bones each.
 HORSE_POSES = {

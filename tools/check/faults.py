@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.images import STRIP, ImageError, Problem, decode, has_colors, to_ids, to_rgb
+from utils.images import STRIP, ImageError, Problem, decode, fault_of_pair, has_colors, strange_ids, to_ids, to_rgb
 from utils.labels import VOID, VOID_COLOR
 
 SMALL = 32  # pixels of a side: the stride of FCN-32s
@@ -38,21 +38,6 @@ def look_at(sample, dataset):
     if image is not None and ids is not None:
         faults.append(_of_fit(sample, image, ids, orientation))
     return Look(problems + [fault for fault in faults if fault], pixels, _digest(image), _digest(ids))
-
-
-def fault_of_pair(sample, image, mask, num_classes):
-    """Return the `Problem` that forbids training on a pair, or None.
-
-    sample: (photo path, mask path), for the sentence. image: uint8 (H, W, 3). mask: uint8 (H, W) ids.
-    """
-    if image.shape[:2] != mask.shape:
-        (h, w), (mh, mw) = image.shape[:2], mask.shape
-        return Problem(str(sample[1]), f"the mask is {mw}x{mh} pixels, its photo {Path(sample[0]).name} {w}x{h}.",
-                       "Export the mask at the photo's size, turned the same way.")
-    strange = np.unique(mask[(mask >= num_classes) & (mask != VOID)])
-    if strange.size:
-        return _strange_ids(sample[1], strange, np.isin(mask, strange).sum(), num_classes)
-    return None
 
 
 def _photo(path):
@@ -123,19 +108,13 @@ def _of_ids(path, ids, pixels, num_classes):
                        "with interpolation, anti-aliased, or once a JPEG).",
                        BLENDED, "error" if len(strange) or between > 2 else "warning")
     if len(strange):
-        return _strange_ids(path, strange, pixels[strange].sum(), num_classes)
+        return strange_ids(path, strange, pixels[strange].sum(), num_classes)
     if pixels[VOID] == ids.size:
         return Problem(path, "every pixel is void.", "Draw its classes, or take it out of the split.", "warning")
     if pixels[VOID] and pixels[0] + pixels[VOID] == ids.size and num_classes > 1:
         return Problem(path, f"it holds 0 and {VOID} only, as black and white pictures do; {VOID} means void.",
                        f"Is {VOID} meant as a class? Then turn it into that class's id.", "warning")
     return None
-
-
-def _strange_ids(path, strange, pixels, num_classes):
-    more = f" and {len(strange) - 8} more" if len(strange) > 8 else ""
-    return Problem(str(path), f"{pixels} pixels have the ids {strange[:8].tolist()}{more}; expected 0 to "
-                   f"{num_classes - 1}, or {VOID} for void.", "Redraw them, or add the missing classes.")
 
 
 def _ramps(ids):

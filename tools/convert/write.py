@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tools.convert_base import UsageError, plural
-from tools.convert_labelme import to_labelme
+from tools.convert.base import UsageError, plural
+from tools.convert.labelme import to_labelme
 from utils import progress
-from utils.faults import fault_of_pair
-from utils.images import THREADS, ImageError, decode, to_rgb, write_mask
+from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
 from utils.labels import VOID
 
 # Formats that are kept byte for byte where their pixels are upright 8-bit RGB or grey, and their suffixes.

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.convert_base import SPLITS, Options, UsageError, files_below, nearest, plural
-from tools.convert_folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
-from tools.convert_labelme import read_labelme
-from tools.convert_write import split_samples, write_lists, write_record, write_samples
+from tools.convert.base import SPLITS, Options, UsageError, files_below, nearest, plural
+from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
+from tools.convert.labelme import read_labelme
+from tools.convert.write import split_samples, write_lists, write_record, write_samples
 from utils.images import Problem
 from utils.labels import VOID
 
@@ -64,7 +64,7 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, sk
     "labelme"; "" guesses. to: "voc", or "labelme" for JSON files to correct in labelme, whose outlines may then leave
     the mask's by `tolerance` pixels (0: exact). val, test: fractions of the photos, 0.2 and 0 by default, drawn with
     `seed` where the source has no splits. skip_faulty: leave faulty photos out. progress: show it.
-    options: see `tools.convert_base.Options`.
+    options: see `tools.convert.base.Options`.
     Raises UsageError, a ValueError, for wrong arguments; ValueError that lists all faults; OSError if writing fails.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
@@ -291,7 +291,3 @@ def _next(done, to):
     if to == "labelme":
         return f"labelme {target} --labels {target}/labels.txt\n  python -m tools.convert {target} CORRECTED"
     return f"python -m tools.check {target}\n  python -m tools.run --dataset voc --data-dir {target}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

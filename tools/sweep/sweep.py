@@ -15,11 +15,13 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tools import sweep_board, sweep_cluster, sweep_grid
 from tools.execute import RunError, short
 from tools.run import find_data, find_notebooks, fingerprint, is_finished, named_folder, take_parameters
-from tools.sweep_grid import Point
-from tools.sweep_progress import Progress
+from tools.sweep import board as sweep_board
+from tools.sweep import cluster as sweep_cluster
+from tools.sweep import grid as sweep_grid
+from tools.sweep.grid import Point
+from tools.sweep.progress import Progress
 from utils import runs
 
 DEFAULT = ("03", "04")
@@ -186,7 +188,3 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> tuple[str | P
     if not folder and (options.name or not os.environ.get("FCN_RUN_DIR")):
         folder = named_folder(options.name or "sweep")
     return folder, {"grid": grid, "points": points, "notebooks": notebooks}
-
-
-if __name__ == "__main__":
-    sys.exit(main())

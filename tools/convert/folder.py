@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tools.convert_base import (SPLITS, Entry, Sample, Source, UsageError, apply_lists, by_last_part, files_below,
+from tools.convert.base import (SPLITS, Entry, Sample, Source, UsageError, apply_lists, by_last_part, files_below,
                                 find_entries, find_key, key_of, make_table, read_entries, split_of, words_for)
-from tools.convert_masks import goes_by_color, lookup, palette_colors, questions, reader, scan, unnamed
+from tools.convert.masks import goes_by_color, lookup, palette_colors, questions, reader, scan, unnamed
 from utils.datasets import VOC_CLASSES
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import voc_colormap

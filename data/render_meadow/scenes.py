@@ -1,6 +1,6 @@
 """Render `meadow`, the small data set that comes with this repository.
 
-    python -m tools.render_meadow --out data/meadow
+    python data/render_meadow --out data/meadow
 
 Every scene is drawn from a seed with numpy and OpenCV, so the masks are exact: a part of a horse is painted
 into the picture and into the label map by the same call. The steps for one scene:
@@ -8,7 +8,7 @@ into the picture and into the label map by the same call. The steps for one scen
 1. `make_mood` draws season, weather and light; `Camera` fixes horizon and eye height.
 2. `paint_sky`, `paint_hills` and `paint_ground` fill the background.
 3. `compose` decides what stands where, in metres; one function per kind of thing
-   (in `meadow_figures` and `meadow_things`) draws it as a `Sprite`.
+   (in `figures` and `things`) draws it as a `Sprite`.
 4. `Scene.place` puts the sprites in from far to near, with shadow and haze.
 5. `Scene.finish` shrinks picture and labels from three times the size, adds the camera's faults, marks void.
 
@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tools.meadow_canvas import (BACKGROUND, BIG, CLASSES, Camera, FINE, FOCAL, Mood, ROUGH, SIZE, SOFT,
-                                 SUPER, Spot, VOID, VOID_COLOR, look_up, make_mood, mix, pick, rgb)
-from tools.meadow_figures import horse, person, sheep
-from tools.meadow_things import barn, fence_panels, tractor, tree
+from canvas import (BACKGROUND, BIG, CLASSES, Camera, FINE, FOCAL, Mood, ROUGH, SIZE, SOFT,
+                    SUPER, Spot, VOID, VOID_COLOR, look_up, make_mood, mix, pick, rgb)
+from figures import horse, person, sheep
+from things import barn, fence_panels, tractor, tree
 
 JPEG_QUALITY = 86
 COUNTS = {"train": 200, "val": 40, "test": 80}
@@ -353,7 +353,7 @@ def render(folder, seed=0, counts=None, workers=None):
 
 def main():
     parser = argparse.ArgumentParser(
-        prog="python -m tools.render_meadow",
+        prog="python data/render_meadow",
         description="Render the meadow data set in PASCAL VOC's layout: photos, masks, split lists, "
                     "class table and hash.")
     parser.add_argument("--out", required=True, type=Path,
@@ -368,7 +368,3 @@ def main():
     args = parser.parse_args()
     render(args.out, args.seed, {split: getattr(args, f"count_{split}") for split in COUNTS}, args.workers)
     print(f"{args.out}: SHA-256 {folder_hash(args.out)}")
-
-
-if __name__ == "__main__":
-    main()

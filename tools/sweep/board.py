@@ -9,7 +9,7 @@ from statistics import fmean
 from matplotlib.figure import Figure
 
 from tools.run import duration
-from tools.sweep_grid import Point
+from tools.sweep.grid import Point
 from utils import plots
 
 SCORE = "mean_iou"

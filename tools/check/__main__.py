@@ -7,9 +7,9 @@ mending. Nothing is changed.
 import argparse
 import shutil
 import sys
-from collections import Counter
 
-from utils import checks, datasets, progress
+from tools.check import shares, survey, table, verdict
+from utils import datasets, progress
 
 EPILOG = """\
 examples:
@@ -22,27 +22,6 @@ exit code: 0 training can start (there may be warnings), 1 it would go wrong, 2 
 WIDTHS = 80, 140  # characters, of the narrowest and the widest table
 
 
-def shares(dataset: datasets.Dataset, report: checks.Report) -> str:
-    """Return a table: pairs per split, and the share of its pixels that each class has."""
-    splits = sorted(dataset.splits, key=lambda name: (*"train val test".split(), name).index(name))
-    shares = [report.pixels[split] / max(report.pixels[split].sum(), 1) for split in splits]
-    rows = [["", *splits], ["pairs", *(str(len(dataset.splits[split])) for split in splits)]]
-    rows += [[name, *(f"{share[i]:.2%}" for share in shares)] for i, name in enumerate([*dataset.class_names, "void"])]
-    first, *others = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(f"{name:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, others))
-                     for name, *cells in rows)
-
-
-def verdict(problems: list) -> str:
-    """Return how many problems of which severity there are, and what that means, in one line."""
-    counts = Counter(problem.severity for problem in problems)
-    found = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in checks.SEVERITIES
-                      if counts[severity])
-    if counts["error"]:
-        return f"{found}: training would go wrong."
-    return f"{found}: training can start." if found else "Nothing to complain about: training can start."
-
-
 def check(name: str, data_dir: str) -> int:
     """Check a data set, print what was found and return the exit code."""
     try:
@@ -52,11 +31,11 @@ def check(name: str, data_dir: str) -> int:
                 "layout." if name == "voc" and isinstance(error, FileNotFoundError) else "")
         print(f"{error}{hint}", file=sys.stderr)
         return 2
-    report = checks.survey(dataset, progress.bar("reading pairs"))
+    report = survey(dataset, progress.bar("reading pairs"))
     print(f"{dataset.root}\n")
     if report.problems:
         width = min(max(shutil.get_terminal_size((WIDTHS[1], 0)).columns, WIDTHS[0]), WIDTHS[1])
-        print(f"{checks.table(report.problems, dataset.root, width)}\n")
+        print(f"{table(report.problems, dataset.root, width)}\n")
     print(f"{shares(dataset, report)}\n\n{verdict(report.problems)}")
     return int(any(problem.severity == "error" for problem in report.problems))
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.faults import look_at
+from tools.check.faults import look_at
+from utils.datasets import Dataset
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import VOID
 
@@ -86,6 +87,27 @@ def table(problems, root="", width=110):
             lines.append("  ".join(f"{part:<{size}}" for part, size in zip(parts, widths)).rstrip())
         lines.append("")
     return "\n".join(lines).rstrip()
+
+
+def shares(dataset: Dataset, report: Report) -> str:
+    """Return a table: pairs per split, and the share of its pixels that each class has."""
+    splits = sorted(dataset.splits, key=lambda name: (*"train val test".split(), name).index(name))
+    shares = [report.pixels[split] / max(report.pixels[split].sum(), 1) for split in splits]
+    rows = [["", *splits], ["pairs", *(str(len(dataset.splits[split])) for split in splits)]]
+    rows += [[name, *(f"{share[i]:.2%}" for share in shares)] for i, name in enumerate([*dataset.class_names, "void"])]
+    first, *others = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(f"{name:<{first}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(cells, others))
+                     for name, *cells in rows)
+
+
+def verdict(problems: list) -> str:
+    """Return how many problems of which severity there are, and what that means, in one line."""
+    counts = Counter(problem.severity for problem in problems)
+    found = ", ".join(f"{counts[severity]} {severity}{'s' * (counts[severity] != 1)}" for severity in SEVERITIES
+                      if counts[severity])
+    if counts["error"]:
+        return f"{found}: training would go wrong."
+    return f"{found}: training can start." if found else "Nothing to complain about: training can start."
 
 
 def _kind(problem):

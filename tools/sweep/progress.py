@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from tools.run import duration
-from tools.sweep_grid import Point
+from tools.sweep.grid import Point
 
 SECONDS = 10.0  # from one report to the next, where lines pile up
 

@@ -4,9 +4,9 @@ Each function takes a generator and a `Spot` and returns a `Sprite`; a fence com
 """
 import numpy as np
 
-from tools.meadow_canvas import (BARN, BIG, FENCE, FOCAL, PERSON, Spot, Sprite, TRACTOR, TREE, limb, mix,
-                                 pick, rgb, spline, vary)
-from tools.meadow_figures import driver
+from canvas import (BARN, BIG, FENCE, FOCAL, PERSON, Spot, Sprite, TRACTOR, TREE, limb, mix,
+                    pick, rgb, spline, vary)
+from figures import driver
 
 LEAVES = {"spring": [(112, 160, 62), (134, 172, 74), (96, 148, 72)], "summer": [(72, 116, 52), (88, 126, 56),
         (64, 106, 60)],

@@ -62,7 +62,7 @@ def main(model, given):
         names, colors = json.loads(about[b"class_names"]), np.uint8(json.loads(about[b"colors"]))[:, ::-1]
         net = cv2.dnn.readNetFromONNX(str(model))
     except (OSError, KeyError, ValueError, RuntimeError, cv2.error):
-        return f"{model}: expected an ONNX file with class names, as utils.export writes it."
+        return f"{model}: expected an ONNX file with class names, as tools.deploy.export writes it."
     found = sorted(given.rglob("*")) if given.is_dir() else [given]
     paths = [path for path in found if path.suffix.lower() in PHOTOS | VIDEOS and ".overlay." not in path.name]
     failed = [] if paths else [given]

@@ -1,6 +1,6 @@
 """One point of a sweep: what a Dask worker does with it, and the process that it does it in.
 
-`python -m tools.sweep_point ...` is `python -m tools.run ...` that stops, with its kernel, when its standard input is
+`python -m tools.sweep.point ...` is `python -m tools.run ...` that stops, with its kernel, when its standard input is
 closed: the worker holds the other end, and the system closes it however the worker ends.
 """
 
@@ -76,7 +76,7 @@ def attempt(folder: str, arguments: Iterable[str], environment: dict[str, str], 
             wanted: Callable[[], bool]) -> tuple[int, list[str]]:
     """Run the process of a point while `wanted` says so; return its exit code and what it printed."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tools.sweep_point", *arguments, "--run-dir", folder]
+    command = [sys.executable, "-m", "tools.sweep.point", *arguments, "--run-dir", folder]
     lines: list[str] = []
     with subprocess.Popen(command, cwd=runs.ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

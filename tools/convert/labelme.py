@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert_base import (VOID_NAMES, Entry, Sample, Source, apply_lists, clean_name, faulty, files_below,
+from tools.convert.base import (VOID_NAMES, Entry, Sample, Source, apply_lists, clean_name, faulty, files_below,
                                 find_entries, key_of, make_table, plural, split_of, words_for)
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import VOID

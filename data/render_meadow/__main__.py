@@ -1,0 +1,4 @@
+from scenes import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A trained model put to use: exported, run by `python -m tools.predict`, or by OpenCV alone."""
