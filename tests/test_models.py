@@ -5,6 +5,7 @@ import json
 import zipfile
 
 import cv2
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -265,7 +266,8 @@ def test_half_precision_stops_before_the_scores(random_fcn):
     "arguments, sentence",
     [
         ({"backbone": "vgg61"}, "backbone is 'vgg61'; expected one of .*'vgg16'.* Did you mean 'vgg16'"),
-        ({"stride": 4}, "stride is 4; expected one of 32, 16, 8"),
+        ({"stride": 5}, "stride is 5; expected one of 32, 16, 8, 4, 2"),
+        ({"stride": 4, "upsampling": "ladder"}, "stride is 4; expected one of 32, 16, 8"),
         ({"upsampling": "bilinaer"}, "upsampling is 'bilinaer'; .* Did you mean 'bilinear'"),
         ({"num_classes": 0}, "num_classes is 0; expected at least 1"),
         (
@@ -367,11 +369,64 @@ def test_vgg16_classifier_becomes_convolutions(tmp_path):
     (tmp_path / "vgg16.weights.h5").unlink()
 
 
+def write_as_keras_2(model, path):
+    """Write weights in the older layout of the files that Keras' applications are published in."""
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
+        for layer in model.layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.get_weights()):
+                group[name] = weight
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_vgg16_without_its_classifier_gives_its_convolutions(tmp_path, monkeypatch, suffix):
+    keras.utils.set_random_seed(0)
+    plain = keras.applications.VGG16(weights=None, include_top=False)
+    for layer in plain.layers:
+        if layer.weights:
+            layer.bias.assign(np.random.default_rng(0).normal(0, 0.5, layer.bias.shape))
+    if suffix == ".h5":
+        write_as_keras_2(plain, tmp_path / "vgg16.h5")
+    else:
+        plain.save_weights(tmp_path / "vgg16.weights.h5")
+    # Narrower than the paper's, which would take half a gigabyte.
+    narrow = dataclasses.replace(models.BACKBONES["vgg16"], fc_kernel=1, fc_width=8)
+    monkeypatch.setitem(models.BACKBONES, "vgg16", narrow)
+    model = fcn(3, backbone="vgg16", weights=tmp_path / f"vgg16{suffix}")
+    image = np.random.default_rng(0).uniform(0, 255, (1, 64, 96, 3)).astype(np.float32)
+    expected = plain(keras.applications.vgg16.preprocess_input(image.copy()))
+    found = keras.Model(model.input, model.get_layer("block5_pool").output)(image)
+    expected, found = ops.convert_to_numpy(expected), ops.convert_to_numpy(found)
+    assert found.shape == (1, 2, 3, 512)
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert model.get_layer("fc6").kernel.numpy().std() > 0
+
+
+@pytest.mark.parametrize("stride", [4, 2])
+def test_the_pattern_of_skips_is_carried_on(random_fcn, stride):
+    model = fcn(3, stride=stride, backbone="vgg_small")
+    skips = [layer.name for layer in model.layers if layer.name.startswith("score_pool")]
+    assert skips == ["score_pool4", "score_pool3", "score_pool2", "score_pool1"][: int(np.log2(32 / stride))]
+    assert model(np.zeros((1, 37, 50, 3), np.float32)).shape == (1, 37, 50, 3)
+    # New skips begin at zero: with the weights of a coarser network it gives that network's scores.
+    coarse = random_fcn(3)
+    transferred = models.transfer(coarse, model)
+    assert transferred == skips
+    image = np.random.default_rng(1).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    cell = keras.Model(coarse.input, coarse.get_layer("score").output)(image)
+    same = keras.Model(model.input, model.get_layer("score").output)(image)
+    np.testing.assert_array_equal(cell, same)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not an HDF5 file"])
 def test_weights_files_that_cannot_be_used_are_named(tmp_path, monkeypatch, content):
     # A stand-in for the classifier: building the real one takes 2 GB.
     monkeypatch.setattr(
-        keras.applications, "VGG16", lambda weights: keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+        keras.applications, "VGG16",
+        lambda weights, **more: keras.Sequential([keras.Input((3,)), layers.Dense(2)]),
     )
     monkeypatch.setitem(models.BACKBONES, "vgg16", models.BACKBONES["vgg_small"])
     path = tmp_path / "vgg16.weights.h5"

@@ -1,6 +1,5 @@
 """The tool that measures what skip connections bring."""
 
-import dataclasses
 import json
 import statistics
 
@@ -15,7 +14,8 @@ RECIPE = recipes.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-
 
 @pytest.fixture
 def data(tmp_path, monkeypatch, shared_voc):
-    data = dataclasses.replace(datasets.load_dataset("voc", shared_voc), recipe=RECIPE)
+    monkeypatch.setitem(recipes.RECIPES, "voc", RECIPE)
+    data = datasets.load_dataset("voc", shared_voc)
     monkeypatch.setattr(strides, "FOLDER", tmp_path / "runs")
     monkeypatch.setattr(strides.runs, "ROOT", tmp_path)
     monkeypatch.setattr(strides.datasets, "load_dataset", lambda name, data_dir: data)

@@ -9,7 +9,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import keras
 from keras import layers
 
@@ -244,17 +243,16 @@ def _read_vgg16(path):
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such weights file; expected that of a Keras VGG16, the "
                                 'model.keras of a run, or weights="imagenet".')
-    try:
-        with h5py.File(path) as file:
-            names = []
-            file.visit(names.append)
-        classifier = any("fc1" in name or "dense" in name for name in names)
+    reasons = []
+    for classifier in (True, False):
         source = keras.applications.VGG16(weights=None, include_top=classifier, input_shape=(224, 224, 3))
-        source.load_weights(path)
-    except Exception as error:  # Keras and HDF5 raise many kinds
-        raise ValueError(f"{path}: {_first_line(error)}. Expected the weights file of a Keras VGG16, with or "
-                         "without its classifier (.weights.h5 or .h5); download it again.") from None
-    return source
+        try:
+            source.load_weights(path)
+            return source
+        except Exception as error:  # Keras and HDF5 raise many kinds
+            reasons.append(_first_line(error))
+    raise ValueError(f"{path}: {reasons[0]}. Expected the weights file of a Keras VGG16, with or without its "
+                     "classifier (.weights.h5 or .h5); download it again.")
 
 
 def transfer(source, target):

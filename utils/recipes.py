@@ -115,7 +115,7 @@ def derive(photos, side, shares, oracles):
     reasons |= dict.fromkeys(("learning_rate", "optimizer"), "measured with vgg_small from random weights")
     return Recipe(
         image_size=image_size, batch_size=batch_size, epochs=epochs, stride=stride,
-        scale=(round(widest, 2), 1.4), validate_every=max(1, epochs // 10),
+        scale=(round(widest, 2), 1.4), validate_every=max(1, round(epochs / 10)),
         class_weights="root_median" if rarest < RARE else "none", reasons=reasons)
 
 
