@@ -2,7 +2,8 @@
 
 SOURCE is a folder of photos and masks, an export of CVAT ("Segmentation mask 1.1", folder or .zip), or a folder of
 labelme's JSON files. TARGET becomes a folder for `--dataset voc --data-dir TARGET`: photos, palette masks, split
-lists, class names. SOURCE is never changed. Every fault is listed, and with a fault nothing is written.
+lists, class names. SOURCE is never changed. Faults are counted, the first 20 listed, and nothing is
+written where there is one.
 """
 
 import argparse
@@ -16,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.convert_base import SPLITS, Options, UsageError, files_below, nearest, plural
+from tools.convert_base import (SPLITS, Options, UsageError, files_below, list_faults, nearest,
+                                plural, some)
 from tools.convert_folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
 from tools.convert_labelme import read_labelme
 from tools.convert_write import split_samples, write_lists, write_record, write_samples
@@ -65,7 +67,8 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, sk
     the mask's by `tolerance` pixels (0: exact). val, test: fractions of the photos, 0.2 and 0 by default, drawn with
     `seed` where the source has no splits. skip_faulty: leave faulty photos out. progress: show it.
     options: see `tools.convert_base.Options`.
-    Raises UsageError, a ValueError, for wrong arguments; ValueError that lists all faults; OSError if writing fails.
+    Raises UsageError, a ValueError, for wrong arguments; ValueError that counts the faults and
+    lists the first; OSError if writing fails.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     options = Options(**options)
@@ -182,7 +185,7 @@ def _check_samples(found, settings, root):
     beyond = [f"{a}={b}" for a, b in settings.id_map.items() if not (0 <= b < len(found.class_names) or b == VOID)]
     if beyond and found.class_names and not found.questions:
         raise UsageError(f"--map {beyond[0]}: there are the classes 0 to {len(found.class_names) - 1} "
-                         f"({', '.join(found.class_names)}), and {VOID} for void.")
+                         f"({some(found.class_names)}), and {VOID} for void.")
     stems = {}
     for sample in found.samples:
         stems.setdefault(sample.stem.lower(), []).append(sample)
@@ -204,17 +207,13 @@ def _remarks(format, found, samples):
 
 
 def _report(source, questions, faults):
-    """Return all that is wrong, in one text; files with the same fault stand together."""
-    same = {}
-    for fault in faults:
-        same.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
+    """Return what is wrong, in one text: questions, the number of faults, and the first ones."""
     lines = [f"{source} cannot be converted as it is, and nothing was written."]
     lines += [f"\n{question}" for question in questions]
-    lines += [f"\n{plural(len(faults), 'fault')}:"] * bool(faults)
-    for found, files in same.items():
-        lines += [f"  {files[0]}: {found}"] if len(files) == 1 else [f"  {len(files)} files: {found}"]
-        lines += [f"    {file}" for file in files] if len(files) > 1 else []
-    return "\n".join(lines + ["\nMend them, or leave those files out with --skip-faulty."] * bool(faults))
+    if faults:
+        lines += [f"\n{plural(len(faults), 'fault')}:", list_faults(faults),
+                  "\nFix them, or leave those files out with --skip-faulty."]
+    return "\n".join(lines)
 
 
 # The command ----------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "test": "test", "testing": "test"}
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt")
+# Roboflow's list of classes, which lies in the folder of each split.
+ROBOFLOW_CLASSES = "_classes.csv"
+LISTED = 20  # lines that a list of faults may have
 
 
 class UsageError(ValueError):
@@ -123,7 +126,7 @@ def split_of(key):
 def nearest(name, names):
     """Return a hint at the most similar of `names`, and all of them."""
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(names)}."
+    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {some(names)}."
 
 
 def faulty(file, found, remedy):
@@ -134,6 +137,35 @@ def faulty(file, found, remedy):
 def plural(count, noun):
     """Return "1 photo", "2 photos"."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def some(words, most=LISTED):
+    """Return words with commas between; of more than `most`, the first and a count of the rest."""
+    words = [str(word) for word in words]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def list_faults(faults):
+    """Return `Problem`s in up to LISTED lines, same faults together; one more counts the rest."""
+    same = {}
+    for fault in faults:
+        same.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
+    several = sum(len(files) > 1 for files in same.values())
+    all_fit = len(faults) + several <= LISTED
+    # The files that each heading may have below it.
+    room = LISTED if all_fit else (LISTED - len(same) + several) // max(several, 1) - 1
+    lines, shown = [], 0
+    for found, files in list(same.items())[:LISTED]:
+        if len(files) == 1:
+            lines.append(f"  {files[0]}: {found}")
+        elif room < 1:
+            lines.append(f"  {files[0]} and {len(files) - 1} more files: {found}")
+        else:
+            lines += [f"  {len(files)} files: {found}", *(f"    {file}" for file in files[:room])]
+        shown += len(files[:max(room, 1)])
+    if shown < len(faults):
+        lines.append(f"  and {len(faults) - shown:,} more")
+    return "\n".join(lines)
 
 
 def lines_of(file):
