@@ -242,7 +242,8 @@ def _parser():
         "NAME or CVAT's labelmap.txt; or names with commas between. Without it: SOURCE's classes.txt or the like")
     add("--images", default="", metavar="FOLDER", help="photos, in SOURCE or elsewhere")
     add("--masks", default="", metavar="FOLDER", help="masks, in SOURCE or elsewhere")
-    add("--mask-suffix", default="", metavar="TEXT", help="take masks whose names end so, such as _labelIds")
+    add("--mask-suffix", default="", metavar="TEXT", help="take masks whose names end so, such as "
+        "_gtFine_labelIds")
     add("--map", action="append", default=[], metavar="ID=CLASS", help="ids in the masks that become other classes, "
         "such as 255=1,100=2")
     add("--void", action="append", default=[], metavar="ID|NAME", help="ids or class names that become void "

@@ -262,26 +262,41 @@ def find_entries(root, given):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"--classes: {twice[0]} stands there twice; each must differ.")
         return [Entry(number, name, None) for number, name in enumerate(names)], "--classes"
-    file = Path(given).expanduser() if given else next((root / name for name in CLASS_FILES
-                                                        if (root / name).is_file()), None)
-    if file is None:
-        return None, ""
+    if not given:
+        file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+        return (read_entries(file), file.name) if file else _roboflow_entries(root)
+    file = Path(given).expanduser()
     if not file.is_file():
         raise UsageError(f"--classes {given}: there is no such file, and names have commas between them: "
                          "--classes background,horse")
     return read_entries(file), file.name
 
 
+def _roboflow_entries(root):
+    """Return the class entries of a Roboflow export, or None, and where they are from."""
+    folders = [root, *sorted(path for path in root.iterdir() if path.name.lower() in SPLITS)]
+    files = [folder / ROBOFLOW_CLASSES for folder in folders]
+    files = [file for file in files if file.is_file()]
+    entries = [read_entries(file) for file in files]
+    for file, found in zip(files, entries):
+        if found != entries[0]:
+            raise ValueError(f"{file}: differs from {files[0]}; expected the same classes in both. "
+                             "Say which one is right with --classes FILE.")
+    return (entries[0], ROBOFLOW_CLASSES) if entries else (None, "")
+
+
 def read_entries(file):
     """Read a list of classes, one a line, in any of the usual forms, into a list of `Entry`.
 
     "id name r g b" (this repository's classes.txt), "name r g b" or "name,r,g,b", "r g b name" (CamVid), "id name",
-    "name" (labelme, whose __ignore__ takes no number), and "name:r,g,b:parts:actions" (CVAT's labelmap.txt). Without
-    ids they count from 0. What follows a # is a comment.
+    "name" (labelme, whose __ignore__ takes no number), "name:r,g,b:parts:actions" (CVAT's
+    labelmap.txt), and "id, name" below "Pixel Value, Class" (Roboflow's _classes.csv). Without ids
+    they count from 0. What follows a # is a comment.
     Raises ValueError for lines that cannot be read and for names, ids or colours that stand there twice.
     """
     lines = [line.split("#")[0].strip() for line in lines_of(file)]
-    header = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?", re.IGNORECASE)
+    header = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class",
+                        re.IGNORECASE)
     lines = [line for line in lines if line != "__ignore__" and not header.fullmatch(line)]
     entries = []
     for number, line in enumerate(lines):
