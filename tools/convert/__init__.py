@@ -2,7 +2,8 @@
 
 SOURCE is a folder of photos and masks, an export of CVAT ("Segmentation mask 1.1", folder or .zip), or a folder of
 labelme's JSON files. TARGET becomes a folder for `--dataset voc --data-dir TARGET`: photos, palette masks, split
-lists, class names. SOURCE is never changed. Every fault is listed, and with a fault nothing is written.
+lists, class names. SOURCE is never changed. Faults are counted, the first 20 listed, and nothing is
+written where there is one.
 """
 
 import argparse
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.convert.base import SPLITS, Options, UsageError, files_below, nearest, plural
+from tools.convert.base import (SPLITS, Options, UsageError, files_below, list_faults, nearest,
+                                plural, some)
 from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
 from tools.convert.labelme import read_labelme
-from tools.convert.write import split_samples, write_lists, write_record, write_samples
+from tools.convert.split import check_pattern, check_splits, split_samples
+from tools.convert.write import write_lists, write_record, write_samples
 from utils.images import Problem
 from utils.labels import VOID
 
@@ -29,13 +32,19 @@ EXAMPLES = """examples:
   python -m tools.convert photos_and_masks data/mine --classes background,horse --map 255=1
   python -m tools.convert export.zip data/mine --images uploaded_photos
   python -m tools.convert labelled data/mine --val 0.15 --test 0.15
+  python -m tools.convert frames data/mine --group '(clip\\d+)_'    frames of one clip in one split
   python -m tools.convert data/mine to_correct --to labelme     then: labelme to_correct --labels to_correct/labels.txt
 """
 
 
 @dataclass
 class Conversion:
-    """What `convert` did. pixels, images: per class and, last, for void; splits: split -> number of photos."""
+    """What `convert` did.
+
+    pixels, images: per class and, last, for void. splits: split -> number of photos. drawn: which
+    splits were drawn, how, with which seed, from how many photos in how many groups; empty where
+    the source has them all.
+    """
 
     source: Path
     target: Path
@@ -46,6 +55,7 @@ class Conversion:
     splits: dict
     skipped: list = field(default_factory=list)
     notes: list = field(default_factory=list)
+    drawn: dict = field(default_factory=dict)
 
     def __str__(self):
         total = max(1, sum(self.pixels))
@@ -56,20 +66,24 @@ class Conversion:
                           "", f"splits: {splits}", f"written to {self.target}"])
 
 
-def convert(source, target, format="", to="voc", val=None, test=None, seed=0, skip_faulty=False, tolerance=0.0,
-            progress=False, **options):
+def convert(source, target, format="", to="voc", val=None, test=None, seed=0, group="",
+            skip_faulty=False, tolerance=0.0, progress=False, **options):
     """Convert `source` into the folder `target`, in one piece or not at all, and return a `Conversion`.
 
     source: folder or .zip. target: a folder that does not exist yet, or is empty. format: "folder", "cvat" or
     "labelme"; "" guesses. to: "voc", or "labelme" for JSON files to correct in labelme, whose outlines may then leave
     the mask's by `tolerance` pixels (0: exact). val, test: fractions of the photos, 0.2 and 0 by default, drawn with
-    `seed` where the source has no splits. skip_faulty: leave faulty photos out. progress: show it.
+    `seed`, stratified by class, where the source has no splits. group: a regular expression; photos
+    stay in one split if it matches the same text in their names. skip_faulty: leave faulty photos
+    out. progress: show it.
     options: see `tools.convert.base.Options`.
-    Raises UsageError, a ValueError, for wrong arguments; ValueError that lists all faults; OSError if writing fails.
+    Raises UsageError, a ValueError, for wrong arguments; ValueError that counts the faults and
+    lists the first; OSError if writing fails.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     options = Options(**options)
     _check_arguments(source, target, format, to, tolerance, val, test, seed, options)
+    check_pattern(group)
     part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
     unpacked = part / ".source"
     try:
@@ -78,19 +92,27 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, sk
         format = format or _guess(root)
         found = READERS[format](root, options)
         _check_samples(found, options, root)
+        check_splits(found.samples, val, test, group)
         results = write_samples(found, part, to, tolerance, progress)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
-        kept = [(sample, counts) for sample, counts in zip(found.samples, results) if not isinstance(counts, Problem)]
+        kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
+        kept.sort(key=lambda pair: pair[0].stem)
         if found.questions or (faults and not skip_faulty) or not kept:
             raise ValueError(_report(source, found.questions, faults))
-        samples, counts = [sample for sample, _ in kept], np.array([counts for _, counts in kept])
-        found.notes += _remarks(format, found, samples)
-        splits = split_samples(samples, val, test, seed, found.notes)
+        samples = [sample for sample, _ in kept]
+        counts = np.array([written.pixels for _, written in kept])
+        _check_shown(counts.sum(axis=0) > 0, found.class_names, to)
+        found.notes += _remarks(format, found, samples, faults)
+        how = {"val": val, "test": test, "seed": seed, "group": group}
+        photos = [written.photo for _, written in kept]
+        splits, drawn = split_samples(samples, counts[:, :-1] > 0, photos, found.class_names, how,
+                                      found.notes)
         done = Conversion(str(source), str(target), format, found.class_names, counts.sum(axis=0).tolist(),
                           (counts > 0).sum(axis=0).tolist(), {split: len(stems) for split, stems in splits.items()},
-                          [str(fault).replace(str(unpacked), str(source)) for fault in faults], found.notes)
+                          [str(fault).replace(str(unpacked), str(source)) for fault in faults],
+                          found.notes, drawn)
         write_lists(part, to, found, splits)
-        settings = asdict(options) | {"to": to, "val": val, "test": test, "seed": seed}
+        settings = asdict(options) | {"to": to, **how}
         write_record(part / "conversion.json", asdict(done), settings, samples)
         _put_in_place(part, target, [part / ".work", unpacked])
     except ValueError as error:
@@ -182,7 +204,7 @@ def _check_samples(found, settings, root):
     beyond = [f"{a}={b}" for a, b in settings.id_map.items() if not (0 <= b < len(found.class_names) or b == VOID)]
     if beyond and found.class_names and not found.questions:
         raise UsageError(f"--map {beyond[0]}: there are the classes 0 to {len(found.class_names) - 1} "
-                         f"({', '.join(found.class_names)}), and {VOID} for void.")
+                         f"({some(found.class_names)}), and {VOID} for void.")
     stems = {}
     for sample in found.samples:
         stems.setdefault(sample.stem.lower(), []).append(sample)
@@ -192,11 +214,22 @@ def _check_samples(found, settings, root):
                                                    f"{other.file} would.", "Rename one of them.")
 
 
-def _remarks(format, found, samples):
-    """Return notes on photos without a mask and on those that their EXIF tag turns."""
+def _check_shown(shown, class_names, to):
+    """Refuse masks that show nothing to learn. shown: bool (C + 1,), void last."""
+    seen = np.flatnonzero(shown[:-1]).tolist()
+    if to == "voc" and shown[-1] and (not seen or (seen == [0] and len(class_names) > 1)):
+        names = " and ".join([*(class_names[i] for i in seen), "void"])
+        raise ValueError(f"all masks together show nothing but {names}, so there is nothing to "
+                         "learn. Check --void and --map, or label something else, too.")
+
+
+def _remarks(format, found, samples, faults):
+    """Return notes on faulty photos, those without a mask and those that their EXIF tag turns."""
     empty = [sample for sample in samples if sample.label is None]
     unsure = [sample for sample in samples if sample.unsure and format != "labelme"]
     notes = [f"{plural(len(empty), 'photo')} without a mask taken for nothing but {found.class_names[0]}"] * bool(empty)
+    if faults:
+        notes.append(f"left out: {plural(len(faults), 'fault')}, see skipped in conversion.json")
     if unsure:
         notes.append(f"EXIF tags turn {plural(len(unsure), 'photo')}, such as {unsure[0].file.name}, and sizes do not "
                      "tell whether the masks are turned, too: look at them; if not, see --ignore-exif")
@@ -204,17 +237,13 @@ def _remarks(format, found, samples):
 
 
 def _report(source, questions, faults):
-    """Return all that is wrong, in one text; files with the same fault stand together."""
-    same = {}
-    for fault in faults:
-        same.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
+    """Return what is wrong, in one text: questions, the number of faults, and the first ones."""
     lines = [f"{source} cannot be converted as it is, and nothing was written."]
     lines += [f"\n{question}" for question in questions]
-    lines += [f"\n{plural(len(faults), 'fault')}:"] * bool(faults)
-    for found, files in same.items():
-        lines += [f"  {files[0]}: {found}"] if len(files) == 1 else [f"  {len(files)} files: {found}"]
-        lines += [f"    {file}" for file in files] if len(files) > 1 else []
-    return "\n".join(lines + ["\nMend them, or leave those files out with --skip-faulty."] * bool(faults))
+    if faults:
+        lines += [f"\n{plural(len(faults), 'fault')}:", list_faults(faults),
+                  "\nFix them, or leave those files out with --skip-faulty."]
+    return "\n".join(lines)
 
 
 # The command ----------------------------------------------------------------------------------------------
@@ -243,7 +272,8 @@ def _parser():
         "NAME or CVAT's labelmap.txt; or names with commas between. Without it: SOURCE's classes.txt or the like")
     add("--images", default="", metavar="FOLDER", help="photos, in SOURCE or elsewhere")
     add("--masks", default="", metavar="FOLDER", help="masks, in SOURCE or elsewhere")
-    add("--mask-suffix", default="", metavar="TEXT", help="take masks whose names end so, such as _labelIds")
+    add("--mask-suffix", default="", metavar="TEXT", help="take masks whose names end so, such as "
+        "_gtFine_labelIds")
     add("--map", action="append", default=[], metavar="ID=CLASS", help="ids in the masks that become other classes, "
         "such as 255=1,100=2")
     add("--void", action="append", default=[], metavar="ID|NAME", help="ids or class names that become void "
@@ -255,7 +285,12 @@ def _parser():
     add("--ignore-exif", action="store_true", help="masks belong to the photos as stored, not as turned by EXIF tags")
     add("--val", type=float, metavar="FRACTION", help="photos to validate on, where SOURCE has no splits (default 0.2)")
     add("--test", type=float, metavar="FRACTION", help="photos to test on, where SOURCE has no splits (default 0)")
-    add("--seed", type=int, default=0, help="of the random split (default 0)")
+    add("--seed", type=int, default=0, help="of the draw, which gives each split its share of "
+        "every class (default 0)")
+    add("--group", default="", metavar="REGEX", help="keep photos in one split if REGEX matches "
+        "the same text in their names (with folders, without suffix; the text of group 1 if there "
+        r"is one), such as '(clip\d+)_' for frames of one clip. Roboflow's copies NAME.rf.HASH and "
+        "equal photos stay together anyway")
     add("--skip-faulty", action="store_true", help="leave faulty photos out instead of converting nothing")
     return parser
 

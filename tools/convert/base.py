@@ -17,6 +17,9 @@ VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
           "test": "test", "testing": "test"}
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt")
+# Roboflow's list of classes, which lies in the folder of each split.
+ROBOFLOW_CLASSES = "_classes.csv"
+LISTED = 20  # lines that a list of faults may have
 
 
 class UsageError(ValueError):
@@ -123,7 +126,7 @@ def split_of(key):
 def nearest(name, names):
     """Return a hint at the most similar of `names`, and all of them."""
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {', '.join(names)}."
+    return (f"; did you mean {near[0]!r}?" if near else ".") + f" There are: {some(names)}."
 
 
 def faulty(file, found, remedy):
@@ -134,6 +137,35 @@ def faulty(file, found, remedy):
 def plural(count, noun):
     """Return "1 photo", "2 photos"."""
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def some(words, most=LISTED):
+    """Return words with commas between; of more than `most`, the first and a count of the rest."""
+    words = [str(word) for word in words]
+    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def list_faults(faults):
+    """Return `Problem`s in up to LISTED lines, same faults together; one more counts the rest."""
+    same = {}
+    for fault in faults:
+        same.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
+    several = sum(len(files) > 1 for files in same.values())
+    all_fit = len(faults) + several <= LISTED
+    # The files that each heading may have below it.
+    room = LISTED if all_fit else (LISTED - len(same) + several) // max(several, 1) - 1
+    lines, shown = [], 0
+    for found, files in list(same.items())[:LISTED]:
+        if len(files) == 1:
+            lines.append(f"  {files[0]}: {found}")
+        elif room < 1:
+            lines.append(f"  {files[0]} and {len(files) - 1} more files: {found}")
+        else:
+            lines += [f"  {len(files)} files: {found}", *(f"    {file}" for file in files[:room])]
+        shown += len(files[:max(room, 1)])
+    if shown < len(faults):
+        lines.append(f"  and {len(faults) - shown:,} more")
+    return "\n".join(lines)
 
 
 def lines_of(file):
@@ -230,26 +262,41 @@ def find_entries(root, given):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UsageError(f"--classes: {twice[0]} stands there twice; each must differ.")
         return [Entry(number, name, None) for number, name in enumerate(names)], "--classes"
-    file = Path(given).expanduser() if given else next((root / name for name in CLASS_FILES
-                                                        if (root / name).is_file()), None)
-    if file is None:
-        return None, ""
+    if not given:
+        file = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
+        return (read_entries(file), file.name) if file else _roboflow_entries(root)
+    file = Path(given).expanduser()
     if not file.is_file():
         raise UsageError(f"--classes {given}: there is no such file, and names have commas between them: "
                          "--classes background,horse")
     return read_entries(file), file.name
 
 
+def _roboflow_entries(root):
+    """Return the class entries of a Roboflow export, or None, and where they are from."""
+    folders = [root, *sorted(path for path in root.iterdir() if path.name.lower() in SPLITS)]
+    files = [folder / ROBOFLOW_CLASSES for folder in folders]
+    files = [file for file in files if file.is_file()]
+    entries = [read_entries(file) for file in files]
+    for file, found in zip(files, entries):
+        if found != entries[0]:
+            raise ValueError(f"{file}: differs from {files[0]}; expected the same classes in both. "
+                             "Say which one is right with --classes FILE.")
+    return (entries[0], ROBOFLOW_CLASSES) if entries else (None, "")
+
+
 def read_entries(file):
     """Read a list of classes, one a line, in any of the usual forms, into a list of `Entry`.
 
     "id name r g b" (this repository's classes.txt), "name r g b" or "name,r,g,b", "r g b name" (CamVid), "id name",
-    "name" (labelme, whose __ignore__ takes no number), and "name:r,g,b:parts:actions" (CVAT's labelmap.txt). Without
-    ids they count from 0. What follows a # is a comment.
+    "name" (labelme, whose __ignore__ takes no number), "name:r,g,b:parts:actions" (CVAT's
+    labelmap.txt), and "id, name" below "Pixel Value, Class" (Roboflow's _classes.csv). Without ids
+    they count from 0. What follows a # is a comment.
     Raises ValueError for lines that cannot be read and for names, ids or colours that stand there twice.
     """
     lines = [line.split("#")[0].strip() for line in lines_of(file)]
-    header = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?", re.IGNORECASE)
+    header = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class",
+                        re.IGNORECASE)
     lines = [line for line in lines if line != "__ignore__" and not header.fullmatch(line)]
     entries = []
     for number, line in enumerate(lines):

@@ -4,20 +4,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from tools.convert.base import (SPLITS, Entry, Sample, Source, UsageError, apply_lists, by_last_part, files_below,
-                                find_entries, find_key, key_of, make_table, read_entries, split_of, words_for)
-from tools.convert.masks import goes_by_color, lookup, palette_colors, questions, reader, scan, unnamed
+from tools.convert.base import (ROBOFLOW_CLASSES, SPLITS, Entry, Sample, Source, UsageError,
+                                apply_lists, by_last_part, files_below, find_entries, find_key,
+                                key_of, make_table, read_entries, some, split_of, words_for)
+from tools.convert.masks import (goes_by_color, is_black_and_white, lookup, palette_colors,
+                                 questions, reader, scan, unnamed)
 from utils.datasets import VOC_CLASSES
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
-from utils.labels import voc_colormap
+from utils.labels import VOID, voc_colormap
 
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos")
 MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation", "labelids", "gt")
 MASK_SUFFIXES = PHOTO_SUFFIXES + (".gif",)
 # What may follow the common name of a pair; the longer first where one ends another.
 IMAGE_ENDINGS = ("_leftimg8bit", "_image", "_img", "_rgb", "_sat")
-MASK_ENDINGS = ("_gtfine_labelids", "_labelids", "_segmentation", "_masks", "_mask", "-mask", ".mask", "_labels",
-                "_label", "_annot", "annot", "_gt", "_seg", "_l")
+MASK_ENDINGS = ("_gtfine_labelids", "_labelids", "_segmentation", "_annotation", "_masks", "_mask",
+                "-mask", ".mask", "_labels", "_label", "_annot", "annot", "_gt", "_seg", "_l")
 
 
 def read_folder(root, options):
@@ -27,6 +29,13 @@ def read_folder(root, options):
     with ThreadPoolExecutor(THREADS) as pool:
         masks = [sample.label for sample in source.samples if sample.label]
         scans = [found for found in pool.map(lambda mask: scan(mask, options), masks) if found]
+    if origin == ROBOFLOW_CLASSES and not options.classes:
+        entries = _without_unseen(entries, scans, source.notes)
+    if is_black_and_white(scans, entries, options):
+        options = replace(options, id_map={**options.id_map, VOID: 1})
+        entries = entries or [Entry(0, "background", None), Entry(1, "foreground", None)]
+        source.notes.append(f"the masks hold 0 and {VOID} and nothing else, so {VOID} becomes "
+                            f"class 1; if it means void (not labelled), say --void {VOID}")
     void = words_for(entries, options.void)
     table = make_table(entries, void) if entries else None
     ids = lookup(table.class_of if table else None, options)
@@ -36,11 +45,21 @@ def read_folder(root, options):
     if entries and not any(entry.color for entry in entries):
         source.colors = palette_colors(scans, ids, source.colors)
     source.questions += [] if by_color else questions(scans, ids, entries, options)
-    source.notes.append(f"classes from {origin}; masks go by their {'colours' if by_color else 'ids'}" if entries else
+    kind = "colours" if by_color else "ids"
+    source.notes.append(f"classes from {origin}; masks go by their {kind}" if origin else
                         "the classes have no names: see --classes")
     for sample in source.samples:
         sample.read_mask = reader(sample.label, ids, entries, by_color, options, undecided=bool(source.questions))
     return source
+
+
+def _without_unseen(entries, scans, notes):
+    """Return Roboflow's classes without the last ones that no mask shows; the ids stay."""
+    last = max((value for scan in scans for value in scan.ids or ()), default=VOID)
+    if unseen := [entry.name for entry in entries if entry.file_id > last]:
+        notes.append(f"classes that no mask shows: {some(unseen)}; left out (to keep them: "
+                     "--classes FILE)")
+    return [entry for entry in entries if entry.file_id <= last]
 
 
 def read_cvat(root, options):
@@ -125,7 +144,8 @@ def _places(root, options):
     if not places and not images and not masks and any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir()):
         places = [("", root, root)]
     if not places:
-        there = ", ".join(sorted(f"{path.name}/" for path in root.iterdir() if path.is_dir())) or "no folders"
+        there = sorted(f"{path.name}/" for path in root.iterdir() if path.is_dir())
+        there = some(there) or "no folders"
         raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks (such as masks); "
                          f"there are: {there}. Name them with --images FOLDER and --masks FOLDER.")
     return places
@@ -163,26 +183,30 @@ def _pair(source, split, images, masks, options):
         return
     if photos and not any(found.values()) and not options.missing:
         raise ValueError(f"{masks}: holds no mask that is named like a photo in {images} (as a.png or a_mask.png is "
-                         f"like a.jpg). Photos: {_few(photos)}. Masks: {_few(labels)}. Name them alike, or say where "
-                         "they are with --images and --masks.")
+                         f"like a.jpg). Photos: {_few(photos)}. Masks: {_few(labels)}. If all "
+                         "masks end alike, say so with --mask-suffix TEXT; if they are elsewhere, "
+                         "with --images and --masks; else name them like their photos.")
     for photo, key in photos.items():
         fault, mine = None, found[photo]
         if len(mine) > 1:
-            fault = Problem(str(photo), f"has {len(mine)} masks: {', '.join(path.name for path in mine)}.",
+            names = some(path.name for path in mine)
+            fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
                             "Say which kind to take with --mask-suffix.")
         elif not mine and not options.missing:
-            fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see --missing skip and background.")
+            fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see --missing skip "
+                            "and background; if it is called otherwise, see --mask-suffix.")
         key = f"{split}/{key}" if split else key
         source.samples.append(Sample(key, split_of(key), photo, mine[0] if mine else None, None,
                                      as_stored=options.ignore_exif, fault=fault))
     used = {path for paths in found.values() for path in paths}
     source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.",
-                              "Add the photo, or take the mask away.") for path in labels if path not in used]
+                              "Add the photo, or remove the mask; if only some files are masks, "
+                              "see --mask-suffix.")
+                      for path in labels if path not in used]
 
 
 def _few(files):
-    names = sorted(path.name for path in files)
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" or "none"
+    return some(sorted(path.name for path in files), 3) or "none"
 
 
 def _masks_among(files, options):

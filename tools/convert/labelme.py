@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from tools.convert.base import (VOID_NAMES, Entry, Sample, Source, apply_lists, clean_name, faulty, files_below,
-                                find_entries, key_of, make_table, plural, split_of, words_for)
+                                find_entries, key_of, make_table, plural, some, split_of, words_for)
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import VOID
 
@@ -145,7 +145,8 @@ def _drawer(file, data, ids, origin):
         named = [(clean_name(shape["label"]), shape) for shape in data["shapes"]]
         unknown = {name for name, _ in named if name not in ids and name.lower() not in VOID_NAMES}
         if unknown:
-            raise faulty(file, f"has shapes with the labels {', '.join(sorted(unknown))}, which {origin} lacks.",
+            labels = some(sorted(unknown))
+            raise faulty(file, f"has shapes with the labels {labels}, which {origin} lacks.",
                          "Add them there, or correct them in labelme.")
         image = Image.new("L", (width, height), ids.get("background", VOID))
         for number, (name, shape) in enumerate(named, 1):

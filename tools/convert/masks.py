@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.convert.base import faulty
+from tools.convert.base import faulty, some
 from utils.images import decode, has_colors, to_ids, to_rgb
 from utils.labels import VOID, VOID_COLOR, colors_to_ids, voc_colormap
 
@@ -119,7 +119,7 @@ def look_up(raw, table, path):
     ids = table[raw]
     unknown, counts = np.unique(raw[ids < 0], return_counts=True)
     if unknown.size:
-        known = ", ".join(str(i) for i in np.flatnonzero(table >= 0))
+        known = some(np.flatnonzero(table >= 0))
         raise faulty(path, f"{counts.sum()} pixels have the ids {unknown[:8].tolist()}; the classes have the ids "
                      f"{known}.", "Say --map ID=CLASS or --void ID, or add them to the classes.")
     return ids.astype(np.uint8)
@@ -139,6 +139,18 @@ def goes_by_color(entries, scans):
     known = {*color_of.values(), VOID_COLOR}
     colorful = any(scan.ids is None for scan in scans) and 2 * sum(scan.in_color for scan in scans) > len(scans)
     return bool(color_of and scans and not agree) and (colorful or all(scan.colors.keys() <= known for scan in scans))
+
+
+def is_black_and_white(scans, entries, options):
+    """Return whether all masks hold 0 and 255 alone, and nothing says what 255 is.
+
+    Options, a class of that id, or a palette with another colour than white would say it.
+    """
+    decided = options.binary or VOID in options.id_map or str(VOID) in options.void
+    two_classes = entries is None or sorted(entry.file_id for entry in entries) == [0, 1]
+    values = {value for scan in scans for value in scan.ids or (-1,)}
+    white = all(scan.palette.get(VOID, (255, 255, 255)) == (255, 255, 255) for scan in scans)
+    return values == {0, VOID} and white and two_classes and not decided
 
 
 def unnamed(scans, ids, options):
@@ -217,5 +229,4 @@ def _ask_for_colors(colors):
 
 
 def _first(values):
-    words = [str(value) for value in sorted(values)]
-    return ", ".join(words[:12]) + (f" and {len(words) - 12} more" if len(words) > 12 else "")
+    return some(sorted(values), 12)

@@ -1,14 +1,15 @@
 """What `tools.convert` writes: photos, masks or labelme's files, split lists, class names, a record."""
 
+import hashlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from tools.convert.base import UsageError, plural
 from tools.convert.labelme import to_labelme
 from utils import progress
 from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
@@ -18,8 +19,15 @@ from utils.labels import VOID
 KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
 
 
+class Written(NamedTuple):
+    """pixels: int (C + 1,), of each class, void last. photo: bytes that only equal photos share."""
+
+    pixels: np.ndarray
+    photo: bytes
+
+
 def write_samples(found, part, to, tolerance, show):
-    """Write all photos and masks; returns for each sample its pixel counts, or a `Problem`.
+    """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`.
 
     Where a question is open nothing is written, and all is read for its faults.
     """
@@ -39,7 +47,7 @@ def write_samples(found, part, to, tolerance, show):
 
 
 def _convert_one(sample, found, part, write, tolerance):
-    """Read a photo and its mask and write both; returns pixel counts, int (C + 1,) with void last, or a `Problem`."""
+    """Read a photo and its mask and write both; returns what was `Written`, or a `Problem`."""
     if sample.fault:
         return sample.fault
     try:
@@ -57,12 +65,13 @@ def _convert_one(sample, found, part, write, tolerance):
         fault = fault._replace(remedy="It fits the photo as stored, before the turn that its EXIF tag asks for: see "
                                "--ignore-exif.")
     if fault or not write:
-        return fault or np.zeros(1)
+        return fault or Written(np.zeros(1), b"")
     plain = stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1 and not stored.deep
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
     write(sample, photo if plain else None, name, image, ids, found, part, tolerance)
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
-    return np.append(counts[:len(found.class_names)], counts[VOID])
+    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
+    return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest)
 
 
 def _photo_as_labelled(sample, folder):
@@ -101,48 +110,7 @@ def _write_labelme(sample, photo, name, image, ids, found, part, tolerance):
     (part / f"{sample.stem}.json").write_text(json.dumps(contents), encoding="utf-8")
 
 
-# Splits and lists -----------------------------------------------------------------------------------------
-
-
-def split_samples(samples, val, test, seed, notes):
-    """Return split -> stems, sorted: as the source has them, else drawn at random; adds to `notes`.
-
-    val, test: fractions of the photos, or None. Raises UsageError where the source has the split itself, ValueError
-    where too few photos are left to train on.
-    """
-    splits = {}
-    for sample in samples:
-        splits.setdefault(sample.split, []).append(sample.stem)
-    left = splits.pop("", [])
-    if not splits:
-        splits = _draw(left, 0.2 if val is None else val, test or 0, seed)
-        notes.append(f"splits drawn at random, seed {seed}; photos of one scene or film belong into one split: for "
-                     "those write train.txt and val.txt into SOURCE")
-        return {split: sorted(stems) for split, stems in splits.items() if stems}
-    for option, value in (("val", val), ("test", test)):
-        if value is not None and option in splits:
-            raise UsageError(f"--{option}: the source has this split already. Leave --{option} away, or take away the "
-                             "source's lists or split folders.")
-    if "train" not in splits:
-        raise ValueError(f"the source has the splits {', '.join(splits)} and nothing to train on; name one train.")
-    notes += [f"left out, since they are in no split: {plural(len(left), 'photo')}"] * bool(left)
-    drawn = _draw(splits["train"], 0 if "val" in splits else 0.2 if val is None else val,
-                  0 if "test" in splits else test or 0, seed)
-    notes += [f"the source has no {split} split: {plural(len(drawn[split]), 'photo')} of train drawn for it"
-              for split in ("val", "test") if drawn[split]]
-    splits |= {split: stems for split, stems in drawn.items() if stems}
-    return {split: sorted(splits[split]) for split in ("train", "val", "test") if split in splits}
-
-
-def _draw(stems, val, test, seed):
-    """Return train, val and test: fractions of the stems, at least one photo of each that is not 0."""
-    order = np.random.default_rng(seed).permutation(sorted(stems)).tolist()
-    counts = [max(1, round(fraction * len(order))) if fraction else 0 for fraction in (val, test)]
-    if sum(counts) >= len(order):
-        raise ValueError(f"{plural(len(order), 'photo')} cannot be split into train and {sum(counts)} more; add "
-                         "photos, or say --val 0.")
-    first = sum(counts)
-    return {"train": order[first:], "val": order[:counts[0]], "test": order[counts[0]:first]}
+# Lists and record --------------------------------------------------------------------------------
 
 
 def write_lists(part, to, found, splits):

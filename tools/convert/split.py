@@ -1,0 +1,227 @@
+"""Which photo goes into which split: as the source has it, else drawn, stratified by class."""
+
+import re
+from itertools import combinations
+
+import numpy as np
+
+from tools.convert_base import UsageError, plural, some, split_of
+
+# Roboflow calls the copies of one photo that it makes NAME.rf.HASH, mostly NAME_jpg.rf.HASH.
+ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
+
+
+def check_splits(samples, val, test, group):
+    """Refuse --val, --test and --group where the source forbids them, before it is converted."""
+    splits = {sample.split for sample in samples} - {""}
+    for option, value in (("val", val), ("test", test)):
+        if value is not None and option in splits:
+            raise UsageError(f"--{option} {value}: the source has this split already. Drop the "
+                             "option, or remove the source's lists or split folders.")
+    if splits and "train" not in splits:
+        raise ValueError(f"the source has the splits {', '.join(sorted(splits))} and nothing to "
+                         "train on; name one train.")
+    if group and samples and not any(re.search(group, name_of(sample)) for sample in samples):
+        raise UsageError(f"--group {group}: matches none of the photos' names, such as "
+                         f"{name_of(samples[0])!r}. Give a regular expression for the part that "
+                         "photos of one clip have in common.")
+
+
+def check_pattern(group):
+    """Raise UsageError if --group is no regular expression."""
+    try:
+        re.compile(group)
+    except re.error as error:
+        raise UsageError(f"--group {group}: is no valid regular expression ({error}). To keep the "
+                         "photos clip1_0001, clip1_0002 and so on together, say "
+                         r"--group '(clip\d+)_'.") from None
+
+
+def name_of(sample):
+    """Return a photo's path below its folder, without its split's folder and without suffix."""
+    return sample.key.partition("/")[2] if split_of(sample.key) else sample.key
+
+
+# Groups -----------------------------------------------------------------------------------------
+
+
+def groups_of(samples, photos, group, notes):
+    """Return the group of each sample, int (N,), numbered from 0; adds to `notes` what is grouped.
+
+    photos: bytes that only equal photos share. group: a regular expression, or "". Photos stay
+    together if it matches the same text in their names, if Roboflow made them from one photo, or if
+    they are equal.
+    """
+    matches = [re.search(group, name_of(sample)) if group else None for sample in samples]
+    texts = [match and (match[1] if match.re.groups else match[0]) for match in matches]
+    copied = [ROBOFLOW.fullmatch(name_of(sample)) for sample in samples]
+    names = [match and match[1] for match in copied]
+    alone, copies = texts.count(None), len(names) - names.count(None)
+    if group:
+        others = f"; {plural(alone, 'photo')} without a match, each on its own" if alone else ""
+        notes.append(f"--group {group}: {plural(len(samples) - alone, 'photo')} in "
+                     f"{plural(len(set(texts) - {None}), 'group')}{others}")
+    if copies:
+        notes.append(f"Roboflow's names (NAME.rf.HASH): {plural(copies, 'photo')} in "
+                     f"{plural(len(set(names) - {None}), 'group')}; copies of one photo stay "
+                     "together")
+    if equal := len(photos) - len(set(photos)):
+        notes.append(f"{plural(equal, 'photo')} with the same pixels as another one: equal photos "
+                     "stay together")
+    return _joined(list(zip(photos, texts, names)))
+
+
+def _joined(marks):
+    """Return a number for each item, from 0: equal for those that share a mark, or a chain of them.
+
+    marks: for each item the same number of marks; None is no mark.
+    """
+    parent = {}
+
+    def root(one):
+        while parent.setdefault(one, one) != one:
+            one = parent[one]
+        return one
+
+    for item, found in enumerate(marks):
+        for kind_and_mark in enumerate(found):
+            if kind_and_mark[1] is not None:
+                parent[root(item)] = root(kind_and_mark)
+    numbers = {}
+    return np.array([numbers.setdefault(root(item), len(numbers)) for item in range(len(marks))])
+
+
+# The draw ---------------------------------------------------------------------------------------
+
+
+def split_samples(samples, shown, photos, class_names, how, notes):
+    """Return (split -> stems; what was drawn, a dict): splits as the source has them, others drawn.
+
+    samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: bytes that
+    only equal photos share. how: `val` and `test`, fractions of the photos or None, `seed` and
+    `group`. Adds to `notes`. Raises ValueError where photos cannot be split.
+    """
+    splits = {}
+    for number, sample in enumerate(samples):
+        splits.setdefault(sample.split, []).append(number)
+    left, given = splits.pop("", []), list(splits)
+    pool = splits["train"] if given else left
+    if given and left:
+        notes.append(f"left out, since they are in no split: {plural(len(left), 'photo')}")
+    groups, drawn = groups_of(samples, photos, how["group"], notes), {}
+    notes += _torn(splits, groups)
+    fractions = {"val": 0.2 if how["val"] is None else how["val"], "test": how["test"] or 0}
+    fractions = {split: part for split, part in fractions.items() if part and split not in given}
+    splits["train"] = pool
+    if fractions:
+        units = np.unique(groups[pool], return_inverse=True)[1]
+        subsets = draw(shown[pool], units, list(fractions.values()), how["seed"], class_names)
+        for number, split in enumerate(["train", *fractions]):
+            splits[split] = [pool[i] for i in np.flatnonzero(subsets == number)]
+        drawn = {"splits": list(fractions), "method": "stratified by class", "seed": how["seed"],
+                 "photos": len(pool), "groups": int(units.max()) + 1}
+        notes += _told(drawn, given, {split: len(splits[split]) for split in fractions})
+    return {split: [samples[i].stem for i in splits[split]] for split in ("train", "val", "test")
+            if split in splits}, drawn
+
+
+def _torn(splits, groups):
+    """Return a note where the source itself has photos of one group in several splits."""
+    homes = {}
+    for split, numbers in splits.items():
+        for group in groups[numbers].tolist():
+            homes.setdefault(group, set()).add(split)
+    torn = sum(len(found) > 1 for found in homes.values())
+    if not torn:
+        return []
+    return [f"{plural(torn, 'group')} in more than one split, as the source has them: scores on "
+            "photos like those of training flatter"]
+
+
+def _told(drawn, given, counts):
+    """Return a sentence on what was drawn, and one on photos of one clip if nothing is grouped."""
+    what = ", ".join(f"{split} ({plural(count, 'photo')})" for split, count in counts.items())
+    units = plural(drawn["photos"], "photo")
+    if drawn["groups"] < drawn["photos"]:
+        units += f" in {plural(drawn['groups'], 'group')}"
+    source = f"train's {units}, since the source has none" if given else units
+    notes = [f"drawn: {what} of {source}; stratified by class, seed {drawn['seed']}"]
+    if drawn["groups"] == drawn["photos"]:
+        notes.append("photos of one scene or clip belong into one split: see --group, or write "
+                     "train.txt and val.txt into SOURCE")
+    return notes
+
+
+def draw(shown, groups, fractions, seed, class_names):
+    """Return the subset of each photo, int (N,): 0 for train, then one for each of `fractions`.
+
+    shown: bool (N, C), the classes of each photo. groups: int (N,) from 0, of photos that stay
+    together. No subset is empty, and train gets every class that a photo shows; ValueError where no
+    such split exists.
+    """
+    photos, sizes = len(groups), np.bincount(groups)
+    grouped = f" in {plural(len(sizes), 'group')}" if len(sizes) < photos else ""
+    targets = [max(1, round(fraction * photos)) for fraction in fractions]
+    if sum(targets) >= photos or len(targets) >= len(sizes):
+        raise ValueError(f"{plural(photos, 'photo')}{grouped} cannot be split into train and "
+                         f"{len(targets)} more; add photos, or say --val 0.")
+    shows = np.zeros((len(sizes), shown.shape[1]), int)
+    np.add.at(shows, groups, shown)
+    rng = np.random.default_rng(seed)
+    subsets = stratify(shows, sizes, [photos - sum(targets), *targets], rng)
+    if len(np.unique(subsets)) <= len(targets):
+        subsets = _one_group_each(shows > 0, sizes, len(targets))
+    if subsets is None:
+        unit = "group" if grouped else "photo"
+        rare = [class_names[i] for i in np.flatnonzero((shows > 0).sum(axis=0) == 1)]
+        raise ValueError(f"no split leaves every class in train: too many {unit}s show a class "
+                         f"that no other {unit} shows ({some(rare)}). Label more photos of these "
+                         "classes, or say --val 0.")
+    return subsets[groups]
+
+
+def stratify(shows, sizes, targets, rng):
+    """Return the subset of each group, int (G,), each with its share of the photos of every class.
+
+    shows: int (G, C), photos of a group that show a class. sizes: int (G,), photos. targets: photos
+    wanted in each subset, train first. Iterative stratification (Sechidis, Tsoumakas & Vlahavas
+    2011, algorithm 1): the rarest class first, each of its groups to the subset that still wants
+    most of it. Beyond the paper, a full subset takes no more, and train gets the last group of a
+    class that it lacks.
+    """
+    holds, order = shows > 0, rng.permutation(len(sizes))
+    subset, room = np.full(len(sizes), -1), np.array(targets, float)
+    wanted = np.outer(room, shows.sum(axis=0)) / sizes.sum()
+    holders = holds.sum(axis=0)  # groups of each class that are not decided yet
+    missing = holders > 0  # classes that train lacks
+
+    def decide(group, rarest):
+        fitting = np.flatnonzero(room >= sizes[group] / 2).tolist() or [room.argmax()]
+        chosen = max(fitting, key=lambda j: (wanted[j, rarest], room[j]))
+        if (holds[group] & missing & (holders == 1)).any():
+            chosen = 0
+        if chosen == 0:
+            missing[holds[group]] = False
+        subset[group] = chosen
+        room[chosen] -= sizes[group]
+        wanted[chosen] -= shows[group]
+        holders[holds[group]] -= 1
+
+    for group in order[holds[order][:, holders == 1].any(axis=1)]:
+        decide(group, 0)
+    while (left := order[subset[order] < 0]).size:
+        rarest = np.where(holders > 0, holders, len(sizes) + 1).argmin()
+        for group in left[holds[left, rarest]] if holders.any() else left:
+            decide(group, rarest)
+    return subset
+
+
+def _one_group_each(holds, sizes, count):
+    """Return subsets of one group each, the smallest that train can spare, or None without."""
+    for held in combinations(np.argsort(sizes, kind="stable"), count):
+        train = np.setdiff1d(np.arange(len(sizes)), held)
+        if (holds[train].any(axis=0) == holds.any(axis=0)).all():
+            subset = np.zeros(len(sizes), int)
+            subset[list(held)] = range(1, count + 1)
+            return subset
+    return None
