@@ -5,7 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
-from tools.convert_base import UsageError, plural, some, split_of
+from tools.convert.base import UsageError, plural, some, split_of
 
 # Roboflow calls the copies of one photo that it makes NAME.rf.HASH, mostly NAME_jpg.rf.HASH.
 ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
