@@ -41,13 +41,13 @@ test-colab: ## the same tests with Google Colab's versions, in .venv-colab; need
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
 
 bench: set-up ## measure speed beside what people use otherwise; ARGS="scores" for one section
-	@$(PY) -m tools.bench $(ARGS)
+	@$(PY) -m dev.bench $(ARGS)
 
 lab: set-up ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
 
 notebooks: set-up-extra ## run the notebooks again, store their outputs and refresh results/
-	@$(PY) -m tools.notebooks $(ARGS)
+	@$(PY) -m dev.notebooks $(ARGS)
 
 # The second file is held to the versions of the first, so that both fit into one environment.
 COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
