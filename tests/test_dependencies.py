@@ -106,10 +106,10 @@ def required(name):
     return set(re.findall(r"^[a-z][a-z0-9._-]*", (ROOT / name).read_text("utf-8"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("folder, allowed", [("utils", {"requirements.txt"}),
-                                             ("tools", {"requirements.txt", "requirements-extra.txt"}),
-                                             ("dev", {"requirements.txt", "requirements-extra.txt"}),
-                                             ("tests", {"requirements.txt", "requirements-extra.txt"})])
+@pytest.mark.parametrize("folder, allowed", [("utils", {"requirements/core.txt"}),
+                                             ("tools", {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("dev", {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("tests", {"requirements/core.txt", "requirements/extra.txt"})])
 def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()
