@@ -1,6 +1,6 @@
 # `make` is a convenience: README gives the plain command behind each target.
 VENV = .venv
-# Which versions to install: locked (requirements.lock), newest, or colab.
+# Which versions to install: locked (requirements/core.lock), newest, or colab.
 VERSIONS = locked
 # Passed on to the command behind a target: make run ARGS="--dataset camvid --data-dir DIR -p epochs 5".
 ARGS =
@@ -41,20 +41,20 @@ test-colab: ## the same tests with Google Colab's versions, in .venv-colab; need
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
 
 bench: set-up ## measure speed beside what people use otherwise; ARGS="scores" for one section
-	@$(PY) -m tools.bench $(ARGS)
+	@$(PY) -m dev.bench $(ARGS)
 
 lab: set-up ## open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab --notebook-dir=notebooks $(ARGS)
 
 notebooks: set-up-extra ## run the notebooks again, store their outputs and refresh results/
-	@$(PY) -m tools.notebooks $(ARGS)
+	@$(PY) -m dev.notebooks $(ARGS)
 
 # The second file is held to the versions of the first, so that both fit into one environment.
 COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock" --upgrade
-lock: set-up-extra ## renew requirements.lock and requirements-extra.lock from the ranges
-	$(COMPILE) requirements.txt -o requirements.lock
-	$(COMPILE) requirements-extra.txt -c requirements.lock -o requirements-extra.lock
+lock: set-up-extra ## renew requirements/core.lock and requirements/extra.lock from the ranges
+	$(COMPILE) requirements/core.txt -o requirements/core.lock
+	$(COMPILE) requirements/extra.txt -c requirements/core.lock -o requirements/extra.lock
 
 clean: ## remove the environments and caches; your runs in results/runs/ stay
 	rm -rf .venv .venv-colab .venv-newest .pytest_cache build *.egg-info

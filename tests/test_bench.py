@@ -8,7 +8,11 @@ import math
 import numpy as np
 import pytest
 
-from tools import bench, bench_growth, bench_peers, bench_scaling, bench_sections
+from dev import bench
+from dev.bench import growth as bench_growth
+from dev.bench import peers as bench_peers
+from dev.bench import scaling as bench_scaling
+from dev.bench import sections as bench_sections
 from utils import datasets, metrics
 from utils.labels import VOID
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = {"utils", "tools", "tests", "conftest", "scenes", "canvas"}  # the last two: data/render_meadow, for its test
+OWN = {"utils", "tools", "dev", "tests", "conftest", "scenes", "canvas"}  # the last two: data/render_meadow, for its test
 # Another backend for Keras, which its users install themselves; and what only exported models need: imported where it is
 # used, with a sentence, or another way, where it is missing.
 OPTIONAL = {"jax", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
@@ -70,7 +70,19 @@ def test_data_does_not_know_models(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_utils_does_not_know_plots_or_tools(module):
     assert "plots" not in siblings(module)
-    assert not [name for name in imports(MODULES[module]) if name.split(".")[0] == "tools"]
+    assert not [name for name in imports(MODULES[module]) if name.split(".")[0] in ("tools", "dev")]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_tools_do_not_know_what_maintainers_use(path):
+    assert not [name for name in imports(path) if name.split(".")[0] == "dev"]
+
+
+def test_only_its_test_knows_the_renderer_of_meadow():
+    drawers = {path.stem for path in (ROOT / "data" / "render_meadow").glob("*.py")}
+    for folder in ("utils", "tools", "dev"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            assert drawers.isdisjoint(imports(path)), f"{path.name} imports what has drawn meadow"
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -94,9 +106,10 @@ def required(name):
     return set(re.findall(r"^[a-z][a-z0-9._-]*", (ROOT / name).read_text("utf-8"), re.MULTILINE))
 
 
-@pytest.mark.parametrize("folder, allowed", [("utils", {"requirements.txt"}),
-                                             ("tools", {"requirements.txt", "requirements-extra.txt"}),
-                                             ("tests", {"requirements.txt", "requirements-extra.txt"})])
+@pytest.mark.parametrize("folder, allowed", [("utils", {"requirements/core.txt"}),
+                                             ("tools", {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("dev", {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("tests", {"requirements/core.txt", "requirements/extra.txt"})])
 def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()

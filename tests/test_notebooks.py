@@ -13,7 +13,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tools import notebooks as tool
+from dev import notebooks as tool
 from tools.execute import is_run
 from tools.run import declared_parameters, run
 from utils import runs
@@ -58,7 +58,7 @@ def texts(cell) -> list[str]:
 
 @each
 def test_canonical_form(path):
-    assert not tool.not_canonical([path]), f"{path.name}: run python -m tools.notebooks --canonical"
+    assert not tool.not_canonical([path]), f"{path.name}: run python -m dev.notebooks --canonical"
     assert path.stat().st_size < 1_500_000
 
 

@@ -4,7 +4,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from tools import notebooks, run
+from dev import notebooks
+from tools import run
 from tools.execute import RunError
 
 PNG = "iVBORw0KGgo="

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools import reference
+from dev import reference
 
 
 @pytest.fixture

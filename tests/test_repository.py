@@ -143,7 +143,7 @@ def test_no_hosts_of_package_registries():
     # Written in halves, so that this file does not find itself.
     hosts = ["pypi" + ".org", "python" + "hosted", "anaconda" + ".org", "npmjs" + ".org"]
     found = [place for place, line in lines_of_text() if any(host in line for host in hosts)]
-    found += [name for name in ("requirements.lock", "requirements-extra.lock")
+    found += [name for name in ("requirements/core.lock", "requirements/extra.lock")
               if re.search(r"https?://|--(extra-)?index-url|--find-links", read(name))]
     assert not found, f"hosts of package registries, which readers may not use: {found}"
 
@@ -158,14 +158,14 @@ def test_repository_is_small():
 def test_pyproject_reads_the_requirements_files():
     dynamic = tomllib.loads(read("pyproject.toml"))["tool"]["setuptools"]["dynamic"]
     assert set(PROJECT["dynamic"]) == {"dependencies", "optional-dependencies"}
-    assert dynamic["dependencies"]["file"] == ["requirements.txt"]
-    assert dynamic["optional-dependencies"]["extra"]["file"] == ["requirements-extra.txt"]
+    assert dynamic["dependencies"]["file"] == ["requirements/core.txt"]
+    assert dynamic["optional-dependencies"]["extra"]["file"] == ["requirements/extra.txt"]
 
 
 def test_environment_yml_refers_to_the_requirements_files():
     *conda, pip = yaml.safe_load(read("environment.yml"))["dependencies"]
     assert conda == [f"python {PROJECT['requires-python']}", "pip"]
-    assert pip == {"pip": ["-r requirements.txt", "-r requirements-extra.txt", "-e ."]}
+    assert pip == {"pip": ["-r requirements/core.txt", "-r requirements/extra.txt", "-e ."]}
 
 
 def test_every_line_of_environment_yml_is_explained():
@@ -174,12 +174,12 @@ def test_every_line_of_environment_yml_is_explained():
 
 
 def test_no_version_of_a_requirement_elsewhere():
-    names = {**requirement_names("requirements.txt"), **requirement_names("requirements-extra.txt")}
+    names = {**requirement_names("requirements/core.txt"), **requirement_names("requirements/extra.txt")}
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})(\[\w+\])?\s*(==|>=|<=|~=)\s*\d")
-    own = ("requirements.txt:", "requirements-extra.txt:", "requirements-colab.txt:")
+    own = ("requirements/core.txt:", "requirements/extra.txt:", "requirements/colab.txt:")
     found = [f"{place}: {line.strip()}" for place, line in lines_of_text()
              if pattern.search(line) and not place.startswith(own)]
-    assert not found, "versions belong into requirements.txt alone:\n" + "\n".join(found)
+    assert not found, "versions belong into requirements/core.txt alone:\n" + "\n".join(found)
 
 
 def test_python_range_is_the_same_everywhere():
@@ -190,7 +190,7 @@ def test_python_range_is_the_same_everywhere():
     assert matrix == [f"3.{minor}" for minor in range(oldest[1], newest[1] + 1)]
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-extra"])
+@pytest.mark.parametrize("name", ["requirements/core", "requirements/extra"])
 def test_lock_holds_every_requirement_with_hashes(name):
     versions = locked(f"{name}.lock")
     for requirement in requirement_names(f"{name}.txt").values():
@@ -202,17 +202,17 @@ def test_lock_holds_every_requirement_with_hashes(name):
 
 
 def test_both_locks_agree():
-    core, extra = locked("requirements.lock"), locked("requirements-extra.lock")
+    core, extra = locked("requirements/core.lock"), locked("requirements/extra.lock")
     both = core.keys() & extra.keys()
     assert {name: extra[name] for name in both} == {name: core[name] for name in both}
 
 
 def test_colab_versions_are_inside_the_ranges():
-    core = requirement_names("requirements.txt")
-    for name, pin in requirement_names("requirements-colab.txt").items():
+    core = requirement_names("requirements/core.txt")
+    for name, pin in requirement_names("requirements/colab.txt").items():
         (specifier,) = pin.specifier
         inside = name not in core or core[name].specifier.contains(specifier.version)
-        assert inside, f"requirements.txt does not take in Colab's {pin}"
+        assert inside, f"requirements/core.txt does not take in Colab's {pin}"
 
 
 # licence, commands, workflows

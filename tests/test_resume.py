@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tools import resume_trials
+from dev import resume_trials
 from utils import callbacks, training
 from utils.datasets import load_dataset
 from utils.recipes import Recipe
@@ -41,7 +41,7 @@ def run_dir(finished, tmp_path):
 
 
 def test_kills_at_random_moments_leave_no_trace(tmp_path, capsys):
-    """Three of the hundred trials of `python -m tools.resume_trials`."""
+    """Three of the hundred trials of `python -m dev.resume_trials`."""
     assert resume_trials.run(tmp_path, trials=3, epochs=3, seed=4) == 0
     said = capsys.readouterr().out
     assert "to the last bit: yes" in said and "3 of 3 trials ended as if undisturbed" in said

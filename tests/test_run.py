@@ -286,7 +286,7 @@ def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
     ("import time\ntime.sleep(60)", "ran longer than 2 seconds"),
     ("import sys\nsys.exit(0)", "ended the notebook before its last cell"),
     ("raise SystemExit('Install Python 3.11.')", "\n\nInstall Python 3.11.\n"),
-    ("import no_such_package", "pip install -r requirements.txt"),
+    ("import no_such_package", "pip install -r requirements/core.txt"),
 ])
 def test_other_ways_to_fail(cell, reason, tmp_path, capfd, caplog):
     """papermill itself calls the first three completed."""

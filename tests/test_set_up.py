@@ -113,7 +113,7 @@ def test_locked_entry_holds_one_package_with_its_hashes():
 
 
 def test_uv_comes_from_the_lock():
-    entry = set_up.locked_entry((set_up.ROOT / "requirements-extra.lock").read_text("utf-8"), "uv")
+    entry = set_up.locked_entry((set_up.REQUIREMENTS / "extra.lock").read_text("utf-8"), "uv")
     assert entry.startswith("uv==") and "--hash=sha256:" in entry
 
 
@@ -123,7 +123,7 @@ def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypa
     first = machine(("utils.__file__", 0, where, "")).commands
     set_up.set_up(tmp_path, extra=True)
     assert sum("pip install" in line for line in first) == 3
-    assert set(json.loads((tmp_path / set_up.RECORD).read_text())) == {"requirements", "requirements-extra"}
+    assert set(json.loads((tmp_path / set_up.RECORD).read_text())) == {"core", "extra"}
 
     second = machine().commands
     set_up.set_up(tmp_path, extra=True)
@@ -133,8 +133,8 @@ def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypa
     monkeypatch.setattr(set_up, "fingerprint", lambda name, versions: f"another {name}")
     third = machine(("utils.__file__", 0, where, "")).commands
     set_up.set_up(tmp_path)
-    assert any("requirements.lock" in line for line in third)
-    assert not any("requirements-extra.lock" in line for line in third)
+    assert any("core.lock" in line for line in third)
+    assert not any("extra.lock" in line for line in third)
 
 
 def test_broken_install_leaves_no_record(tmp_path, monkeypatch, machine):

@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 
-from tools import strides
+from dev import strides
 from utils import datasets, inference, metrics, models, oracles, recipes
 
 RECIPE = recipes.Recipe(image_size=32, batch_size=4, epochs=1, learning_rate=1e-3)

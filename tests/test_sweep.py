@@ -133,7 +133,7 @@ def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
     assert "--scheduler nowhere: " in said(str(toy), "-p", "seed=1,2", "--scheduler", "nowhere")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "requirements-extra.txt" in said(str(toy), "-p", "seed=1,2")
+    assert "requirements/extra.txt" in said(str(toy), "-p", "seed=1,2")
 
 
 def test_help_says_what_a_file_holds(capsys):

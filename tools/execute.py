@@ -165,7 +165,7 @@ def _reason(error: PapermillExecutionError) -> tuple[str, int]:
         raise KeyboardInterrupt from None
     reason = error.evalue if error.ename == "SystemExit" else f"{error.ename}: {error.evalue}"
     if error.ename == "ModuleNotFoundError":
-        reason += "\nInstall what the notebooks need: python -m pip install -r requirements.txt"
+        reason += "\nInstall what the notebooks need: python -m pip install -r requirements/core.txt"
     trace = strip_color("\n".join(error.traceback))
     # IPython 7, which Colab has, only marks the line with an arrow.
     inside = re.search(r"Cell In\s*\[\d+\], line (\d+)", trace) or re.search(r"(?m)^-+> (\d+) ", trace)

@@ -33,7 +33,7 @@ try:
     from utils import datasets, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, which "
-             "installs them all, or: python -m pip install -r requirements.txt")
+             "installs them all, or: python -m pip install -r requirements/core.txt")
 
 NOTEBOOKS = runs.ROOT / "notebooks"
 DEFAULT = ("01", "02", "03", "04", "05")

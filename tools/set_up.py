@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements"
 OLDEST, NEWEST = (3, 11), (3, 13)
 RECORD = "fcn32-set-up.json"
 
@@ -83,7 +84,7 @@ def get_uv(python: Path) -> bool:
         return True
     with tempfile.TemporaryDirectory() as folder:
         entry = Path(folder) / "uv.txt"
-        entry.write_text(locked_entry((ROOT / "requirements-extra.lock").read_text("utf-8"), "uv"), "utf-8")
+        entry.write_text(locked_entry((REQUIREMENTS / "extra.lock").read_text("utf-8"), "uv"), "utf-8")
         return run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", entry,
                    quiet=True).returncode == 0
 
@@ -104,15 +105,15 @@ def install(python: Path, uv: bool, *arguments: str | Path) -> None:
 
 
 def requirements(name: str, versions: str) -> list[str]:
-    """What the installer is given for ``name``, "requirements" or "requirements-extra".
+    """What the installer is given for ``name``, "core" or "extra".
 
     "locked" means exactly the lock file, every file checked against its hash; "newest" the newest versions
     inside the ranges; "colab" the versions of Google Colab, and of the rest the newest that go with them.
     """
     if versions == "locked":
-        return ["--require-hashes", "-r", str(ROOT / f"{name}.lock")]
-    pins = ["-c", str(ROOT / "requirements-colab.txt")] if versions == "colab" else ["--upgrade"]
-    return ["-r", str(ROOT / f"{name}.txt"), *pins]
+        return ["--require-hashes", "-r", str(REQUIREMENTS / f"{name}.lock")]
+    pins = ["-c", str(REQUIREMENTS / "colab.txt")] if versions == "colab" else ["--upgrade"]
+    return ["-r", str(REQUIREMENTS / f"{name}.txt"), *pins]
 
 
 def missing_library(error: str) -> str:
@@ -156,8 +157,8 @@ def check_utils(python: Path) -> None:
 def fingerprint(name: str, versions: str) -> str:
     """A digest of all that decides what is installed for ``name``; ROOT counts, for the editable install."""
     digest = hashlib.sha256(f"{ROOT} {versions}".encode())
-    for file in sorted({"pyproject.toml", "requirements-colab.txt", f"{name}.txt", f"{name}.lock"}):
-        digest.update((ROOT / file).read_bytes())
+    for file in ("colab.txt", f"{name}.txt", f"{name}.lock", "../pyproject.toml"):
+        digest.update((REQUIREMENTS / file).read_bytes())
     return digest.hexdigest()
 
 
@@ -170,7 +171,7 @@ def set_up(venv: Path, extra: bool = False, versions: str = "locked") -> None:
     python = make_venv(venv)
     record = venv / RECORD
     done = json.loads(record.read_text("utf-8")) if record.exists() else {}
-    wanted = ["requirements"] + ["requirements-extra"] * extra
+    wanted = ["core"] + ["extra"] * extra
     stale = [name for name in wanted if done.get(name) != fingerprint(name, versions)]
     if not stale:
         return

@@ -29,7 +29,7 @@ def require() -> None:
     """Raise RunError where dask.distributed is not installed."""
     if importlib.util.find_spec("distributed") is None:
         raise RunError("Sweeps need dask.distributed, which is not installed here: "
-                       "python -m pip install -r requirements-extra.txt")
+                       "python -m pip install -r requirements/extra.txt")
 
 
 def gpus() -> list[str]:

@@ -48,7 +48,7 @@ def summarise(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.reference", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dev.reference", description=__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="trainings of a kind (default 5; at least 2)")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"], help="default: both")
     parser.add_argument("--compare", choices=list(COMPARISONS),

@@ -1,4 +1,4 @@
-"""The sections of `tools.bench`: each yields rows, see `bench.row`."""
+"""The sections of `dev.bench`: each yields rows, see `bench.row`."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tools.bench import row, take_turns
+from dev.bench import row, take_turns
 from utils import datasets, images, metrics, oracles, runs
 
 AIMS = {"naive": 3, "older": 10}  # so many times later than ours a side may reach a score
@@ -67,7 +67,7 @@ def _decided_after(side, target, ours):
 
 def _train(side, dataset, data_dir, targets, limit, seed):
     """Return target -> seconds until the side was first scored so high, or None; and the seconds of its last score."""
-    command = [sys.executable, "-m", "tools.bench_score", side, "--dataset", dataset, "--data-dir", data_dir, "--seed",
+    command = [sys.executable, "-m", "dev.bench.score", side, "--dataset", dataset, "--data-dir", data_dir, "--seed",
                str(seed), "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
     found, last = dict.fromkeys(targets), limit
     with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, text=True) as process:
@@ -88,7 +88,7 @@ def step(options):
     """milliseconds an image in a training step, at 256x256."""
     import keras
 
-    from tools import bench_peers
+    from dev.bench import peers as bench_peers
     from utils import training
 
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def _per_image(name, seconds, target, images=4):
 
 def pipeline(options):
     """photos a second from files to batches, 256x256, on the machine's cores."""
-    from tools import bench_peers
+    from dev.bench import peers as bench_peers
     from utils import pipeline
 
     data = datasets.load_dataset("meadow")
@@ -184,7 +184,7 @@ def scores(options):
     """milliseconds an image to score 256x256 pixels of 21 classes."""
     import tensorflow as tf
 
-    from tools import bench_peers
+    from dev.bench import peers as bench_peers
     from utils import training
 
     rng = np.random.default_rng(0)
@@ -234,7 +234,7 @@ def arithmetic(options):
     import keras
     import tensorflow as tf
 
-    from tools import bench_peers
+    from dev.bench import peers as bench_peers
     from utils import training
 
     rng = np.random.default_rng(0)

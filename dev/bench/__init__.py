@@ -1,6 +1,6 @@
 """Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
 
-Each section runs in a process of its own, and alone where you like: `python -m tools.bench scores pipeline`. Without
+Each section runs in a process of its own, and alone where you like: `python -m dev.bench scores pipeline`. Without
 a name all run, `camvid` only with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns
 in one run on one machine, after a warm-up that is not counted; rows hold medians, with the smallest and largest of all
 repeats. A ratio above 1 is in our favour. Rows of sections that are not run stay as they were measured before.
@@ -73,7 +73,7 @@ def _one_after_another(names, options):
     """Measure each section in a process of its own, so that none has the memory of those before it; return 0 or 1."""
     failed = []
     for name in names:
-        command = [sys.executable, "-m", "tools.bench", name, "--repeats", str(options.repeats), "--camvid",
+        command = [sys.executable, "-m", "dev.bench", name, "--repeats", str(options.repeats), "--camvid",
                    options.camvid, "--limit", str(options.limit), "--out", str(options.out)]
         if subprocess.run(command).returncode:
             failed.append(name)
@@ -83,9 +83,9 @@ def _one_after_another(names, options):
 
 
 def main(argv: list[str] | None = None) -> int:
-    from tools import bench_sections
+    from dev.bench import sections as bench_sections
 
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m dev.bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     sections = list(bench_sections.SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
@@ -116,7 +116,3 @@ def main(argv: list[str] | None = None) -> int:
     runs.write_json(options.out, rows)
     print(f"\nwrote {options.out}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

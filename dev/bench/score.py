@@ -1,4 +1,4 @@
-"""Train once, as one side of `tools.bench`, and print a line of JSON after each scored epoch.
+"""Train once, as one side of `dev.bench`, and print a line of JSON after each scored epoch.
 
 A line holds the seconds since the process was started, the epoch, and mean IoU on val, over whole photos at the masks'
 own size. Ends at the last target, at the time limit, or with the schedule.
@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tools import bench_peers
+from dev.bench import peers as bench_peers
 from utils import datasets, metrics, models, pipeline, training
 
 
@@ -100,7 +100,7 @@ SIDES = {"ours": train, "adam": train_with_adam, "naive": train_naively, "older"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench_score", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.score", description=__doc__)
     parser.add_argument("side", choices=list(SIDES))
     parser.add_argument("--dataset", default="meadow", help="default: meadow")
     parser.add_argument("--data-dir", default="", help="where the data set lies")

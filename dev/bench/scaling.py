@@ -49,7 +49,7 @@ def measure(processes: int, options: argparse.Namespace) -> dict[str, float]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [sys.executable, "-m", "tools.bench_scaling", "--worker", "--photos", str(options.photos), "--side",
+    command = [sys.executable, "-m", "dev.bench.scaling", "--worker", "--photos", str(options.photos), "--side",
                str(options.side), "--steps", str(options.steps)]
     started = []
     for process in range(processes):
@@ -66,7 +66,7 @@ def measure(processes: int, options: argparse.Namespace) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench_scaling", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.scaling", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=8, help="per process and step (default 8)")
     parser.add_argument("--side", type=int, default=128, help="of the photos, in pixels (default 128)")

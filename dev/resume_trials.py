@@ -129,7 +129,7 @@ def run(folder: Path, trials: int, epochs: int, seed: int) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0 all trials ended as if undisturbed, 1 one did not."""
-    parser = argparse.ArgumentParser("python -m tools.resume_trials", description=__doc__,
+    parser = argparse.ArgumentParser("python -m dev.resume_trials", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100, help="default 100, some ten seconds each")
     parser.add_argument("--epochs", type=int, default=6, help="of each training (default 6)")

@@ -52,7 +52,7 @@ def train_variant(name: str, data: datasets.Dataset, seed: int) -> Path:
     weights = train_variant(variant.start, data, seed) / "model.keras" if variant.start else None
     recipe = data.recipe.override(epochs=max(1, round(variant.share * data.recipe.epochs)))
     prefix = "" if data.name == "meadow" else f"{data.name}-"
-    # The reference trainings of tools.reference are the 32s of meadow.
+    # The reference trainings of dev.reference are the 32s of meadow.
     kind = data.recipe.class_weights if name == "32s" else name.replace(", ", "-").replace(" ", "-")
     folder = FOLDER / f"{prefix}float32-{seed}-{kind}"
     print(f"{data.name}, {name}, seed {seed}", flush=True)
@@ -108,7 +108,7 @@ def summary(rows: list[dict]) -> dict[str, object]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.strides", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m dev.strides", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="meadow", help="default: meadow")
     parser.add_argument("--data-dir", default="", help="where the data set lies")

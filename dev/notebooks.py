@@ -151,7 +151,7 @@ def not_canonical(paths: Iterable[Path]) -> list[Path]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 failed or not canonical, 130 interrupted."""
-    parser = argparse.ArgumentParser("python -m tools.notebooks", description=__doc__,
+    parser = argparse.ArgumentParser("python -m dev.notebooks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="numbers, names or paths; else all")
     what = parser.add_mutually_exclusive_group()

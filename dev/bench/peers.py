@@ -1,4 +1,4 @@
-"""What `tools.bench` measures this project against, rebuilt here from their descriptions.
+"""What `dev.bench` measures this project against, rebuilt here from their descriptions.
 
 - *older*: the tutorial that this one started from. VGG16, two 1x1x4096 layers and a ladder of five transposed
   convolutions, Adam 1e-3 on one-hot binary cross-entropy, photos squashed to 256x256, ten a step, decoded in each

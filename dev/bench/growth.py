@@ -90,7 +90,7 @@ def figure(axes: dict[str, dict]):
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench_growth", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m dev.bench.growth", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=2, help="of each measurement (default 2)")
     parser.add_argument("--one", nargs=4, metavar=("AXIS", "SIZE", "BATCH", "IMAGES"), help="one measurement, as JSON")
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = []
         for value in values:
             given = {**FIXED, **others, axis: value}
-            command = [sys.executable, "-m", "tools.bench_growth", "--one", axis, *map(str, given.values())]
+            command = [sys.executable, "-m", "dev.bench.growth", "--one", axis, *map(str, given.values())]
             said = [subprocess.run(command, cwd=runs.ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
                     for _ in range(options.repeats)]
             found = [json.loads(text) for text in said]
