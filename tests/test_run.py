@@ -13,6 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -132,7 +133,7 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     assert main([toy, "--run-dir", str(tmp_path / "file" / "run")]) == 1
     assert "a file stands in the way" in capsys.readouterr().err
     assert main([toy, "--run-dir", str(tmp_path)]) == 1  # would overwrite the notebook with its own execution
-    assert "01_toy.ipynb but no run.json" in capsys.readouterr().err
+    assert "01_toy.ipynb" in capsys.readouterr().err and not (tmp_path / "run.json").exists()
 
     def forbidden(**options):
         raise PermissionError(13, "Permission denied")
@@ -305,7 +306,7 @@ def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monke
     with FileLock(folder / ".lock"):
         assert main([toy, "--run-dir", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert str(folder) in said and "in use" in said and not (folder / "run.json").exists()
+    assert str(folder) in said and "in use" in said and not status(folder)
     (folder / ".lock").touch()
     assert main([toy, "--run-dir", str(folder)]) == 0
 
@@ -431,9 +432,100 @@ def test_run_folder_takes_parameter_then_environment_then_default(tmp_path, monk
     assert runs.run_folder("") == tmp_path / "results" / "runs" / "default"
 
 
-def test_json_is_plain_and_whole(tmp_path):
-    import numpy as np
+# Nothing of the user's is replaced
 
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return the bytes of each file below `folder`, None for folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")}
+
+
+def put(folder: Path, name: str, content: bytes = b"the user's") -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", [
+    "masks/one.png", "Masks/one.png", "figures/iou.png", "photos/one.jpg", "model.keras", "model.json",
+    "model.weights.h5", "history.json", "metrics.json", "recipe.json", "training/state.npz",
+    "tensorboard/train/events", "fcn32s.keras", "fcn16s/model.keras", "own-1/classes.txt",
+    "deployment/visit/one.jpg", "sweeps/rates/leaderboard.csv", "leaderboard.csv", "03_training.ipynb",
+])
+def test_folder_with_files_of_the_users_is_refused(name, tmp_path, monkeypatch, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb", "open(f'{run_dir}/made', 'w').write('1')")
+    own = put(put(tmp_path / "own", name), "notes.txt")
+    before = contents(own)
+    with pytest.raises(FileExistsError, match=f"own .*{name.split('/')[0]}"):
+        runs.run_folder(own)
+    monkeypatch.setenv("FCN_RUN_DIR", str(own))
+    with pytest.raises(FileExistsError):
+        runs.run_folder()
+    for argv in ([toy], [toy, "-p", "run_dir", str(own)], [toy, "--run-dir", str(own)]):
+        assert main(argv) == 1
+        said = capsys.readouterr().err
+        assert str(own) in said and name.split("/")[0] in said and "Traceback" not in said
+    assert contents(own) == before
+
+
+def test_other_files_of_the_users_stay_as_they_are(tmp_path):
+    toy = notebook(tmp_path / "01_toy.ipynb", "open(f'{run_dir}/metrics.json', 'w').write('{}')")
+    own = put(put(tmp_path / "own", "notes.txt"), "holiday/one.jpg")
+    before = contents(own)
+    folder = run([toy], run_dir=own)
+    assert folder == own and contents(own).items() >= before.items() and status(own) == {"01_toy": "finished"}
+    assert runs.run_folder(own) == own  # that holds the run's metrics.json now
+
+
+def test_new_folder_is_marked_for_the_next_notebook(tmp_path):
+    folder = put(runs.run_folder(tmp_path / "new"), "masks/one.png")
+    assert runs.run_folder(folder) == folder
+    notebook(folder / "01_toy.ipynb")
+    before = contents(folder)
+    with pytest.raises(RunError, match="01_toy.ipynb"):  # one of the user's in a run's folder
+        run([folder / "01_toy.ipynb"], run_dir=folder)
+    assert contents(folder) == before
+
+
+def test_folders_of_the_first_version_still_open(tmp_path):
+    card = b'{"fcn": {"num_classes": 2}, "dataset": "voc", "class_names": ["a", "b"], "colors": []}'
+    with_model = put(put(tmp_path / "model", "model.json", card), "model.keras")
+    with_state = put(tmp_path / "state", "training/.lock", b"")
+    np.savez(with_state / "training" / "state.npz", history="[]", parameters="{}")
+    for folder in (with_model, with_state):
+        put(folder, "metrics.json")
+        assert runs.run_folder(folder) == folder and (folder / "run.json").is_file()
+    other_card = put(tmp_path / "other", "model.json", b'{"class_name": "Functional", "config": {}}')
+    other_state = put(tmp_path / "other_state", "training/.lock", b"")
+    np.savez(other_state / "training" / "state.npz", weights=[1])
+    for folder in (other_card, other_state):
+        with pytest.raises(FileExistsError):
+            runs.run_folder(folder)
+
+
+def test_papermill_may_have_begun_to_write_the_notebook(tmp_path):
+    put(tmp_path, "03_training.ipynb", b'{"metadata": {"papermill": {}}, "cells": []}')
+    (tmp_path / "training").mkdir()  # no file is in it that could be lost
+    assert runs.run_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("text", [
+    "{", "[]", "5", "", "[" * 100_000, '{"parameters": {}}', '{"parameters": [], "notebooks": {}}',
+    '{"parameters": {}, "notebooks": []}', '{"parameters": {}, "notebooks": {"01_toy": 5}}',
+    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished"}}}',
+    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished", "seconds": "9"}}}',
+    '{"project": "another program"}',
+])
+def test_record_changed_by_hand_is_refused(text, tmp_path, capsys):
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), put(tmp_path / "run", "run.json", text.encode())
+    assert main([toy, "--run-dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert str(folder / "run.json") in said and "Traceback" not in said
+    assert contents(folder) == {"run.json": text.encode()}
+
+
+def test_json_is_plain_and_whole(tmp_path):
     path = tmp_path / "metrics.json"
     runs.write_json(path, {"iou": np.array([0.5, np.nan]), "n": np.int64(3), "best": float("inf"), "p": path})
     written = json.loads(path.read_text(encoding="utf-8"))

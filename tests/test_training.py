@@ -534,6 +534,23 @@ def test_progress_says_where_it_is_and_what_is_left(progress):
     assert lines[-1].endswith("0:00 left")
 
 
+def test_files_of_the_users_are_never_replaced(dataset, tmp_path, monkeypatch):
+    """README's own call: train(data, recipe, "my_run")."""
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "my_run"
+    for name in ("model.keras", "history.json", "masks/one.png", "notes.txt"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_bytes(b"the user's")
+    before = {path: path.is_dir() or path.read_bytes() for path in own.rglob("*")}
+    with pytest.raises(FileExistsError, match="my_run .*model.keras"):
+        train(dataset, RECIPE, "my_run", precision="float32")
+    assert {path: path.is_dir() or path.read_bytes() for path in own.rglob("*")} == before
+
+
+def test_folder_of_a_training_is_taken_by_the_next_notebook(unbroken):
+    assert runs.run_folder(unbroken[1]) == unbroken[1] and (unbroken[1] / "run.json").is_file()
+
+
 # The model of a run, or the kept one
 
 

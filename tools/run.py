@@ -146,9 +146,10 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     if {"dataset", "data_dir"} <= everything.keys():
         find_data(everything["dataset"], everything["data_dir"])
     try:
+        _refuse_notebooks(runs.choose_folder(run_dir), paths)
         folder = _own(runs.run_folder(run_dir))
         with runs.lock(folder):
-            record = _open_record(folder, paths, everything)
+            record = _open_record(folder, everything)
             print(f"Run folder  {short(folder)}\nParameters  {_echo(everything, chosen)}", flush=True)
             for number, path in enumerate(paths, 1):
                 if "run_dir" in declared[path]:
@@ -183,23 +184,25 @@ def _own(folder: Path) -> Path:
     return folder if process == "0" else runs.run_folder(folder.with_name(f"{folder.name}-process{process}"))
 
 
-def _open_record(folder: Path, paths: list[Path], everything: dict) -> dict:
+def _refuse_notebooks(folder: Path, paths: list[Path]) -> None:
+    """Raise RunError where executed notebooks would replace files that no run has written."""
+    there = [folder / path.name for path in paths if (folder / path.name).exists()]
+    if (folder / "run.json").exists():
+        there = [file for file in there if file.stat().st_size and not runs.is_executed(file)]
+    if there:
+        raise RunError(f"{folder} holds {', '.join(file.name for file in there)}, which no run wrote and this "
+                       "one would replace. Choose another folder with --name or --run-dir.")
+
+
+def _open_record(folder: Path, everything: dict) -> dict:
     """Return the record of the run in `folder`, new or to be continued; refuses other parameters."""
-    file, record = folder / "run.json", {"parameters": {}, "notebooks": {}}
-    if file.exists():
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            changed = runs.differences(record["parameters"], everything)
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{file} is damaged. Delete its folder, or choose another with --name.") from None
-        # A run that broke before anything was finished has nothing to lose: a mended typing error may go on there.
-        finished = any(entry.get("status") == "finished" for entry in record["notebooks"].values())
-        if changed and (finished or (folder / "training" / "state.npz").is_file()):
-            raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
-                           "Give this run a folder of its own with --name, or delete that folder first.")
-    elif others := [path.name for path in paths if (folder / path.name).exists()]:
-        raise RunError(f"{folder} holds {', '.join(others)} but no run.json: they are not a run's, and this "
-                       "run would overwrite them. Choose another folder.")
+    file, record = folder / "run.json", runs.read_record(folder)
+    changed = runs.differences(record["parameters"], everything)
+    # A run that broke before anything was finished has nothing to lose: a mended typing error may go on there.
+    finished = any(entry["status"] == "finished" for entry in record["notebooks"].values())
+    if changed and (finished or (folder / "training" / "state.npz").is_file()):
+        raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
+                       "Give this run a folder of its own with --name, or delete that folder first.")
     record["parameters"] |= everything
     record |= {"versions": runs.versions(), "machine": runs.machine()}
     runs.write_json(file, record)

@@ -53,7 +53,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     On several devices or machines, see `utils.distributed`; process 0 alone writes there, and reads what it wrote.
 
     Returns a `Trained`. Raises ValueError, before the first step, for faulty data, a batch size that the devices cannot
-    share, or if the folder holds a training with other parameters; FloatingPointError if the loss stops being a number.
+    share, or if the folder holds a training with other parameters; FileExistsError if it holds files of the user's that
+    would be replaced; FloatingPointError if the loss stops being a number.
     """
     share = distributed.share()
     share.check(recipe.batch_size)
@@ -64,6 +65,8 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     parameters = {**arguments, **asdict(recipe), **dataset.identity(), "weights": str(weights or ""),
                   "precision": precision, "seed": seed}
     with distributed.failing_together():
+        if distributed.is_first():
+            run_dir = runs.run_folder(run_dir)
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
         pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
     boards = []
