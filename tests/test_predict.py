@@ -358,8 +358,41 @@ def test_a_network_of_another_kind_is_refused_in_a_sentence(tmp_path):
 def test_a_damaged_card_is_named(model, tmp_path):
     for name in ("model.keras", "model.json"):
         shutil.copy((model if model.is_dir() else model.parent) / "model.keras", tmp_path / name)
-    with pytest.raises(tool.UsageError, match="its card model.json cannot be read"):
+    with pytest.raises(tool.UsageError, match="model.json cannot be read"):
         tool.load_labeller(tmp_path / "model.keras", None)
+
+
+@pytest.mark.parametrize("changed", [
+    {"colors": [[300, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": [[-1, 0, 0], [0, 0, 0], [1, 1, 1]]},
+    {"colors": [[1, 2], [0, 0], [1, 1]]}, {"colors": ["red", "green", "blue"]}, {"colors": 7}, {"colors": None},
+    {"colors": [[0.5, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": COLORS[:2]}, {"colors": {"a": 1}},
+    {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]}, {"class_names": ["a", "b\nb", "c"]},
+    {"class_names": None}, {"class_names": "abc"}, {"class_names": {"a": 1}}, {"class_names": ["a" * 5000, "b", "c"]},
+])
+def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, capsys, changed):
+    for name in ("model.keras", "model.json"):
+        shutil.copy(model / name, tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) | changed
+    (tmp_path / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    assert tool.main([str(tmp_path / "a.png"), "--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "model.json" in error and next(iter(changed)) in error and "Traceback" not in error
+    assert not written(tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, "7"])
+def test_a_card_that_is_no_mapping_is_refused(model, tmp_path, text):
+    shutil.copy(model / "model.keras", tmp_path)
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(tool.UsageError, match="model.json cannot be read"):
+        tool.load_labeller(tmp_path, None)
+
+
+def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
+    random_fcn(3, input_shape=(64, 96, 3)).save(tmp_path / "model.keras")
+    with pytest.raises(tool.UsageError, match="model.keras: .*96x64"):
+        tool.load_labeller(tmp_path, None)
 
 
 @pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
