@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils import datasets
 from utils.datasets import Recipe, check_dataset, load_dataset, read_mask, write_mask
 from utils.labels import VOID, voc_colormap
 
@@ -229,10 +230,28 @@ def test_zero_and_empty_mean_the_recipe():
     assert (changed.epochs, changed.backbone, changed.batch_size) == (3, "vgg16", recipe.batch_size)
 
 
-@pytest.mark.parametrize("name", ["image_size", "batch_size", "epochs", "learning_rate"])
-def test_negative_values_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is -1; expected a positive number, or 0"):
-        Recipe().override(**{name: -1})
+@pytest.mark.parametrize("name, value", [
+    ("image_size", -1), ("image_size", 1), ("image_size", 31), ("image_size", 10_000), ("image_size", 64.5),
+    ("batch_size", -1), ("epochs", -1), ("epochs", 2.5), ("epochs", "3"), ("learning_rate", -1.0),
+    ("learning_rate", float("nan")), ("learning_rate", float("inf")), ("learning_rate", "0.001"),
+])
+def test_values_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected"):
+        Recipe().override(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        Recipe(**{name: value})
+
+
+def test_smallest_and_largest_values_are_taken():
+    for name, (smallest, largest, _) in datasets.LIMITS.items():
+        datasets.check_numbers(**{name: smallest})
+        datasets.check_numbers(**{name: largest})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0"])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed!r}; expected .* 4294967295"):
+        datasets.check_numbers(seed=seed)
 
 
 def test_a_mistyped_rule_of_class_weights_is_refused_at_once():

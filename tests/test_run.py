@@ -64,6 +64,8 @@ def test_values_are_read_as_meant(text, type_name, value):
 @pytest.mark.parametrize("text, type_name, kind", [
     ("many", "int", "a whole number"), ("2.5", "int", "a whole number"), ("yes", "int", "a whole number"),
     ("fast", "float", "a number"), ("1:30", "float", "a number"), ("2", "bool", "true or false"),
+    ("0x10", "int", "a whole number"), ("0b11", "int", "a whole number"), ("1:30", "int", "a whole number"),
+    ("inf", "int", "a whole number"), ("0x10", "float", "a number"), (True, "int", "a whole number"),
     ("", "int", "a whole"), (3, "str", "text"), ("{", "list", "a list"),
 ])
 def test_values_of_another_type_are_refused(text, type_name, kind):
@@ -94,6 +96,17 @@ def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
     assert "learningrate; did you mean learning_rate?" in said
     assert "epochs, learning_rate, name, run_dir" in said
     assert "must be a whole number" in refused([toy, "-p", "epochs=ten"], tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("seed", "-1"), ("seed", "1099511627776"), ("learning_rate", "nan"), ("learning_rate", "inf"),
+    ("learning_rate", "-1"), ("image_size", "31"), ("image_size", "10000"), ("epochs", "-3"), ("batch_size", "-1"),
+])
+def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
+    shared = "run_dir: str = ''\nseed: int = 0\nlearning_rate: float = 0.0\nimage_size: int = 0\n"
+    toy = notebook(tmp_path / "01_toy.ipynb", parameters=f"{shared}epochs: int = 0\nbatch_size: int = 0")
+    said = refused([toy, "-p", name, value], tmp_path / "run", capsys)
+    assert f"{name} is {value.removesuffix('.0')}" in said and "expected" in said
 
 
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])

@@ -534,6 +534,13 @@ def test_progress_says_where_it_is_and_what_is_left(progress):
     assert lines[-1].endswith("0:00 left")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_no_generator_takes_is_refused_first(dataset, tmp_path, seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}"):
+        train(dataset, RECIPE, tmp_path / "run", seed=seed)
+    assert not (tmp_path / "run").exists()
+
+
 def test_files_of_the_users_are_never_replaced(dataset, tmp_path, monkeypatch):
     """README's own call: train(data, recipe, "my_run")."""
     monkeypatch.chdir(tmp_path)

@@ -102,9 +102,10 @@ def convert(name: str, value: object, type_name: str) -> object:
         parsed = parsed if isinstance(parsed, str) else value
         if parsed and (name.endswith("_dir") or Path(parsed).is_file()):
             parsed = os.path.abspath(os.path.expanduser(parsed))  # notebooks run in a folder of their own
-    elif type_name in ("int", "float") and not isinstance(parsed, bool):
+    elif type_name in ("int", "float") and not isinstance(value, bool):
+        parsed = value  # not YAML's reading, which takes 010 for 8, 0x10 for 16 and 1:30 for 90
         with contextlib.suppress(ValueError, TypeError, OverflowError):
-            number = float(value)  # not YAML's reading, which takes 010 for 8 and 1:30 for 90
+            number = float(value)
             parsed = int(number) if type_name == "int" and number.is_integer() else number
     kind, words = TYPES.get(type_name, (object, ""))
     if not isinstance(parsed, kind) or (kind is int and isinstance(parsed, bool)):
@@ -123,6 +124,12 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> tuple[dict,
                      if name in given} for path, names in declared.items()}
     for values in chosen.values():
         everything.update(values)
+    numbers = {name: everything.get(name) for name in datasets.LIMITS}
+    try:  # 0 is the recipe's value
+        datasets.check_numbers(**{name: value for name, value in numbers.items()
+                                  if value and isinstance(value, (int, float))})
+    except ValueError as error:
+        raise RunError(f"Parameter {error}") from None
     everything.pop("run_dir", None)
     return everything, chosen
 

@@ -33,6 +33,15 @@ CAMVID_COLORS = ((128, 198, 255), (128, 64, 48), (230, 200, 60), (110, 100, 120)
 PETS_COLORS = ((52, 54, 62), (214, 119, 12))
 CLASS_WEIGHTS = ("none", "median", "root_median")
 OPTIMIZERS = ("adam", "muon")
+# Numbers that a user may give: the smallest, the largest, and in words what is expected.
+LIMITS = {
+    "image_size": (32, 4096, "32 to 4096 pixels: a smaller crop is less than one cell of FCN-32s' scores, and a "
+                             "larger one needs more memory than machines have"),
+    "batch_size": (1, 10 ** 6, "a whole number from 1 to 1000000"),
+    "epochs": (1, 10 ** 6, "a whole number from 1 to 1000000"),
+    "learning_rate": (1e-12, 1e6, "a positive number, such as 0.001"),
+    "seed": (0, 2 ** 32 - 1, f"a whole number from 0 to {2 ** 32 - 1}"),
+}
 _SUFFIX = re.compile(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", re.IGNORECASE)
 
 
@@ -61,6 +70,10 @@ class Recipe:
     class_weights: str = "none"
     optimizer: str = "adam"
 
+    def __post_init__(self):
+        check_numbers(image_size=self.image_size, batch_size=self.batch_size, epochs=self.epochs,
+                      learning_rate=self.learning_rate)
+
     @property
     def validation_epochs(self):
         """Return the epochs, counted from 1, after which the validation split is scored; the last one always is."""
@@ -69,16 +82,21 @@ class Recipe:
     def override(self, **values):
         """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says.
 
-        Raises ValueError for a negative number, or a rule of class weights or an optimiser that there is not.
+        Raises ValueError for a number outside LIMITS, or a rule of class weights or an optimiser that there is not.
         """
-        for name in ("image_size", "batch_size", "epochs", "learning_rate"):
-            if values.get(name, 0) < 0:
-                raise ValueError(f"{name} is {values[name]}; expected a positive number, or 0 for the recipe's "
-                                 f"{getattr(self, name)}.")
         for name, known in (("class_weights", CLASS_WEIGHTS), ("optimizer", OPTIMIZERS)):
             if values.get(name) and values[name] not in known:
                 raise ValueError(f"{name} is {values[name]!r}{_nearest(values[name], known)}")
         return replace(self, **{name: value for name, value in values.items() if value})
+
+
+def check_numbers(**values):
+    """Raise ValueError that names the first of these parameters, of LIMITS, whose value cannot be."""
+    for name, value in values.items():
+        smallest, largest, expected = LIMITS[name]
+        kinds = (int, float, np.number) if name == "learning_rate" else (int, np.integer)
+        if not (isinstance(value, kinds) and smallest <= value <= largest):
+            raise ValueError(f"{name} is {value!r}; expected {expected}.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from utils import distributed, models, pipeline, runs
+from utils import datasets, distributed, models, pipeline, runs
 from utils.datasets import CLASS_WEIGHTS, OPTIMIZERS
 from utils.labels import VOID
 from utils.tensorboard import Board
@@ -56,6 +56,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
     share, or if the folder holds a training with other parameters; FileExistsError if it holds files of the user's that
     would be replaced; FloatingPointError if the loss stops being a number.
     """
+    datasets.check_numbers(seed=seed)
     share = distributed.share()
     share.check(recipe.batch_size)
     precision = resolve_precision(precision)
