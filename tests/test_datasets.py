@@ -190,6 +190,9 @@ def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
         ("0 ground 1 2", "found '0 ground 1 2'"),
         ("0 ground 1 2 256", "found '0 ground 1 2 256'"),
         ("0 ground 1 2 x", "found '0 ground 1 2 x'"),
+        ("0 ground 1 2 ²", "found '0 ground 1 2 ²'"),
+        (f"0 ground 1 2 {'9' * 5000}", "found '0 ground"),
+        ("² ground 1 2 3", "found '² ground 1 2 3'"),
         ("0 wide ground 1 2 3", "found '0 wide ground 1 2 3'"),
     ],
 )
@@ -198,6 +201,24 @@ def test_faults_of_classes_txt_are_shown(voc, text, found):
     with pytest.raises(ValueError, match=found) as error:
         load_dataset("voc", voc)
     assert str(voc / "classes.txt") in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["/photos/one", "/JPEGImages/one.jpg /SegmentationClass/one.png", "../../one"])
+def test_lists_name_photos_of_the_data_set_only(voc, line):
+    file = voc / "ImageSets" / "Segmentation" / "val.txt"
+    file.write_text(f"val0\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="JPEGImages") as error:
+        load_dataset("voc", voc)
+    assert str(file) in str(error.value) and repr(line) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ImageSets/Segmentation/val.txt", "ImageSets/Segmentation/train.txt", "classes.txt"])
+def test_a_folder_in_the_place_of_a_text_file_is_named(voc, name):
+    (voc / name).unlink()
+    (voc / name).mkdir()
+    with pytest.raises(ValueError, match="expected a text file") as error:
+        load_dataset("voc", voc)
+    assert str(voc / name) in str(error.value)
 
 
 # What is wrong with a data set
