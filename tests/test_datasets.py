@@ -221,6 +221,15 @@ def test_a_folder_in_the_place_of_a_text_file_is_named(voc, name):
     assert str(voc / name) in str(error.value)
 
 
+def test_scenes_are_found_by_name(voc):
+    dataset = load_dataset("voc", voc)
+    assert dataset.find("train", "train3") == 3
+    assert dataset.find("train", "", default="train2") == 2 and dataset.find("train", "", default="test_023") == 0
+    for scene in ("trian3", "train9", "test_023", "x"):
+        with pytest.raises(ValueError, match=f"scene is '{scene}'.* split train, such as .*train[0-4]"):
+            dataset.find("train", scene)
+
+
 # What is wrong with a data set
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from PIL import Image
 
 from utils import metrics, models, pipeline, runs, training
 from utils.datasets import Recipe, load_dataset
@@ -539,6 +540,15 @@ def test_seed_that_no_generator_takes_is_refused_first(dataset, tmp_path, seed):
     with pytest.raises(ValueError, match=f"seed is {seed}"):
         train(dataset, RECIPE, tmp_path / "run", seed=seed)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_that_are_all_void_are_refused_with_their_split(make_voc, tmp_path, split):
+    root = make_voc(tmp_path / "voc")
+    for mask in (root / "SegmentationClass").glob(f"{split}*.png"):
+        Image.fromarray(np.full((48, 64), VOID, np.uint8)).save(mask)
+    with pytest.raises(ValueError, match=f"split {split}: .*void"):
+        train(load_dataset("voc", root), RECIPE, tmp_path / "run", precision="float32")
 
 
 def test_files_of_the_users_are_never_replaced(dataset, tmp_path, monkeypatch):

@@ -131,6 +131,21 @@ class Dataset:
             raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty. Add names to its list.")
         return self.splits[name]
 
+    def find(self, split, scene, default=""):
+        """Return the place in a split of the photo whose name is `scene`, without its suffix.
+
+        "" means `default`, or the first photo where there is none of that name. Raises ValueError, with
+        the nearest names, for another name that is not there.
+        """
+        names = [photo.stem for photo, _ in self.split(split)]
+        if not scene:
+            return names.index(default) if default in names else 0
+        if scene not in names:
+            near = difflib.get_close_matches(scene, names, n=3, cutoff=0.0)
+            raise ValueError(f"scene is {scene!r}; expected the name of one of the {len(names)} photos of "
+                             f"split {split}, such as {', '.join(near)}.")
+        return names.index(scene)
+
     def identity(self):
         """Return a JSON-like dict that differs between data sets whose trainings must not be mixed up.
 

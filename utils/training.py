@@ -69,7 +69,7 @@ def train(dataset, recipe, run_dir, *, stride=32, weights=None, upsampling="bili
         if distributed.is_first():
             run_dir = runs.run_folder(run_dir)
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
-        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
+        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read, split) for split in ("train", "val")}
     boards = []
     if tensorboard and distributed.is_first():
         shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all
