@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -300,6 +301,31 @@ def test_wrong_options_end_with_two(no_model, option):
     with pytest.raises(SystemExit) as end:
         tool.main(["photo.jpg", *option] if option else [])
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize("arguments, name", [
+    ([""], "INPUT"), (["a.png", " "], "INPUT"), (["a.png", "--out", ""], "--out"), (["a.png", "--model", ""], "--model")])
+def test_empty_paths_are_refused(no_model, folder, monkeypatch, capsys, arguments, name):
+    """As an unset variable of the shell gives them: they would mean the working directory."""
+    monkeypatch.chdir(folder)
+    before = written(folder)
+    with pytest.raises(SystemExit) as end:
+        tool.main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and name in error and "is empty" in error
+    assert written(folder) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="Windows lets few users make links")
+def test_links_that_lead_nowhere_are_skipped_with_a_note(run, folder, tmp_path, capsys):
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "day 2" / "up").symlink_to(folder)
+    (folder / "linked.png").symlink_to("a.png")
+    assert run(folder, folder / "gone.jpg", "--write", "mask") == 0
+    said = capsys.readouterr()
+    assert said.err.count("gone.jpg: skipped") == 2 and "circle.jpg: skipped" in said.err and "3 of 3 done" in said.out
+    assert written(tmp_path / "out") == ["masks/a.png", "masks/day 2/b.png", "masks/linked.png"]
 
 
 def test_nothing_is_overwritten_unless_asked_for(run, no_model, folder, tmp_path, capsys):

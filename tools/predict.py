@@ -87,9 +87,12 @@ def find_jobs(inputs: list[Path], out: Path) -> list[Job]:
     """Return a job for every photo and video, photos first. Raises UsageError where there are none."""
     found = [(path, path.relative_to(given) if given.is_dir() else Path(path.name))
              for given in inputs for path in (_below(given, out) if given.is_dir() else [given])]
-    for path, _ in found:
-        if not path.exists():
+    lost = [path for path, _ in found if not os.path.exists(path)]
+    for path in lost:
+        if not path.is_symlink():
             raise UsageError(f"{path}: there is no such file or folder.")
+        print(f"{path}: skipped, since this link leads to no file.", file=sys.stderr)
+    found = [(path, name) for path, name in found if path not in lost]
     if not found:
         raise UsageError(f"{', '.join(map(str, inputs))}: holds no photos ({' '.join(images.PHOTO_SUFFIXES)}) and no "
                          f"videos ({' '.join(VIDEO_SUFFIXES)}).")
@@ -110,9 +113,10 @@ def find_jobs(inputs: list[Path], out: Path) -> list[Job]:
 
 
 def _below(folder: Path, out: Path) -> Iterator[Path]:
+    own = os.path.realpath(out)  # not Path.resolve, which fails on links that lead in a circle
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders
-                            if not name.startswith(".") and (Path(place) / name).resolve() != out.resolve())
+                            if not name.startswith(".") and os.path.realpath(Path(place) / name) != own)
         yield from (Path(place) / name for name in sorted(names) if not name.startswith(".")
                     and Path(name).suffix.lower() in (*images.PHOTO_SUFFIXES, *VIDEO_SUFFIXES))
 
@@ -400,6 +404,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; expected a path. Is a variable of the shell not set?")
     return Path(text).expanduser()
 
 
