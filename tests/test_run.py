@@ -5,6 +5,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import nbformat
 import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 from tools import run as runner
 from tools.execute import Progress, RunError
 from tools.run import convert, main, run
-from utils import runs
+from utils import checks, runs
 
 METADATA = {"kernelspec": {"name": "python3", "display_name": "P"}, "language_info": {"name": "python"}}
 SHARED = "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'"
@@ -361,6 +363,66 @@ def wait(done, seconds: float) -> None:
     while not done():
         assert time.monotonic() < end, f"still not so after {seconds} s"
         time.sleep(0.1)
+
+
+# The user's own data are looked at first
+
+OWN = "run_dir: str = ''\ndataset: str = 'meadow'\ndata_dir: str = ''"
+
+
+@pytest.fixture
+def own(tmp_path, make_voc, monkeypatch):
+    """A function that runs the command on a folder of the user's, and the folder."""
+    monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
+    toy, voc = notebook(tmp_path / "01_toy.ipynb", parameters=OWN), make_voc(tmp_path / "voc")
+
+    def command() -> int:
+        return main([toy, "--dataset", "voc", "--data-dir", str(voc), "--run-dir", str(tmp_path / "run")])
+
+    return command, voc
+
+
+def test_faults_of_own_data_stop_the_run_before_its_first_notebook(own, tmp_path, capsys):
+    command, voc = own
+    (voc / "JPEGImages" / "train1.png").write_bytes(b"")
+    (voc / "SegmentationClass" / "train2.png").unlink()
+    assert command() == 1
+    said = capsys.readouterr()
+    assert "train1.png: the file is empty" in said.err and "train2.png" in said.err and "2 errors" in said.err
+    assert not said.out and "Traceback" not in said.err and not (tmp_path / "run").exists()
+
+
+def test_at_most_twenty_faults_are_listed(own, make_voc, capsys):
+    command, voc = own
+    make_voc(voc, {"train": 30, "val": 2})
+    for mask in (voc / "SegmentationClass").glob("train*.png"):
+        mask.unlink()
+    assert command() == 1
+    said = capsys.readouterr().err
+    assert "30 errors" in said and "10 more" in said and len(re.findall(r"train\d+\.png", said)) == 20
+
+
+def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_path, monkeypatch, capsys):
+    command, voc = own
+    make_small = Image.new("RGB", (20, 20), (90, 140, 60))
+    make_small.save(voc / "JPEGImages" / "train0.png")
+    Image.fromarray(np.uint8(np.eye(20))).save(voc / "SegmentationClass" / "train0.png")
+    assert command() == 0
+    said = capsys.readouterr().out
+    assert "1 warning" in said and "train0.png: the photo is only 20x20" in said
+    assert said.index("train0.png") < said.index("01_toy") and status(tmp_path / "run") == {"01_toy": "finished"}
+    read = []
+    look_at = checks.look_at
+    monkeypatch.setattr(checks, "look_at", lambda *given: read.append(given) or look_at(*given))
+    assert command() == 0 and not read and "train0.png" not in capsys.readouterr().out
+    (voc / "JPEGImages" / "val0.png").write_bytes(b"")
+    assert command() == 1 and read and "val0.png" in capsys.readouterr().err  # files that have changed are read again
+
+
+def test_published_data_are_not_read_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
+    monkeypatch.setattr(checks, "look_at", lambda *_: pytest.fail("a photo was read"))
+    assert main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir", str(tmp_path / "run")]) == 0
 
 
 # What is shown
