@@ -884,6 +884,22 @@ def test_all_faults_of_labelme_files_are_listed(tmp_path, target):
         assert sentence in said, sentence
 
 
+@pytest.mark.parametrize("text, said", [
+    ('{"shapes": ' * 100_000, "no whole JSON"),
+    ('{"shapes": [], "flags": ' + "[" * 100_000 + "]" * 100_000 + "}", "no whole JSON"),
+    (f"1{'0' * 400}", "shape 1 .*pixels away"), ("1e300", "shape 1 .*pixels away"), ("-1e9", "shape 1 .*pixels away"),
+    ("1e400", "shape 1"), ("9" * 5000, "no whole JSON|shape 1|digits")], ids=range(7))
+@pytest.mark.parametrize("kind", ["polygon", "mask"])
+def test_labelme_files_that_no_labelme_wrote_are_named(tmp_path, target, text, said, kind):
+    """Nested without end, or with a coordinate far from any photo."""
+    corners = [(1, 1), (1234, 9), (9, 9)][:3 if kind == "polygon" else 2]
+    labelled(tmp_path / "s", "a", shape("cow", *corners, kind=kind, mask="bm8gcGhvdG8="))
+    file = tmp_path / "s" / "a.json"
+    written = file.read_text().replace("1234", text)
+    file.write_text(text if "shapes" in text else written)
+    assert re.search(f"a.json: .*({said})", refusal(tmp_path / "s", target))
+
+
 def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, target):
     labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)))
     save(tmp_path / "s" / "b.png", pixels_of(1))

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from tools.check import check_dataset
+from utils import datasets, recipes
 from utils.datasets import load_dataset
 from utils.images import read_mask, write_mask
 from utils.labels import VOID, voc_colormap
@@ -192,6 +193,9 @@ def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
         ("0 ground 1 2", "found '0 ground 1 2'"),
         ("0 ground 1 2 256", "found '0 ground 1 2 256'"),
         ("0 ground 1 2 x", "found '0 ground 1 2 x'"),
+        ("0 ground 1 2 ²", "found '0 ground 1 2 ²'"),
+        (f"0 ground 1 2 {'9' * 5000}", "found '0 ground"),
+        ("² ground 1 2 3", "found '² ground 1 2 3'"),
         ("0 wide ground 1 2 3", "found '0 wide ground 1 2 3'"),
     ],
 )
@@ -200,6 +204,33 @@ def test_faults_of_classes_txt_are_shown(voc, text, found):
     with pytest.raises(ValueError, match=found) as error:
         load_dataset("voc", voc)
     assert str(voc / "classes.txt") in str(error.value)
+
+
+@pytest.mark.parametrize("line", ["/photos/one", "/JPEGImages/one.jpg /SegmentationClass/one.png", "../../one"])
+def test_lists_name_photos_of_the_data_set_only(voc, line):
+    file = voc / "ImageSets" / "Segmentation" / "val.txt"
+    file.write_text(f"val0\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="JPEGImages") as error:
+        load_dataset("voc", voc)
+    assert str(file) in str(error.value) and repr(line) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ImageSets/Segmentation/val.txt", "ImageSets/Segmentation/train.txt", "classes.txt"])
+def test_a_folder_in_the_place_of_a_text_file_is_named(voc, name):
+    (voc / name).unlink()
+    (voc / name).mkdir()
+    with pytest.raises(ValueError, match="expected a text file") as error:
+        load_dataset("voc", voc)
+    assert str(voc / name) in str(error.value)
+
+
+def test_scenes_are_found_by_name(voc):
+    dataset = load_dataset("voc", voc)
+    assert dataset.find("train", "train3") == 3
+    assert dataset.find("train", "", default="train2") == 2 and dataset.find("train", "", default="test_023") == 0
+    for scene in ("trian3", "train9", "test_023", "x"):
+        with pytest.raises(ValueError, match=f"scene is '{scene}'.* split train, such as .*train[0-4]"):
+            dataset.find("train", scene)
 
 
 # What is wrong with a data set
@@ -232,10 +263,28 @@ def test_zero_and_empty_mean_the_recipe():
     assert (changed.epochs, changed.backbone, changed.batch_size) == (3, "vgg16", recipe.batch_size)
 
 
-@pytest.mark.parametrize("name", ["image_size", "batch_size", "epochs", "learning_rate"])
-def test_negative_values_are_refused(name):
-    with pytest.raises(ValueError, match=f"{name} is -1; expected a positive number, or 0"):
-        Recipe().override(**{name: -1})
+@pytest.mark.parametrize("name, value", [
+    ("image_size", -1), ("image_size", 1), ("image_size", 31), ("image_size", 10_000), ("image_size", 64.5),
+    ("batch_size", -1), ("epochs", -1), ("epochs", 2.5), ("epochs", "3"), ("learning_rate", -1.0),
+    ("learning_rate", float("nan")), ("learning_rate", float("inf")), ("learning_rate", "0.001"),
+])
+def test_values_that_cannot_be_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value!r}; expected"):
+        Recipe().override(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        Recipe(**{name: value})
+
+
+def test_smallest_and_largest_values_are_taken():
+    for name, (smallest, largest, _) in recipes.LIMITS.items():
+        recipes.check_numbers(**{name: smallest})
+        recipes.check_numbers(**{name: largest})
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0"])
+def test_seeds_that_no_generator_takes_are_refused(seed):
+    with pytest.raises(ValueError, match=f"seed is {seed!r}; expected .* 4294967295"):
+        recipes.check_numbers(seed=seed)
 
 
 def test_a_mistyped_rule_of_class_weights_is_refused_at_once():

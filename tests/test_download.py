@@ -10,9 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from utils import download
 from utils.download import Published, fetch
+from utils.images import read_image
 
 BODY = np.random.default_rng(0).bytes(900_000)
 OTHER = np.random.default_rng(1).bytes(900_000)
@@ -228,6 +230,39 @@ def test_a_photo_that_does_not_arrive_leaves_nothing(site, tmp_path, fault, sent
         fetch(site.address("/photo.jpg"), tmp_path)
     assert str(error.value).startswith(site.address("/photo.jpg")) and "give its path" in str(error.value)
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["announced", "endless"])
+def test_a_photo_that_is_too_large_is_not_kept(site, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(download, "LARGEST", 300_000)
+    site.plan["/photo.jpg"] = [{"length": length, "piece": 100_000, "pause": 0.01}]
+    with pytest.raises(ConnectionError, match="more than 0 MB") as error:
+        fetch(site.address("/photo.jpg"), tmp_path)
+    assert site.address("/photo.jpg") in str(error.value) and files(tmp_path) == []
+
+
+def test_an_answer_that_is_no_image_is_not_kept(site, tmp_path):
+    """Such as the page of a login, sent with status 200."""
+    file = tmp_path / "true.png"
+    Image.new("RGB", (40, 30)).save(file)
+    site.files["/photo.jpg"] = file.read_bytes()
+    site.plan["/photo.jpg"] = [{"body": b"<html>Please log in</html>"}]
+    with pytest.raises(ConnectionError, match="is not an image") as error:
+        fetch(site.address("/photo.jpg"), tmp_path / "photos", check=read_image)
+    assert site.address("/photo.jpg") in str(error.value) and str(tmp_path) not in str(error.value)
+    assert files(tmp_path / "photos") == []
+    path = fetch(site.address("/photo.jpg"), tmp_path / "photos", check=read_image)
+    assert read_image(path).shape == (30, 40, 3) and len(site.log) == 2
+
+
+@pytest.mark.parametrize("user", ["ann:geheim@", "geheim@", "ann:geh@eim@"])
+def test_a_password_is_not_printed(site, tmp_path, capsys, user):
+    address = site.address("/photo.jpg").replace("//", f"//{user}")
+    with pytest.raises(ValueError, match="password") as error:
+        fetch(address, tmp_path)
+    said = str(error.value) + "".join(capsys.readouterr())
+    assert "127.0.0.1" in said and "geh" not in said and "ann:" not in said
+    assert error.value.__cause__ is None and files(tmp_path) == []
 
 
 def test_a_full_disk_is_not_called_a_broken_network(site, tmp_path, monkeypatch):

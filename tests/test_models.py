@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import h5py
@@ -532,6 +533,39 @@ def test_weights_without_or_with_another_card_are_refused(tmp_path, random_fcn):
     card(tmp_path / "m.json", {"num_classes": 5, "backbone": "vgg_small"})
     with pytest.raises(ValueError, match=r"m\.weights\.h5: cannot be opened"):
         load(tmp_path / "m.weights.h5")
+
+
+def other_network(kind):
+    photos = keras.Input((None, None, 3))
+    features = layers.Conv2D(3, 3, strides=2 if kind == "half the size" else 1, padding="same")(photos)
+    if kind == "classifier":
+        return keras.Model(photos, layers.Dense(1000)(layers.GlobalAveragePooling2D()(features)))
+    if kind == "two outputs":
+        return keras.Model(photos, [features, features])
+    if kind == "grey photos":
+        grey = keras.Input((None, None, 1))
+        return keras.Model(grey, layers.Conv2D(3, 3, padding="same")(grey))
+    return keras.Model(photos, features)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "half the size", "two outputs", "grey photos"])
+def test_networks_that_do_not_score_pixels_are_refused(tmp_path, kind):
+    other_network(kind).save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"m\.keras: is no network of this project"):
+        load(tmp_path / "m.keras")
+
+
+def test_a_file_exchanged_under_its_card_is_refused(tmp_path, random_fcn):
+    names = [f"class {i}" for i in range(8)]
+    (tmp_path / "model.json").write_text(json.dumps({"dataset": "voc", "class_names": names}), encoding="utf-8")
+    random_fcn(8).save(tmp_path / "model.keras")
+    assert load(tmp_path / "model.keras").output_shape[-1] == 8
+    random_fcn(3).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"model\.keras has 3 classes, .*model\.json .* 8"):
+        load(tmp_path / "model.keras")
+    dataset = SimpleNamespace(name="voc", class_names=names)
+    with pytest.raises(ValueError, match=r"model\.keras has 3 classes, .* 8"):
+        models.load_trained(tmp_path, dataset)
 
 
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")

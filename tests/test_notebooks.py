@@ -8,6 +8,7 @@ import re
 import statistics
 import tokenize
 import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import nbformat
@@ -229,6 +230,14 @@ def test_all_notebooks_run_with_tiny_parameters(tiny_run):
 
 def test_notebooks_write_only_into_the_run_folder(tiny_run):
     assert tracked_files() == tiny_run[1]
+
+
+def test_all_that_a_run_writes_is_refused_where_the_user_has_it(tiny_run):
+    """A name that is new here belongs into `runs.WRITTEN`."""
+    folder, _ = tiny_run
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"run.json"}
+    unknown = [name for name in names if not any(fnmatchcase(name, known) for known in runs.WRITTEN)]
+    assert not unknown
 
 
 def test_run_leaves_model_scores_and_figures(tiny_run):

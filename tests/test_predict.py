@@ -3,6 +3,7 @@
 import errno
 import functools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -302,6 +303,31 @@ def test_wrong_options_end_with_two(no_model, option):
     assert end.value.code == 2
 
 
+@pytest.mark.parametrize("arguments, name", [
+    ([""], "INPUT"), (["a.png", " "], "INPUT"), (["a.png", "--out", ""], "--out"), (["a.png", "--model", ""], "--model")])
+def test_empty_paths_are_refused(no_model, folder, monkeypatch, capsys, arguments, name):
+    """As an unset variable of the shell gives them: they would mean the working directory."""
+    monkeypatch.chdir(folder)
+    before = written(folder)
+    with pytest.raises(SystemExit) as end:
+        tool.main(arguments)
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and name in error and "is empty" in error
+    assert written(folder) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="Windows lets few users make links")
+def test_links_that_lead_nowhere_are_skipped_with_a_note(run, folder, tmp_path, capsys):
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    (folder / "circle.jpg").symlink_to("circle.jpg")
+    (folder / "day 2" / "up").symlink_to(folder)
+    (folder / "linked.png").symlink_to("a.png")
+    assert run(folder, folder / "gone.jpg", "--write", "mask") == 0
+    said = capsys.readouterr()
+    assert said.err.count("gone.jpg: skipped") == 2 and "circle.jpg: skipped" in said.err and "3 of 3 done" in said.out
+    assert written(tmp_path / "out") == ["masks/a.png", "masks/day 2/b.png", "masks/linked.png"]
+
+
 def test_nothing_is_overwritten_unless_asked_for(run, no_model, folder, tmp_path, capsys):
     target = tmp_path / "out" / "masks" / "a.png"
     target.parent.mkdir(parents=True)
@@ -358,8 +384,41 @@ def test_a_network_of_another_kind_is_refused_in_a_sentence(tmp_path):
 def test_a_damaged_card_is_named(model, tmp_path):
     for name in ("model.keras", "model.json"):
         shutil.copy((model if model.is_dir() else model.parent) / "model.keras", tmp_path / name)
-    with pytest.raises(tool.UsageError, match="its card model.json cannot be read"):
+    with pytest.raises(tool.UsageError, match="model.json cannot be read"):
         tool.load_labeller(tmp_path / "model.keras", None)
+
+
+@pytest.mark.parametrize("changed", [
+    {"colors": [[300, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": [[-1, 0, 0], [0, 0, 0], [1, 1, 1]]},
+    {"colors": [[1, 2], [0, 0], [1, 1]]}, {"colors": ["red", "green", "blue"]}, {"colors": 7}, {"colors": None},
+    {"colors": [[0.5, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": COLORS[:2]}, {"colors": {"a": 1}},
+    {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]}, {"class_names": ["a", "b\nb", "c"]},
+    {"class_names": None}, {"class_names": "abc"}, {"class_names": {"a": 1}}, {"class_names": ["a" * 5000, "b", "c"]},
+])
+def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, capsys, changed):
+    for name in ("model.keras", "model.json"):
+        shutil.copy(model / name, tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) | changed
+    (tmp_path / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    Image.fromarray(photo()).save(tmp_path / "a.png")
+    assert tool.main([str(tmp_path / "a.png"), "--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "model.json" in error and next(iter(changed)) in error and "Traceback" not in error
+    assert not written(tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["[]", "[" * 100_000, "7"])
+def test_a_card_that_is_no_mapping_is_refused(model, tmp_path, text):
+    shutil.copy(model / "model.keras", tmp_path)
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(tool.UsageError, match="model.json cannot be read"):
+        tool.load_labeller(tmp_path, None)
+
+
+def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
+    random_fcn(3, input_shape=(64, 96, 3)).save(tmp_path / "model.keras")
+    with pytest.raises(tool.UsageError, match="model.keras: .*96x64"):
+        tool.load_labeller(tmp_path, None)
 
 
 @pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])

@@ -5,6 +5,7 @@ import errno
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,13 +14,15 @@ from collections import namedtuple
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 from tools import run as runner
 from tools.execute import Progress, RunError
 from tools.run import convert, main, run
-from utils import runs
+from utils import checks, runs
 
 METADATA = {"kernelspec": {"name": "python3", "display_name": "P"}, "language_info": {"name": "python"}}
 SHARED = "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'"
@@ -63,6 +66,8 @@ def test_values_are_read_as_meant(text, type_name, value):
 @pytest.mark.parametrize("text, type_name, kind", [
     ("many", "int", "a whole number"), ("2.5", "int", "a whole number"), ("yes", "int", "a whole number"),
     ("fast", "float", "a number"), ("1:30", "float", "a number"), ("2", "bool", "true or false"),
+    ("0x10", "int", "a whole number"), ("0b11", "int", "a whole number"), ("1:30", "int", "a whole number"),
+    ("inf", "int", "a whole number"), ("0x10", "float", "a number"), (True, "int", "a whole number"),
     ("", "int", "a whole"), (3, "str", "text"), ("{", "list", "a list"),
 ])
 def test_values_of_another_type_are_refused(text, type_name, kind):
@@ -93,6 +98,17 @@ def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
     assert "learningrate; did you mean learning_rate?" in said
     assert "epochs, learning_rate, name, run_dir" in said
     assert "must be a whole number" in refused([toy, "-p", "epochs=ten"], tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("name, value", [
+    ("seed", "-1"), ("seed", "1099511627776"), ("learning_rate", "nan"), ("learning_rate", "inf"),
+    ("learning_rate", "-1"), ("image_size", "31"), ("image_size", "10000"), ("epochs", "-3"), ("batch_size", "-1"),
+])
+def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
+    shared = "run_dir: str = ''\nseed: int = 0\nlearning_rate: float = 0.0\nimage_size: int = 0\n"
+    toy = notebook(tmp_path / "01_toy.ipynb", parameters=f"{shared}epochs: int = 0\nbatch_size: int = 0")
+    said = refused([toy, "-p", name, value], tmp_path / "run", capsys)
+    assert f"{name} is {value.removesuffix('.0')}" in said and "expected" in said
 
 
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
@@ -132,7 +148,7 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     assert main([toy, "--run-dir", str(tmp_path / "file" / "run")]) == 1
     assert "a file stands in the way" in capsys.readouterr().err
     assert main([toy, "--run-dir", str(tmp_path)]) == 1  # would overwrite the notebook with its own execution
-    assert "01_toy.ipynb but no run.json" in capsys.readouterr().err
+    assert "01_toy.ipynb" in capsys.readouterr().err and not (tmp_path / "run.json").exists()
 
     def forbidden(**options):
         raise PermissionError(13, "Permission denied")
@@ -305,7 +321,7 @@ def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monke
     with FileLock(folder / ".lock"):
         assert main([toy, "--run-dir", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert str(folder) in said and "in use" in said and not (folder / "run.json").exists()
+    assert str(folder) in said and "in use" in said and not status(folder)
     (folder / ".lock").touch()
     assert main([toy, "--run-dir", str(folder)]) == 0
 
@@ -347,6 +363,66 @@ def wait(done, seconds: float) -> None:
     while not done():
         assert time.monotonic() < end, f"still not so after {seconds} s"
         time.sleep(0.1)
+
+
+# The user's own data are looked at first
+
+OWN = "run_dir: str = ''\ndataset: str = 'meadow'\ndata_dir: str = ''"
+
+
+@pytest.fixture
+def own(tmp_path, make_voc, monkeypatch):
+    """A function that runs the command on a folder of the user's, and the folder."""
+    monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
+    toy, voc = notebook(tmp_path / "01_toy.ipynb", parameters=OWN), make_voc(tmp_path / "voc")
+
+    def command() -> int:
+        return main([toy, "--dataset", "voc", "--data-dir", str(voc), "--run-dir", str(tmp_path / "run")])
+
+    return command, voc
+
+
+def test_faults_of_own_data_stop_the_run_before_its_first_notebook(own, tmp_path, capsys):
+    command, voc = own
+    (voc / "JPEGImages" / "train1.png").write_bytes(b"")
+    (voc / "SegmentationClass" / "train2.png").unlink()
+    assert command() == 1
+    said = capsys.readouterr()
+    assert "train1.png: the file is empty" in said.err and "train2.png" in said.err and "2 errors" in said.err
+    assert not said.out and "Traceback" not in said.err and not (tmp_path / "run").exists()
+
+
+def test_at_most_twenty_faults_are_listed(own, make_voc, capsys):
+    command, voc = own
+    make_voc(voc, {"train": 30, "val": 2})
+    for mask in (voc / "SegmentationClass").glob("train*.png"):
+        mask.unlink()
+    assert command() == 1
+    said = capsys.readouterr().err
+    assert "30 errors" in said and "10 more" in said and len(re.findall(r"train\d+\.png", said)) == 20
+
+
+def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_path, monkeypatch, capsys):
+    command, voc = own
+    make_small = Image.new("RGB", (20, 20), (90, 140, 60))
+    make_small.save(voc / "JPEGImages" / "train0.png")
+    Image.fromarray(np.uint8(np.eye(20))).save(voc / "SegmentationClass" / "train0.png")
+    assert command() == 0
+    said = capsys.readouterr().out
+    assert "1 warning" in said and "train0.png: the photo is only 20x20" in said
+    assert said.index("train0.png") < said.index("01_toy") and status(tmp_path / "run") == {"01_toy": "finished"}
+    read = []
+    look_at = checks.look_at
+    monkeypatch.setattr(checks, "look_at", lambda *given: read.append(given) or look_at(*given))
+    assert command() == 0 and not read and "train0.png" not in capsys.readouterr().out
+    (voc / "JPEGImages" / "val0.png").write_bytes(b"")
+    assert command() == 1 and read and "val0.png" in capsys.readouterr().err  # files that have changed are read again
+
+
+def test_published_data_are_not_read_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
+    monkeypatch.setattr(checks, "look_at", lambda *_: pytest.fail("a photo was read"))
+    assert main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir", str(tmp_path / "run")]) == 0
 
 
 # What is shown
@@ -431,9 +507,100 @@ def test_run_folder_takes_parameter_then_environment_then_default(tmp_path, monk
     assert runs.run_folder("") == tmp_path / "results" / "runs" / "default"
 
 
-def test_json_is_plain_and_whole(tmp_path):
-    import numpy as np
+# Nothing of the user's is replaced
 
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Return the bytes of each file below `folder`, None for folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+            for path in folder.rglob("*")}
+
+
+def put(folder: Path, name: str, content: bytes = b"the user's") -> Path:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("name", [
+    "masks/one.png", "Masks/one.png", "figures/iou.png", "photos/one.jpg", "model.keras", "model.json",
+    "model.weights.h5", "history.json", "metrics.json", "recipe.json", "training/state.npz",
+    "tensorboard/train/events", "fcn32s.keras", "fcn16s/model.keras", "own-1/classes.txt",
+    "deployment/visit/one.jpg", "sweeps/rates/leaderboard.csv", "leaderboard.csv", "03_training.ipynb",
+])
+def test_folder_with_files_of_the_users_is_refused(name, tmp_path, monkeypatch, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb", "open(f'{run_dir}/made', 'w').write('1')")
+    own = put(put(tmp_path / "own", name), "notes.txt")
+    before = contents(own)
+    with pytest.raises(FileExistsError, match=f"own .*{name.split('/')[0]}"):
+        runs.run_folder(own)
+    monkeypatch.setenv("FCN_RUN_DIR", str(own))
+    with pytest.raises(FileExistsError):
+        runs.run_folder()
+    for argv in ([toy], [toy, "-p", "run_dir", str(own)], [toy, "--run-dir", str(own)]):
+        assert main(argv) == 1
+        said = capsys.readouterr().err
+        assert str(own) in said and name.split("/")[0] in said and "Traceback" not in said
+    assert contents(own) == before
+
+
+def test_other_files_of_the_users_stay_as_they_are(tmp_path):
+    toy = notebook(tmp_path / "01_toy.ipynb", "open(f'{run_dir}/metrics.json', 'w').write('{}')")
+    own = put(put(tmp_path / "own", "notes.txt"), "holiday/one.jpg")
+    before = contents(own)
+    folder = run([toy], run_dir=own)
+    assert folder == own and contents(own).items() >= before.items() and status(own) == {"01_toy": "finished"}
+    assert runs.run_folder(own) == own  # that holds the run's metrics.json now
+
+
+def test_new_folder_is_marked_for_the_next_notebook(tmp_path):
+    folder = put(runs.run_folder(tmp_path / "new"), "masks/one.png")
+    assert runs.run_folder(folder) == folder
+    notebook(folder / "01_toy.ipynb")
+    before = contents(folder)
+    with pytest.raises(RunError, match="01_toy.ipynb"):  # one of the user's in a run's folder
+        run([folder / "01_toy.ipynb"], run_dir=folder)
+    assert contents(folder) == before
+
+
+def test_folders_of_the_first_version_still_open(tmp_path):
+    card = b'{"fcn": {"num_classes": 2}, "dataset": "voc", "class_names": ["a", "b"], "colors": []}'
+    with_model = put(put(tmp_path / "model", "model.json", card), "model.keras")
+    with_state = put(tmp_path / "state", "training/.lock", b"")
+    np.savez(with_state / "training" / "state.npz", history="[]", parameters="{}")
+    for folder in (with_model, with_state):
+        put(folder, "metrics.json")
+        assert runs.run_folder(folder) == folder and (folder / "run.json").is_file()
+    other_card = put(tmp_path / "other", "model.json", b'{"class_name": "Functional", "config": {}}')
+    other_state = put(tmp_path / "other_state", "training/.lock", b"")
+    np.savez(other_state / "training" / "state.npz", weights=[1])
+    for folder in (other_card, other_state):
+        with pytest.raises(FileExistsError):
+            runs.run_folder(folder)
+
+
+def test_papermill_may_have_begun_to_write_the_notebook(tmp_path):
+    put(tmp_path, "03_training.ipynb", b'{"metadata": {"papermill": {}}, "cells": []}')
+    (tmp_path / "training").mkdir()  # no file is in it that could be lost
+    assert runs.run_folder(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("text", [
+    "{", "[]", "5", "", "[" * 100_000, '{"parameters": {}}', '{"parameters": [], "notebooks": {}}',
+    '{"parameters": {}, "notebooks": []}', '{"parameters": {}, "notebooks": {"01_toy": 5}}',
+    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished"}}}',
+    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished", "seconds": "9"}}}',
+    '{"project": "another program"}',
+])
+def test_record_changed_by_hand_is_refused(text, tmp_path, capsys):
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), put(tmp_path / "run", "run.json", text.encode())
+    assert main([toy, "--run-dir", str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert str(folder / "run.json") in said and "Traceback" not in said
+    assert contents(folder) == {"run.json": text.encode()}
+
+
+def test_json_is_plain_and_whole(tmp_path):
     path = tmp_path / "metrics.json"
     runs.write_json(path, {"iou": np.array([0.5, np.nan]), "n": np.int64(3), "best": float("inf"), "p": path})
     written = json.loads(path.read_text(encoding="utf-8"))

@@ -75,6 +75,27 @@ def test_points_are_typed_named_and_run_once(toy, tmp_path):
     assert differing(points) == ["rate"] and points[1].label(["rate", "seed"]) == "rate=0.5 seed=0"
 
 
+def test_refused_sweeps_leave_no_folder(toy, tmp_path, make_voc):
+    voc = make_voc(tmp_path / "voc")
+    (voc / "JPEGImages" / "train0.png").write_bytes(b"")
+    with_data = nbformat.read(toy, as_version=4)
+    with_data.cells[0].source += "\ndataset: str = 'voc'"
+    nbformat.write(with_data, tmp_path / "01_toy.ipynb")
+    for grid, sentence in (({"seed": -1}, "seed is -1"),
+                           ({"seed": 0, "data_dir": str(voc)}, "train0.png: the file is empty")):
+        with pytest.raises(RunError, match=sentence):
+            sweep.sweep(grid, notebooks=[tmp_path / "01_toy.ipynb"], folder=tmp_path / "sweep")
+        assert not (tmp_path / "sweep").exists()
+
+
+def test_a_leaderboard_of_the_users_is_not_replaced(toy, tmp_path):
+    (tmp_path / "leaderboard.csv").write_text("the user's")
+    with pytest.raises(RunError, match="leaderboard.csv"):
+        sweep.sweep({"seed": 0}, notebooks=[toy], folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
+    assert (tmp_path / "leaderboard.csv").read_text() == "the user's"
+
+
 @pytest.mark.parametrize("given, sentence", [
     ({"rat": 1}, "parameter rat; did you mean rate"),
     ({"seed": "many"}, "seed is 'many'; it must be a whole number"),

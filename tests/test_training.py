@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from PIL import Image
 
 from utils import callbacks, metrics, models, pipeline, runs, training
 from utils.datasets import load_dataset
@@ -534,6 +535,39 @@ def test_progress_says_where_it_is_and_what_is_left(progress):
         line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines
     )
     assert lines[-1].endswith("0:00 left")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_no_generator_takes_is_refused_first(dataset, tmp_path, seed):
+    with pytest.raises(ValueError, match=f"seed is {seed}"):
+        train(dataset, RECIPE, tmp_path / "run", seed=seed)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_masks_that_are_all_void_are_refused_with_their_split(make_voc, tmp_path, split):
+    root = make_voc(tmp_path / "voc")
+    for mask in (root / "SegmentationClass").glob(f"{split}*.png"):
+        Image.fromarray(np.full((48, 64), VOID, np.uint8)).save(mask)
+    with pytest.raises(ValueError, match=f"split {split}: .*void"):
+        train(load_dataset("voc", root), RECIPE, tmp_path / "run", precision="float32")
+
+
+def test_files_of_the_users_are_never_replaced(dataset, tmp_path, monkeypatch):
+    """README's own call: train(data, recipe, "my_run")."""
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "my_run"
+    for name in ("model.keras", "history.json", "masks/one.png", "notes.txt"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).write_bytes(b"the user's")
+    before = {path: path.is_dir() or path.read_bytes() for path in own.rglob("*")}
+    with pytest.raises(FileExistsError, match="my_run .*model.keras"):
+        train(dataset, RECIPE, "my_run", precision="float32")
+    assert {path: path.is_dir() or path.read_bytes() for path in own.rglob("*")} == before
+
+
+def test_folder_of_a_training_is_taken_by_the_next_notebook(unbroken):
+    assert runs.run_folder(unbroken[1]) == unbroken[1] and (unbroken[1] / "run.json").is_file()
 
 
 # The model of a run, or the kept one

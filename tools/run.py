@@ -30,12 +30,14 @@ try:
     from papermill.iorw import NoDatesSafeLoader
 
     from tools.execute import Progress, RunError, execute, literal, short
-    from utils import datasets, runs
+    from tools import check
+    from utils import datasets, progress, recipes, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, which "
              "installs them all, or: python -m pip install -r requirements/core.txt")
 
 NOTEBOOKS = runs.ROOT / "notebooks"
+LISTED = 20  # faults of a data set, as many as a screen holds
 DEFAULT = ("01", "02", "03", "04", "05")
 TYPES = {"str": (str, "text"), "int": (int, "a whole number"), "float": (float, "a number"),
          "bool": (bool, "true or false"), "list": (list, "a list"), "dict": (dict, "a mapping")}
@@ -102,9 +104,10 @@ def convert(name: str, value: object, type_name: str) -> object:
         parsed = parsed if isinstance(parsed, str) else value
         if parsed and (name.endswith("_dir") or Path(parsed).is_file()):
             parsed = os.path.abspath(os.path.expanduser(parsed))  # notebooks run in a folder of their own
-    elif type_name in ("int", "float") and not isinstance(parsed, bool):
+    elif type_name in ("int", "float") and not isinstance(value, bool):
+        parsed = value  # not YAML's reading, which takes 010 for 8, 0x10 for 16 and 1:30 for 90
         with contextlib.suppress(ValueError, TypeError, OverflowError):
-            number = float(value)  # not YAML's reading, which takes 010 for 8 and 1:30 for 90
+            number = float(value)
             parsed = int(number) if type_name == "int" and number.is_integer() else number
     kind, words = TYPES.get(type_name, (object, ""))
     if not isinstance(parsed, kind) or (kind is int and isinstance(parsed, bool)):
@@ -123,6 +126,12 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> tuple[dict,
                      if name in given} for path, names in declared.items()}
     for values in chosen.values():
         everything.update(values)
+    numbers = {name: everything.get(name) for name in recipes.LIMITS}
+    try:  # 0 is the recipe's value
+        recipes.check_numbers(**{name: value for name, value in numbers.items()
+                                  if value and isinstance(value, (int, float))})
+    except ValueError as error:
+        raise RunError(f"Parameter {error}") from None
     everything.pop("run_dir", None)
     return everything, chosen
 
@@ -143,12 +152,16 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     paths = find_notebooks(str(name) for name in notebooks)
     declared = {path: declared_parameters(path) for path in paths}
     everything, chosen = resolve(declared, parameters)
+    dataset = None
     if {"dataset", "data_dir"} <= everything.keys():
-        find_data(everything["dataset"], everything["data_dir"])
+        dataset = find_data(everything["dataset"], everything["data_dir"])
     try:
+        folder = runs.choose_folder(run_dir)
+        _refuse_notebooks(folder, paths)
+        checked = check_data(dataset, runs.read_record(folder).get("data", ""))
         folder = _own(runs.run_folder(run_dir))
         with runs.lock(folder):
-            record = _open_record(folder, paths, everything)
+            record = _open_record(folder, everything, checked)
             print(f"Run folder  {short(folder)}\nParameters  {_echo(everything, chosen)}", flush=True)
             for number, path in enumerate(paths, 1):
                 if "run_dir" in declared[path]:
@@ -160,17 +173,51 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     return folder
 
 
-def find_data(name: str, data_dir: str) -> None:
+def find_data(name: str, data_dir: str) -> datasets.Dataset:
     """Load the data set before the first notebook does: a download shows its progress, a wrong folder fails at once."""
+    load = datasets.find_dataset if name == "voc" else datasets.load_dataset  # check_data lists what is missing
     try:
-        datasets.load_dataset(name, data_dir)
+        return load(name, data_dir)
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from None
+
+
+def check_data(dataset: datasets.Dataset | None, checked: str = "") -> str:
+    """Read all photos and masks of an own folder; print warnings, and raise RunError with the faults.
+
+    checked: what an earlier call returned; the same files are not read again. Returns a digest of the files' names,
+    sizes and times, "" for a data set that is published, or None.
+    """
+    if dataset is None or dataset.name != "voc":
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted({path for split in dataset.splits.values() for sample in split for path in sample}):
+        state = path.stat() if path.is_file() else None
+        digest.update(f"{path} {state and (state.st_size, state.st_mtime_ns)}\n".encode())
+    if digest.hexdigest() == checked:
+        return checked
+    problems = check.check_dataset(dataset, progress.bar("checking photos and masks", delay=2.0))
+    errors, warnings = ([problem for problem in problems if problem.severity == severity]
+                        for severity in ("error", "warning"))
+    if errors:
+        raise RunError(f"{dataset.root}: training would go wrong, the data set has {_listed(errors, 'error')}\n"
+                       f"Nothing was run. For a table of all: python -m tools.check {dataset.root}")
+    if warnings:
+        print(f"{dataset.root}: training can start, with {_listed(warnings, 'warning')}", flush=True)
+    return digest.hexdigest()
+
+
+def _listed(problems: list, kind: str) -> str:
+    lines = [f"{len(problems)} {kind}{'s' if len(problems) > 1 else ''}:", *map(str, problems[:LISTED])]
+    if len(problems) > LISTED:
+        lines.append(f"and {len(problems) - LISTED} more")
+    return "\n  ".join(lines)
 
 
 def _echo(everything: dict, chosen: dict[Path, dict]) -> str:
     given = {name for values in chosen.values() for name in values if name in everything}
     words = ", ".join(f"{name}={everything[name]}" for name in sorted(given))
+    words = re.sub(r"//[^/\s]*@", "//...@", words)  # no password of an address
     return f"{words}; the others have their defaults" if words else "all have their defaults"
 
 
@@ -183,25 +230,30 @@ def _own(folder: Path) -> Path:
     return folder if process == "0" else runs.run_folder(folder.with_name(f"{folder.name}-process{process}"))
 
 
-def _open_record(folder: Path, paths: list[Path], everything: dict) -> dict:
-    """Return the record of the run in `folder`, new or to be continued; refuses other parameters."""
-    file, record = folder / "run.json", {"parameters": {}, "notebooks": {}}
-    if file.exists():
-        try:
-            record = json.loads(file.read_text(encoding="utf-8"))
-            changed = runs.differences(record["parameters"], everything)
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{file} is damaged. Delete its folder, or choose another with --name.") from None
-        # A run that broke before anything was finished has nothing to lose: a mended typing error may go on there.
-        finished = any(entry.get("status") == "finished" for entry in record["notebooks"].values())
-        if changed and (finished or (folder / "training" / "state.npz").is_file()):
-            raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
-                           "Give this run a folder of its own with --name, or delete that folder first.")
-    elif others := [path.name for path in paths if (folder / path.name).exists()]:
-        raise RunError(f"{folder} holds {', '.join(others)} but no run.json: they are not a run's, and this "
-                       "run would overwrite them. Choose another folder.")
+def _refuse_notebooks(folder: Path, paths: list[Path]) -> None:
+    """Raise RunError where executed notebooks would replace files that no run has written."""
+    there = [folder / path.name for path in paths if (folder / path.name).exists()]
+    if (folder / "run.json").exists():
+        there = [file for file in there if file.stat().st_size and not runs.is_executed(file)]
+    if there:
+        raise RunError(f"{folder} holds {', '.join(file.name for file in there)}, which no run wrote and this "
+                       "one would replace. Choose another folder with --name or --run-dir.")
+
+
+def _open_record(folder: Path, everything: dict, checked: str) -> dict:
+    """Return the record of the run in `folder`, new or to be continued; refuses other parameters.
+
+    checked: the digest of data that `check_data` has found to be fine.
+    """
+    file, record = folder / "run.json", runs.read_record(folder)
+    changed = runs.differences(record["parameters"], everything)
+    # A run that broke before anything was finished has nothing to lose: a mended typing error may go on there.
+    finished = any(entry["status"] == "finished" for entry in record["notebooks"].values())
+    if changed and (finished or (folder / "training" / "state.npz").is_file()):
+        raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
+                       "Give this run a folder of its own with --name, or delete that folder first.")
     record["parameters"] |= everything
-    record |= {"versions": runs.versions(), "machine": runs.machine()}
+    record |= {"versions": runs.versions(), "machine": runs.machine(), "data": checked}
     runs.write_json(file, record)
     return record
 

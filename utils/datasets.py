@@ -94,6 +94,21 @@ class Dataset:
             raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty. Add names to its list.")
         return self.splits[name]
 
+    def find(self, split, scene, default=""):
+        """Return the place in a split of the photo whose name is `scene`, without its suffix.
+
+        "" means `default`, or the first photo where there is none of that name. Raises ValueError, with
+        the nearest names, for another name that is not there.
+        """
+        names = [photo.stem for photo, _ in self.split(split)]
+        if not scene:
+            return names.index(default) if default in names else 0
+        if scene not in names:
+            near = difflib.get_close_matches(scene, names, n=3, cutoff=0.0)
+            raise ValueError(f"scene is {scene!r}; expected the name of one of the {len(names)} photos of "
+                             f"split {split}, such as {', '.join(near)}.")
+        return names.index(scene)
+
     def identity(self):
         """Return a JSON-like dict that differs between data sets whose trainings must not be mixed up.
 
@@ -251,8 +266,11 @@ def _voc_layout(name, root):
 
 def _voc_pairs(file):
     """Return the samples of one ImageSets/Segmentation/<split>.txt."""
-    root = file.parents[2]
-    photos = [_listed(line, root / "JPEGImages") for line in _lines(file)]
+    root, lines = file.parents[2], _lines(file)
+    for line in lines:
+        if line.startswith(("/", "\\")) or Path(line).is_absolute() or ".." in Path(line).parts:
+            raise ValueError(f"{file}: found {line!r}; expected the name of a photo in JPEGImages, without its folder.")
+    photos = [_listed(line, root / "JPEGImages") for line in lines]
     stems = [photo.relative_to(root / "JPEGImages").with_suffix("") for photo in photos]
     return [(photo, _photo(root / "SegmentationClass", stem, (".png",))) for photo, stem in zip(photos, stems)]
 
@@ -269,17 +287,19 @@ def _listed(line, folder):
 def _classes(root):
     """Read classes.txt, or take VOC's own classes where there is none."""
     file = root / "classes.txt"
-    if not file.is_file():
+    if not file.exists():
         return tuple(VOC_CLASSES), voc_colormap(len(VOC_CLASSES))
     names, colors = [], []
     for number, line in enumerate(_lines(file)):
         fields = line.split()
         if number == VOID:
             raise ValueError(f"{file}: names more than {VOID} classes; the ids of masks end at 254, and 255 is void.")
-        if len(fields) != 5 or fields[0] != str(number) or not all(f.isdigit() and int(f) < 256 for f in fields[2:]):
+        # Not isdigit, which is true of "²".
+        numbers = [int(field) for field in fields[2:] if re.fullmatch(r"\d{1,3}", field)]
+        if len(fields) != 5 or fields[0] != str(number) or len(numbers) != 3 or max(numbers) > 255:
             raise ValueError(f"{file}: found {line!r}; expected '{number} NAME RED GREEN BLUE', ids from 0 upwards.")
         names.append(fields[1])
-        colors.append([int(field) for field in fields[2:]])
+        colors.append(numbers)
     if not names:
         raise ValueError(f"{file}: names no class; expected '0 NAME RED GREEN BLUE' and so on.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -327,4 +347,6 @@ def _lines(file):
         lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError:
         raise ValueError(f"{file}: is no text in UTF-8. Save it as UTF-8.") from None
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read ({error.strerror}); expected a text file.") from None
     return [line for line in lines if line and not line.startswith("#")]

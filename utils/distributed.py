@@ -39,7 +39,7 @@ def join():
     host, _, port = address.rpartition(":")
     if process >= processes:
         raise ValueError(f"FCN_PROCESS is {process}; with FCN_PROCESSES={processes} expected 0 to {processes - 1}.")
-    if not (host and port.isdigit()):
+    if not (host and port.isdecimal()):
         raise ValueError(f"FCN_COORDINATOR is {address!r}; expected host:port, an address of process 0's machine with "
                          "a free port, the same in all processes.")
     if _backend() != "jax":
@@ -145,6 +145,6 @@ def _backend():
 
 def _number(name, least):
     text = os.environ.get(name, "")
-    if not text.isdigit() or int(text) < least:
+    if not text.isdecimal() or int(text) < least:
         raise ValueError(f"{name} is {text!r}; expected a whole number from {least}.")
     return int(text)

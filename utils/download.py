@@ -7,6 +7,7 @@ these lines. Standard library only.
 import errno
 import hashlib
 import http.client
+import math
 import os
 import re
 import socket
@@ -21,6 +22,7 @@ from pathlib import Path
 from utils.progress import SECONDS
 
 TIMEOUT = 30  # seconds without a byte
+LARGEST = 100 * 10 ** 6  # bytes of a single photo: an address may never end
 WAITS = (2, 5, 15)  # seconds before each further round over the addresses
 # Some hosts refuse requests without a browser-like name.
 HEADERS = {"User-Agent": "Mozilla/5.0 (fcn32-notebooks)", "Accept-Encoding": "identity"}
@@ -38,13 +40,15 @@ class Published:
     sha256: str = ""
 
 
-def fetch(source, folder, timeout=None):
+def fetch(source, folder, check=None, timeout=None):
     """Return the path of a file: `source` itself if it is a path, or where its download now lies.
 
     source: a path, or an http(s) address. folder: where a download is kept; one that is there already is not fetched
-    again. timeout: seconds without an answer, by default TIMEOUT.
-    Raises FileNotFoundError for a path that does not exist, ConnectionError if the download fails; nothing half
-    fetched stays behind; OSError where the disk is full or closed.
+    again. check: called with the path of a download, to raise ValueError if it is not what is wanted. timeout: seconds
+    without an answer, by default TIMEOUT.
+    Raises FileNotFoundError for a path that does not exist, ConnectionError if the download fails, has more than
+    LARGEST bytes or does not pass `check`; nothing of it stays behind; ValueError for an address with a password;
+    OSError where the disk is full or closed.
     """
     address = urllib.parse.urlsplit(str(source))
     if address.scheme not in ("http", "https"):
@@ -52,6 +56,10 @@ def fetch(source, folder, timeout=None):
         if not path.is_file():
             raise FileNotFoundError(f"{source}: there is no such file (expected a path or an http(s) address).")
         return path
+    if "@" in address.netloc:
+        host = address.netloc.rpartition("@")[2]
+        raise ValueError(f"{address.scheme}://{host}{address.path}: the address holds a user name or a password; "
+                         "expected one without. Download the file yourself and give its path.")
     # Photos of many hosts are called image.jpg.
     name = Path(urllib.parse.unquote(address.path)).name or "download"
     target = Path(folder) / f"{hashlib.sha256(str(source).encode()).hexdigest()[:8]}-{name[-100:]}"
@@ -60,12 +68,15 @@ def fetch(source, folder, timeout=None):
     Path(folder).mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{os.getpid()}.{target.name}")
     try:
-        _transfer(str(source), partial, timeout=timeout)
+        _transfer(str(source), partial, timeout=timeout, largest=LARGEST)
+        if check:
+            check(partial)
         os.replace(partial, target)
     except (OSError, ValueError, http.client.HTTPException) as error:
         if getattr(error, "errno", None) in DISK_ERRORS:
             raise
-        raise ConnectionError(f"{source}: could not be fetched ({_reason(error)}). Check the address and the network "
+        reason = _reason(error).replace(f"{partial}: ", "")
+        raise ConnectionError(f"{source}: could not be fetched ({reason}). Check the address and the network "
                               "and try again, or download the file yourself and give its path.") from None
     finally:
         partial.unlink(missing_ok=True)
@@ -135,10 +146,11 @@ def _transfer_checked(address, part, file):
         raise kind(f"not the published file, its SHA-256 is {found}, expected {file.sha256}")
 
 
-def _transfer(address, part, size=0, timeout=None):
+def _transfer(address, part, size=0, timeout=None, largest=math.inf):
     """Append what `part` lacks of the file at `address`, or write it anew where the server cannot go on from there.
 
-    size: bytes that the file must have, 0 if unknown. Raises OSError or HTTPException where it breaks off.
+    size: bytes that the file must have, 0 if unknown. largest: bytes that it may have. Raises OSError or HTTPException
+    where it breaks off.
     """
     have = size_of(part)
     # Addresses are pasted as browsers show them, with letters that HTTP does not know.
@@ -162,14 +174,17 @@ def _transfer(address, part, size=0, timeout=None):
         if done not in (0, have):
             raise OSError(f"the server sent bytes from {done:,} on, asked for those from {have:,} on")
         total = size or (done + length if length else 0)
+        most = size or largest
         report = _meter(part.name.removesuffix(".part"), total, done)
         with open(part, "ab" if done else "wb") as file:
             try:
-                while done <= (size or done) and (piece := answer.read1(1 << 18)):
+                while max(done, total) <= most and (piece := answer.read1(1 << 18)):
                     done += file.write(piece)
                     report(done)
             finally:
                 report(done, last=True)
+    if max(done, total) > largest:
+        raise _Final(f"it has more than {largest / 1e6:,.0f} MB")
     if done < total:
         raise OSError(f"the connection broke off after {done:,} of {total:,} bytes")
 

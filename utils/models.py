@@ -95,7 +95,8 @@ def load(path):
 
     path: a `.keras` file, or a `.weights.h5` file with its card, a JSON file of the same name that
     holds the arguments of `fcn`. Returns a `keras.Model` with the float32 policy. No code that the file may
-    carry is run. Raises FileNotFoundError, or ValueError that names the file, if it cannot be opened.
+    carry is run. Raises FileNotFoundError, or ValueError that names the file, if it cannot be opened,
+    does not score pixels, or has another number of classes than its card names.
     """
     path = Path(path)
     if not path.is_file():
@@ -104,18 +105,42 @@ def load(path):
         if path.name.endswith(".weights.h5"):
             model = fcn(**json.loads(_card(path).read_text(encoding="utf-8"))["fcn"])
             model.load_weights(path)
-            return model
-        return keras.saving.load_model(path, safe_mode=True, compile=False)
+        else:
+            model = keras.saving.load_model(path, safe_mode=True, compile=False)
     except Exception as error:  # Keras raises many kinds for damaged and unsafe files
         raise ValueError(f"{path}: cannot be opened as a model ({_first_line(error)}). Expected a .keras file of this "
                          "project; models that bring their own code are refused.") from None
+    _check_output(model, path)
+    return model
+
+
+def _check_output(model, path):
+    """Raise ValueError where a model does not score pixels, or not as many classes as its card names."""
+    try:
+        sides = [side or odd for side, odd in zip(model.input_shape[1:3], (40, 72))]
+        found = model.compute_output_shape((1, *sides, 3))
+        fits = model.input_shape[-1] == 3 and found[:-1] == (1, *sides)
+    except Exception as error:  # whatever the layers of another network raise
+        found, fits = _first_line(error), False
+    if not fits:
+        raise ValueError(f"{path}: is no network of this project: from {getattr(model, 'input_shape', '?')} it gives "
+                         f"{found}; expected (1, height, width, classes) from RGB. Give a run's model.keras.")
+    try:
+        names = json.loads(_card(path).read_text(encoding="utf-8"))["class_names"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return
+    if isinstance(names, list) and len(names) != found[-1]:
+        raise ValueError(f"{path} has {found[-1]} classes, and {_card(path).name} beside it names "
+                         f"{len(names)}: it is the card of another model. Train again, or bring both files "
+                         "from the same run.")
 
 
 def load_trained(run_dir, dataset):
     """Open the model that notebook 03 left in a run folder, or for meadow, where there is none, the kept one.
 
     dataset: from `load_dataset`. Returns (`keras.Model`, its card as a dict, text that says which one it is).
-    Raises FileNotFoundError if there is neither, ValueError if the run's model belongs to another data set.
+    Raises FileNotFoundError if there is neither, ValueError if the run's model belongs to another data
+    set, or is not the one of its card.
     """
     run_dir = Path(run_dir)
     if (run_dir / "model.json").is_file():
@@ -297,8 +322,9 @@ def convolutionalize(classifier, model):
         target.set_weights([kernel.reshape(target.kernel.shape), bias])
 
 
-def _card(weights_file):
-    return weights_file.with_name(weights_file.name.replace(".weights.h5", ".json"))
+def _card(model_file):
+    stem = model_file.name.removesuffix(".weights.h5").removesuffix(".keras")
+    return model_file.with_name(f"{stem}.json")
 
 
 def _first_line(error):

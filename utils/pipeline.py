@@ -30,12 +30,13 @@ class DecodedPairs:
     """The photos and masks of a split, decoded once: in memory while they fit comfortably, else on disk.
 
     samples: list of (photo path, mask path). read: function from a sample to (uint8 (H, W, 3), uint8
-    (H, W)), such as a data set's `read`. memory_limit: bytes; by default a quarter of the machine's.
+    (H, W)), such as a data set's `read`. split: its name, where masks that are all void are to be refused.
+    memory_limit: bytes; by default a quarter of the machine's.
     `pairs[i]` is a pair, not to be written to; `len(pairs)` their number. What takes long reports its progress.
     Raises ValueError that lists every faulty file, OSError where the disk has no room.
     """
 
-    def __init__(self, samples, read=read_pair, memory_limit=None):
+    def __init__(self, samples, read=read_pair, split="", memory_limit=None):
         self._limit = _memory() // 4 if memory_limit is None else memory_limit
         self._lock, self._used, self._file = threading.Lock(), 0, None
         self._pairs, faults = [], []
@@ -50,6 +51,9 @@ class DecodedPairs:
             raise ValueError(f"{len(faults)} of {len(samples)} pairs cannot be used:\n  {listed}")
         if not self._pairs:
             raise ValueError("there are no samples: the split is empty.")
+        if split and all((mask == VOID).all() for _, mask in self):
+            raise ValueError(f"split {split}: every pixel of its {len(self)} masks is void ({VOID}); expected "
+                             f"ids of classes. Is {samples[0][1]} drawn as it should be?")
 
     def __len__(self):
         return len(self._pairs)

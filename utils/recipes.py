@@ -5,6 +5,7 @@ Those of published data sets are written down in `RECIPES`; `derive` makes one f
 
 import difflib
 import math
+import numbers
 from dataclasses import asdict, dataclass, field, replace
 
 CLASS_WEIGHTS = ("none", "median", "root_median")
@@ -15,6 +16,15 @@ STRIDES = (32, 16, 8, 4, 2)
 BACKBONE_VALUES = {
     "vgg_small": {"learning_rate": 3e-3, "optimizer": "muon"},
     "vgg16": {"learning_rate": 1e-4, "optimizer": "adam"},
+}
+# Numbers that a user may give: the smallest, the largest, and in words what is expected.
+LIMITS = {
+    "image_size": (32, 4096, "32 to 4096 pixels: a smaller crop is less than one cell of FCN-32s' "
+                             "scores, and a larger one needs more memory than machines have"),
+    "batch_size": (1, 10 ** 6, "a whole number from 1 to 1000000"),
+    "epochs": (1, 10 ** 6, "a whole number from 1 to 1000000"),
+    "learning_rate": (1e-12, 1e6, "a positive number, such as 0.001"),
+    "seed": (0, 2 ** 32 - 1, f"a whole number from 0 to {2 ** 32 - 1}"),
 }
 ENOUGH = 0.9  # of mean IoU: a stride that can draw this much of the masks is fine enough
 RARE = 0.02  # share of all pixels below which a class gets more weight
@@ -47,6 +57,10 @@ class Recipe:
     optimizer: str = "muon"
     reasons: dict = field(default_factory=dict, compare=False, repr=False)
 
+    def __post_init__(self):
+        check_numbers(image_size=self.image_size, batch_size=self.batch_size, epochs=self.epochs,
+                      learning_rate=self.learning_rate)
+
     def __str__(self):
         rows = [(name, str(value), self.reasons.get(name, "")) for name, value in self.values().items()]
         return "\n".join(f"{name:<15} {value:<11} {reason}".rstrip() for name, value, reason in rows)
@@ -67,13 +81,9 @@ class Recipe:
         """Return a copy with the given values, where 0, 0.0 and "" mean: as the recipe says.
 
         Another backbone brings its own learning rate and optimizer (`BACKBONE_VALUES`), unless they
-        are given. Raises ValueError for negative numbers and unknown names.
+        are given. Raises ValueError for numbers outside `LIMITS` and unknown names.
         """
         given = {name: value for name, value in values.items() if value}
-        for name in ("image_size", "batch_size", "epochs", "learning_rate"):
-            if given.get(name, 0) < 0:
-                raise ValueError(f"{name} is {given[name]}; expected a positive number, or 0 for the "
-                                 f"recipe's {getattr(self, name)}.")
         known = {"class_weights": CLASS_WEIGHTS, "optimizer": OPTIMIZERS, "backbone": BACKBONE_VALUES}
         for name, names in known.items():
             if name in given and given[name] not in names:
@@ -84,6 +94,15 @@ class Recipe:
                 if self.reasons.get(name) != "given":
                     changed[name], reasons[name] = value, f"usual with {given['backbone']}"
         return replace(self, **{**changed, **given}, reasons=reasons | dict.fromkeys(given, "given"))
+
+
+def check_numbers(**values):
+    """Raise ValueError that names the first of these parameters, of `LIMITS`, whose value cannot be."""
+    for name, value in values.items():
+        smallest, largest, expected = LIMITS[name]
+        kinds = (numbers.Real,) if name == "learning_rate" else (numbers.Integral,)
+        if not (isinstance(value, kinds) and smallest <= value <= largest):
+            raise ValueError(f"{name} is {value!r}; expected {expected}.")
 
 
 def derive(photos, side, shares, oracles):

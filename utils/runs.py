@@ -12,7 +12,9 @@ import platform
 import shutil
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 
@@ -24,27 +26,104 @@ DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 
             "optimizer": "", "upsampling": "bilinear"}
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 FREE_BYTES = 200 * 2**20  # notebooks, figures, checkpoints and model of a small run, with room to spare
+# What runner, sweeps, notebooks and `training.train` write into a run folder.
+WRITTEN = ("training", "tensorboard", "model.keras", "model.weights.h5", "model.json", "history.json",
+           "metrics.json", "recipe.json", "figures", "photos", "masks", "fcn32s", "fcn32s.keras", "fcn16s",
+           "fcn8s", "own-[0-9]*", "sweeps", "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
 
 
 def run_folder(run_dir: str | Path = "") -> Path:
-    """Return the run folder as an absolute path, created where needed.
+    """Return the run folder, from `choose_folder`, made where needed and marked by a `run.json`.
 
-    The folder is `run_dir`, else the environment variable FCN_RUN_DIR, else `results/runs/default` in the
-    repository. Raises PermissionError or OSError where it cannot be written or the disk is almost full.
+    Raises FileExistsError, before anything is written, where it holds what a run would write and no
+    run made it; PermissionError or OSError where it cannot be written, its run.json is damaged, or
+    the disk is almost full.
     """
-    chosen = str(run_dir) or os.environ.get("FCN_RUN_DIR") or ROOT / "results" / "runs" / "default"
-    folder = Path(chosen).expanduser().absolute()
+    folder = choose_folder(run_dir)
+    record = read_record(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()  # os.access is wrong on Windows and network disks
+        found = foreign_files(folder)
+        if not found:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()  # os.access is wrong on Windows, network disks
     except PermissionError:
         raise PermissionError(f"run_dir {folder}: no right to write there. Choose another folder.") from None
     except (FileExistsError, NotADirectoryError):
         raise OSError(f"run_dir {folder}: a file stands in the way. Choose another folder.") from None
     except OSError as error:
         raise OSError(f"run_dir {folder}: {error.strerror or error}. Choose another folder.") from None
+    if found:
+        raise FileExistsError(f"run_dir {folder} is no run's folder and holds {', '.join(found[:5])}, "
+                              "which a run would write to: choose a new or empty folder.")
     check_space(folder)
+    if not (folder / "run.json").exists():
+        write_json(folder / "run.json", record)
     return folder
+
+
+def choose_folder(run_dir: str | Path = "") -> Path:
+    """Return `run_dir`, else FCN_RUN_DIR, else `results/runs/default`, as an absolute path."""
+    chosen = str(run_dir) or os.environ.get("FCN_RUN_DIR") or ROOT / "results" / "runs" / "default"
+    return Path(chosen).expanduser().absolute()
+
+
+def read_record(folder: Path) -> dict:
+    """Return what run.json in `folder` says of a run: its `parameters`, and a dict per notebook.
+
+    Both are empty without that file. Raises OSError where it says something else.
+    """
+    file = folder / "run.json"
+    if not os.path.lexists(file):
+        return {"parameters": {}, "notebooks": {}}
+    record = _read_json(file)
+    try:
+        whole = isinstance(record["parameters"], dict)
+        for entry in record["notebooks"].values():
+            seconds = entry["seconds"] if entry["status"] == "finished" else entry.get("seconds", 0)
+            whole = whole and isinstance(seconds, (int, float))
+    except (LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise OSError(f"{file} is damaged, or another program wrote it: choose another folder, or, "
+                      "if a run made this one, delete that file.")
+    return record
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """Return the names in `folder` that a run would write and no run wrote, sorted.
+
+    The first version left no run.json; a model's card or a state of training shows its folders.
+    Left out are folders without a visible file, and notebooks of papermill, which may have begun to
+    write one before that notebook calls `run_folder`.
+    """
+    if not folder.exists() or (folder / "run.json").exists():
+        return []
+    card, state = _read_json(folder / "model.json"), folder / "training" / "state.npz"
+    has_card = isinstance(card, dict) and {"fcn", "dataset", "class_names"} <= card.keys()
+    if has_card and (folder / "model.keras").is_file():
+        return []
+    if zipfile.is_zipfile(state):
+        with zipfile.ZipFile(state) as arrays:
+            if {"history.npy", "parameters.npy"} <= set(arrays.namelist()):
+                return []
+    found = [path for path in sorted(folder.iterdir())
+             if any(fnmatchcase(path.name.lower(), pattern) for pattern in WRITTEN)]
+    bare = [path for path in found if path.is_dir() and not any(path.glob("[!.]*"))]
+    return [path.name for path in found if path not in bare and not is_executed(path)]
+
+
+def is_executed(file: Path) -> bool:
+    """Return whether a file is a notebook that papermill wrote."""
+    notebook = _read_json(file) if file.suffix == ".ipynb" else None
+    return isinstance(notebook, dict) and "papermill" in notebook.get("metadata", ())
+
+
+def _read_json(file: Path) -> object:
+    """Return what a JSON file holds, None where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def check_space(folder: Path, needed: int = FREE_BYTES) -> None:

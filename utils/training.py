@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from utils import distributed, models, pipeline, runs
+from utils import distributed, models, pipeline, recipes, runs
 from utils.callbacks import Checkpoint, Progress, StopOnNaN
 from utils.labels import VOID
 from utils.recipes import CLASS_WEIGHTS, OPTIMIZERS
@@ -52,8 +52,10 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     On several devices or machines, see `utils.distributed`; process 0 alone writes there, and reads what it wrote.
 
     Returns a `Trained`. Raises ValueError, before the first step, for faulty data, a batch size that the devices cannot
-    share, or if the folder holds a training with other parameters; FloatingPointError if the loss stops being a number.
+    share, or if the folder holds a training with other parameters; FileExistsError if it holds files of the user's that
+    would be replaced; FloatingPointError if the loss stops being a number.
     """
+    recipes.check_numbers(seed=seed)
     share = distributed.share()
     share.check(recipe.batch_size)
     precision = resolve_precision(precision)
@@ -66,8 +68,10 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     parameters = {**arguments, **recipe.values(), **dataset.identity(), "weights": str(weights or ""),
                   "precision": precision, "seed": seed}
     with distributed.failing_together():
+        if distributed.is_first():
+            run_dir = runs.run_folder(run_dir)
         checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
-        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read) for split in ("train", "val")}
+        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read, split) for split in ("train", "val")}
     boards = []
     if tensorboard and distributed.is_first():
         shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all

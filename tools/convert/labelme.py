@@ -18,6 +18,7 @@ from utils.labels import VOID
 
 # labelme's shape_to_mask draws lines this wide and points this large, in pixels.
 LINE_WIDTH, POINT_RADIUS = 10, 5
+FARTHEST = 10 ** 6  # pixels from the photo's corner: Pillow draws something else with larger numbers
 POLYGONS = (None, "polygon", "oriented_rectangle", "rotation")
 POINT_COUNTS = {"circle": (2,), "rectangle": (2, 4), "line": (2,), "point": (1,), "mask": (2,)}
 
@@ -70,8 +71,9 @@ def _read_json(file, root, options):
         embedded = bool(data.pop("imageData", None))  # large, and read again when its turn comes
         for number, shape in enumerate(data["shapes"], 1):
             _check_shape(shape, number)
-    except ValueError as error:
-        said = f"is no whole JSON file: {error}" if isinstance(error, (json.JSONDecodeError, UnicodeError)) else error
+    except (ValueError, RecursionError) as error:
+        no_json = isinstance(error, (json.JSONDecodeError, UnicodeError, RecursionError))
+        said = f"is no whole JSON file: {error}" if no_json else error
         sample.fault = Problem(str(file), f"{said}.", "Open it in labelme, mend it, and save it again.")
         return sample, None
     if embedded:
@@ -96,14 +98,19 @@ def _check_shape(shape, number):
     """Raise ValueError where labelme could not draw a shape."""
     try:
         label, kind, points = shape["label"], shape.get("shape_type"), shape["points"]
-        fine = np.asarray(points, float).shape == (len(points), 2) and np.isfinite(points).all()
+        numbers = np.asarray(points, float)
+        fine = numbers.shape == (len(points), 2) and np.isfinite(numbers).all()
     except (TypeError, KeyError, ValueError):
         raise ValueError(f"shape {number} lacks its label or its points") from None
+    except OverflowError:  # whole numbers of hundreds of digits
+        numbers, fine = np.array(np.inf), True
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"shape {number} has the label {label!r}, which is no name")
     if kind not in (*POLYGONS, *POINT_COUNTS, "linestrip"):
         raise ValueError(f"shape {number} ({label!r}) is of the type {kind!r}, which labelme does not draw")
     enough = len(points) > 2 if kind in POLYGONS else len(points) in POINT_COUNTS.get(kind, range(2, len(points) + 1))
+    if fine and numbers.size and np.abs(numbers).max() > FARTHEST:
+        raise ValueError(f"shape {number} ({label!r}) has a point more than {FARTHEST} pixels away")
     if not fine or not enough:
         raise ValueError(f"shape {number} ({label!r}) has {len(points)} points, which make no {kind or 'polygon'}")
     if kind == "mask" and not isinstance(shape.get("mask"), str):

@@ -30,6 +30,7 @@ from PIL import Image, ImageDraw, ImageFont
 from utils import images, labels, plots, progress
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+LONGEST = 100  # characters of a class name, which the legend shows in one line
 LARGE, TILE = 2048, 1024  # pixels: photos with a longer side are worked off in tiles of this side
 KINDS = {"overlay": ("overlay",), "mask": ("mask",), "both": ("overlay", "mask")}
 EPILOG = """\
@@ -86,9 +87,12 @@ def find_jobs(inputs: list[Path], out: Path) -> list[Job]:
     """Return a job for every photo and video, photos first. Raises UsageError where there are none."""
     found = [(path, path.relative_to(given) if given.is_dir() else Path(path.name))
              for given in inputs for path in (_below(given, out) if given.is_dir() else [given])]
-    for path, _ in found:
-        if not path.exists():
+    lost = [path for path, _ in found if not os.path.exists(path)]
+    for path in lost:
+        if not path.is_symlink():
             raise UsageError(f"{path}: there is no such file or folder.")
+        print(f"{path}: skipped, since this link leads to no file.", file=sys.stderr)
+    found = [(path, name) for path, name in found if path not in lost]
     if not found:
         raise UsageError(f"{', '.join(map(str, inputs))}: holds no photos ({' '.join(images.PHOTO_SUFFIXES)}) and no "
                          f"videos ({' '.join(VIDEO_SUFFIXES)}).")
@@ -109,9 +113,10 @@ def find_jobs(inputs: list[Path], out: Path) -> list[Job]:
 
 
 def _below(folder: Path, out: Path) -> Iterator[Path]:
+    own = os.path.realpath(out)  # not Path.resolve, which fails on links that lead in a circle
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders
-                            if not name.startswith(".") and (Path(place) / name).resolve() != out.resolve())
+                            if not name.startswith(".") and os.path.realpath(Path(place) / name) != own)
         yield from (Path(place) / name for name in sorted(names) if not name.startswith(".")
                     and Path(name).suffix.lower() in (*images.PHOTO_SUFFIXES, *VIDEO_SUFFIXES))
 
@@ -138,8 +143,6 @@ def load_labeller(path: Path | None, tile: int | None) -> Labeller:
     tile: as in `--tile`. Raises UsageError where there is no model, or a card of another one.
     """
     with _quiet():
-        import keras
-
         from utils import inference, models
         path = path or models.KEPT_MODEL
         if path.is_dir():
@@ -154,22 +157,11 @@ def load_labeller(path: Path | None, tile: int | None) -> Labeller:
             model = models.load(path)
         except (OSError, ValueError) as error:
             raise UsageError(f"--model {error}") from None
-        try:
-            about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-        except (OSError, ValueError) as error:
-            raise UsageError(f"--model {path}: its card {card.name} cannot be read ({error}).") from None
-        try:
-            model(keras.ops.zeros((1, 32, 32, 3)))
-        except Exception as error:  # each backend has a kind of its own
-            raise UsageError(f"--model {path}: is no network of this project: it does not take a photo of 32x32 pixels "
-                             f"({str(error).strip().splitlines()[0]}).") from None
-    classes = model.output_shape[-1]
-    names = about.get("class_names", [f"class {number}" for number in range(classes)])
-    colors = np.uint8(about.get("colors", labels.voc_colormap(classes)))
-    if not len(names) == len(colors) == classes:
-        raise UsageError(f"--model {path} has {classes} classes, and {card.name} beside it names {len(names)}: it is "
-                         "the card of another model.")
-    if not about:
+    classes, size = model.output_shape[-1], model.input_shape[1:3]
+    if any(size):
+        raise UsageError(f"--model {path}: takes only photos of {size[1]}x{size[0]} pixels; expected any size.")
+    names, colors = _read_card(card, classes)
+    if not card.is_file():
         print(f"{card} is not there, so the classes have numbers for names.", file=sys.stderr)
 
     def predict(image: np.ndarray) -> np.ndarray:
@@ -182,6 +174,36 @@ def load_labeller(path: Path | None, tile: int | None) -> Labeller:
             raise
 
     return Labeller(predict, tuple(names), colors)
+
+
+def _read_card(card: Path, classes: int) -> tuple[list[str], np.ndarray]:
+    """Return names and colours, uint8 (C, 3), of a model's classes; raises UsageError for impossible ones."""
+    try:
+        about = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
+        names = about.get("class_names", [f"class {number}" for number in range(classes)])
+        colors = about.get("colors", labels.voc_colormap(classes).tolist())
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UsageError(f"--model: its card {card} cannot be read ({error}). Copy it again from its run, or take "
+                         "it away: then the classes have numbers for names.") from None
+    if not _has_length(names, classes) or not all(map(_is_name, names)):
+        raise UsageError(f"--model: its card {card} has the class_names {str(names)[:80]}; expected {classes} texts "
+                         f"of one line and at most {LONGEST} characters.")
+    if not _has_length(colors, classes) or not all(map(_is_color, colors)):
+        raise UsageError(f"--model: its card {card} has the colors {str(colors)[:80]}; expected {classes} times "
+                         "red, green and blue, whole numbers from 0 to 255.")
+    return names, np.uint8(colors)
+
+
+def _has_length(value: object, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.splitlines() == [value] and len(value) <= LONGEST
+
+
+def _is_color(value: object) -> bool:
+    return _has_length(value, 3) and all(type(part) is int and 0 <= part <= 255 for part in value)
 
 
 @contextlib.contextmanager
@@ -382,6 +404,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _path(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty; expected a path. Is a variable of the shell not set?")
     return Path(text).expanduser()
 
 

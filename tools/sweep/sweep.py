@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tools.execute import RunError, short
-from tools.run import find_data, find_notebooks, fingerprint, is_finished, named_folder, take_parameters
+from tools.run import (check_data, find_data, find_notebooks, fingerprint, is_finished, named_folder,
+                       take_parameters)
 from tools.sweep import board as sweep_board
 from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
@@ -63,11 +64,11 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (), notebooks: Itera
         raise RunError(f"--workers is {workers}; expected at least 1, or 0 for as many as the machine can take.")
     paths = find_notebooks(str(name) for name in notebooks)
     try:
-        folder = runs.run_folder(folder)
-        chosen = sweep_grid.plan(paths, sweep_grid.combine(grid, points), folder)
+        chosen = sweep_grid.plan(paths, sweep_grid.combine(grid, points), runs.choose_folder(folder))
         for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"]) for point in chosen
                                       if {"dataset", "data_dir"} <= point.parameters.keys()}):
-            find_data(name, data_dir)
+            check_data(find_data(name, data_dir))
+        folder = runs.run_folder(folder)
         with runs.lock(folder):
             return _sweep(chosen, paths, folder, scheduler, workers, timeout)
     except (OSError, RuntimeError) as error:
