@@ -75,7 +75,7 @@ def test_points_are_typed_named_and_run_once(toy, tmp_path):
     assert differing(points) == ["rate"] and points[1].label(["rate", "seed"]) == "rate=0.5 seed=0"
 
 
-def test_refused_sweeps_leave_no_folder(toy, tmp_path, make_voc):
+def test_sweeps_of_faulty_data_leave_no_folder(toy, tmp_path, make_voc):
     voc = make_voc(tmp_path / "voc")
     (voc / "JPEGImages" / "train0.png").write_bytes(b"")
     with_data = nbformat.read(toy, as_version=4)
@@ -94,6 +94,17 @@ def test_a_leaderboard_of_the_users_is_not_replaced(toy, tmp_path):
         sweep.sweep({"seed": 0}, notebooks=[toy], folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["leaderboard.csv"]
     assert (tmp_path / "leaderboard.csv").read_text() == "the user's"
+
+
+def test_points_are_scored_on_val_unless_somebody_says_otherwise(toy, tmp_path):
+    scored = nbformat.read(toy, as_version=4)
+    scored.cells[0].source += "\nsplit: str = ''"
+    nbformat.write(scored, tmp_path / "02_scored.ipynb")
+    paths = [toy, tmp_path / "02_scored.ipynb"]
+    given = combine({"seed": [0, 1]}, []) + [{"split": "test"}, {"split": ""}]
+    assert [point.parameters["split"] for point in plan(paths, given)] == ["val", "val", "test", ""]
+    assert plan(paths, given)[0].given == {"seed": 0, "split": "val"}
+    assert run.declared_parameters(run.find_notebooks(["04"])[0])["split"] == ("str", "")
 
 
 @pytest.mark.parametrize("given, sentence", [
@@ -121,7 +132,8 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     with pytest.raises(pytest.fail.Exception) as called:
         sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir", str(tmp_path)])
     assert json.loads(str(called.value)) == {
-        "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None, "notebooks": [str(toy)],
+        "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None,
+        "limit": sweep.LIMIT, "notebooks": [str(toy)],
         "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"}, "points": [{"wait_for": "a"}]}
 
 
@@ -150,11 +162,38 @@ def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
     assert "a sweep takes one" in said("a.yaml", "b.yaml")
     assert "b.yaml: cannot be read" in said("b.yaml")
     assert "--workers is -1" in said("-p", "seed=1,2", "--workers", "-1")
+    assert "--timeout is 0" in said("-p", "seed=1,2", "--timeout", "0")
     assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
     assert "--scheduler nowhere: " in said(str(toy), "-p", "seed=1,2", "--scheduler", "nowhere")
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert "requirements/extra.txt" in said(str(toy), "-p", "seed=1,2")
+
+
+def test_refused_sweeps_leave_no_folder(toy, tmp_path, capsys):
+    for refused in (["-p", "sed=1,2"], ["-p", "seed=1,2", "--scheduler", "nowhere"]):
+        assert sweep.main([str(toy), *refused, "--run-dir", str(tmp_path / "new")]) == 1
+        assert list(tmp_path.iterdir()) == [], capsys.readouterr().err
+    (tmp_path / "mine").mkdir()
+    assert sweep.main([str(toy), *refused, "--run-dir", str(tmp_path / "mine")]) == 1
+    assert (tmp_path / "mine").is_dir()
+
+
+def test_ranges_and_sweeps_that_are_too_large(toy, tmp_path, monkeypatch, capsys):
+    assert sweep_grid.read_values("seed", "0..3") == ["0", "1", "2", "3"]
+    assert sweep_grid.read_values("rate", "1e-3, 3e-3,-1..1") == ["1e-3", "3e-3", "-1", "0", "1"]
+    for text in ("5..2", "0..100000000000"):
+        with pytest.raises(RunError, match=f"seed is {text}"):
+            sweep_grid.read_values("seed", text)
+    chosen = []
+    monkeypatch.setattr(sweep, "_sweep", lambda points, *_: chosen.extend(points) or [])
+    command = [str(toy), "-p", "seed=1..5000", "-p", "rate=0,1", "--run-dir", str(tmp_path / "s")]
+    assert sweep.main(command) == 1
+    said = capsys.readouterr().err
+    assert "10,000 points" in said and "--yes" in said
+    assert not chosen and not (tmp_path / "s").exists()
+    monkeypatch.setattr(sweep_board, "table", lambda rows: "")
+    assert sweep.main([*command, "--yes"]) == 0 and len(chosen) == 10_000
 
 
 def test_help_says_what_a_file_holds(capsys):
@@ -266,7 +305,8 @@ def results(folder, *values):
         points[-1].folder.mkdir()
         runs.write_json(points[-1].folder / "run.json", {"notebooks": {"a": {"seconds": 60}, "b": {"seconds": 5.5}}})
         if score is not None:
-            runs.write_json(points[-1].folder / "metrics.json", {"scores": {"mean_iou": score, "iou": [score]}})
+            runs.write_json(points[-1].folder / "metrics.json",
+                            {"split": "val", "scores": {"mean_iou": score, "iou": [score]}})
     return points
 
 
@@ -279,16 +319,35 @@ def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
     sweep_board.write_csv(rows, tmp_path / "board.csv")
     with open(tmp_path / "board.csv", encoding="utf-8", newline="") as file:
         assert list(csv.reader(file)) == [
-            ["point", "rate", "mean_iou", "seconds", "status"], ["p1", "0.2", "0.6", "65.5", "finished"],
-            ["p0", "0.1", "0.4", "65.5", "finished"], ["p2", "9.0", "", "65.5", "notebook a, cell 2 of 3: no"]]
+            ["point", "rate", "split", "mean_iou", "seconds", "status"],
+            ["p1", "0.2", "val", "0.6", "65.5", "finished"],
+            ["p0", "0.1", "val", "0.4", "65.5", "finished"],
+            ["p2", "9.0", "", "", "65.5", "notebook a, cell 2 of 3: no"]]
     text = sweep_board.table(rows).splitlines()
-    assert text[1].split() == ["1.", "0.2", "0.600", "66", "s"] and text[3] == "p2: notebook a, cell 2 of 3: no"
+    assert text[0] == "ranked by mean IoU on val"
+    assert text[2].split() == ["1.", "0.2", "0.600", "66", "s"]
+    assert text[4] == "p2: notebook a, cell 2 of 3: no"
+    assert sweep_board.headline(points[0].folder) == "mean IoU 0.400 on val"
+
+
+def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
+    points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6))
+    runs.write_json(points[1].folder / "metrics.json",
+                    {"split": "test", "scores": {"mean_iou": 0.6}})
+    rows = sweep_board.leaderboard(points, {}, differing(points))
+    sweep_board.write_csv(rows, tmp_path / "board.csv")
+    head, first, second = (tmp_path / "board.csv").read_text().splitlines()
+    assert head == "point,split,mean_iou,seconds,status"
+    assert first.startswith("p1,test,0.6") and second.startswith("p0,val,0.4")
+    assert sweep_board.table(rows).splitlines()[0] == "ranked by mean IoU"
 
 
 def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     points = results(tmp_path, ({"seed": 0}, None))
     (points[0].folder / "metrics.json").write_bytes((runs.ROOT / "results" / "meadow.json").read_bytes())
-    scores = sweep_board.leaderboard(points, {}, [])[0]["scores"]
+    row = sweep_board.leaderboard(points, {}, [])[0]
+    scores = row["scores"]
+    assert row["split"] == "test"
     assert set(scores) == {"pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"}
     (points[0].folder / "metrics.json").write_text("{")
     assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
@@ -298,10 +357,71 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     points = results(tmp_path, *(({"rate": rate, "seed": seed}, rate + seed / 10)
                                  for rate in (0.1, 0.5) for seed in (0, 1)))
     axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
+    assert "on val" in axis.get_xlabel()
     assert [label.get_text() for label in axis.get_yticklabels()] == ["rate=0.5", "rate=0.1"]
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
     assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
+
+
+# Test, for the best point alone
+
+
+@pytest.fixture
+def scored(tmp_path, monkeypatch):
+    """A sweep's folder with two points, its rows, and what 04 was asked for; it scores 0.5."""
+    points = results(tmp_path, ({"seed": 0}, 0.4), ({"seed": 1}, 0.6))
+    for point in points:
+        runs.write_json(point.folder / "run.json", {
+            "parameters": {"dataset": "meadow", "data_dir": "", "split": "val"}, "notebooks": {}})
+        for name in ("model.keras", "model.json"):
+            (point.folder / name).write_text(f"{name} of {point.folder.name}")
+    asked = []
+
+    def run_notebooks(notebooks, parameters, folder, timeout):
+        asked.append((notebooks, parameters, folder, (folder / "model.keras").read_text()))
+        runs.write_json(folder / "metrics.json", {"split": "test", "scores": {"mean_iou": 0.5}})
+
+    monkeypatch.setattr(sweep, "run_notebooks", run_notebooks)
+    return tmp_path, sweep_board.leaderboard(points, {}, ["seed"]), asked
+
+
+def test_test_is_scored_for_the_best_point_in_a_folder_of_its_own(scored):
+    folder, rows, asked = scored
+    scores = sweep.score_test(rows, folder)
+    assert scores == {"mean_iou": 0.5} and asked == [
+        (["04"], {"dataset": "meadow", "data_dir": "", "split": "test"}, folder / "p1" / "test",
+         "model.keras of p1")]
+    assert json.loads((folder / "p1" / "metrics.json").read_text())["split"] == "val"
+    assert not (folder / "p0" / "test").exists()
+    assert "before" not in sweep_board.sentence_on_test(rows[0], scores, folder)
+    said = sweep_board.sentence_on_test(rows[1], scores, folder)
+    assert "0.500 on test" in said and "before, for p1" in said
+
+
+def test_a_model_that_was_trained_again_is_scored_again(scored):
+    folder, rows, asked = scored
+    sweep.score_test(rows, folder)
+    (folder / "p1" / "test" / "kept").touch()
+    sweep.score_test(rows, folder)
+    assert (folder / "p1" / "test" / "kept").exists()
+    (folder / "p1" / "model.keras").write_text("model.keras of p9")
+    sweep.score_test(rows, folder)
+    assert not (folder / "p1" / "test" / "kept").exists() and asked[2][3] == "model.keras of p9"
+
+
+def test_without_score_model_or_test_split_nothing_is_scored(scored, make_voc):
+    folder, rows, asked = scored
+    (folder / "p1" / "model.keras").unlink()
+    with pytest.raises(RunError, match="p1 holds no model.keras"):
+        sweep.score_test(rows, folder)
+    with pytest.raises(RunError, match="no point has a score"):
+        sweep.score_test([{**rows[0], "scores": {}, "status": "it failed"}], folder)
+    own = str(make_voc(folder / "own"))
+    with pytest.raises(RunError, match="--test: voc has no split 'test'"):
+        sweep.require_test({"dataset": "voc", "data_dir": own, "seed": [0, 1]}, [])
+    sweep.require_test({"seed": [0, 1]}, [{"dataset": "meadow"}])
+    assert asked == []
 
 
 # What runs

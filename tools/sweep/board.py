@@ -17,27 +17,30 @@ SHOWN = 30  # rows that a figure has room for
 
 
 def leaderboard(points: Iterable[Point], failed: dict[Path, str], names: Iterable[str]) -> list[dict]:
-    """Return a dict per point, best mean IoU first: point (its folder's name), parameters, scores, seconds, status.
+    """Return a dict per point, best mean IoU first.
 
-    parameters: the values of `names`. scores: the numbers among those of its metrics.json (notebook 04 writes it), none
-    if it failed. seconds: of all its notebooks, or None. status: "finished", or the reason that `failed` gives for its
-    folder.
+    point: its folder's name. parameters: the values of `names`. split, scores: see `metrics`; empty
+    if it failed. seconds: of all its notebooks, or None. status: "finished", or the reason that
+    `failed` gives for its folder.
     """
     rows, names = [], list(names)
     for point in points:
-        scores = {} if point.folder in failed else _scores(point.folder)
+        found = {"split": "", "scores": {}} if point.folder in failed else metrics(point.folder)
         rows.append({"point": point.folder.name, "parameters": {name: point.parameters.get(name) for name in names},
-                     "scores": scores, "seconds": _seconds(point.folder),
+                     **found, "seconds": _seconds(point.folder),
                      "status": failed.get(point.folder, "finished")})
     return sorted(rows, key=lambda row: -row["scores"].get(SCORE, -1.0))
 
 
-def _scores(folder: Path) -> dict[str, float]:
+def metrics(folder: Path) -> dict[str, object]:
+    """Return the split and the scores, those that are numbers, of the metrics.json in a folder."""
     try:
-        scores = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["scores"]
-        return {name: float(value) for name, value in scores.items() if isinstance(value, (int, float))}
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        scores = {name: float(value) for name, value in found["scores"].items()
+                  if isinstance(value, (int, float))}
+        return {"split": str(found.get("split", "")), "scores": scores}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
+        return {"split": "", "scores": {}}
 
 
 def _seconds(folder: Path) -> float | None:
@@ -49,9 +52,28 @@ def _seconds(folder: Path) -> float | None:
 
 
 def headline(folder: Path) -> str:
-    """Return the score of a finished point: "mean IoU 0.431"."""
-    scores = _scores(folder)
-    return f"mean IoU {scores[SCORE]:.3f}" if SCORE in scores else "finished"
+    """Return the score of a finished point: "mean IoU 0.431 on val"."""
+    found = metrics(folder)
+    if SCORE not in found["scores"]:
+        return "finished"
+    return f"mean IoU {found['scores'][SCORE]:.3f}{_on([found])}"
+
+
+def _on(rows: Iterable[dict]) -> str:
+    """Return " on val" where all rows were scored on val; "" where they differ or do not say."""
+    splits = {row["split"] for row in rows if row["scores"]}
+    return f" on {min(splits)}" if len(splits) == 1 and splits != {""} else ""
+
+
+def sentence_on_test(row: dict, scores: dict, folder: Path) -> str:
+    """Return a sentence on the best point's test score, and on others that test scored before."""
+    scored = sorted(path.parents[1].name for path in folder.glob("*/test/metrics.json"))
+    others = [name for name in scored if name != row["point"]]
+    line = f"{row['point']}: mean IoU {scores[SCORE]:.3f} on test"
+    if others:
+        line += (f"\nTest has been scored before, for {', '.join(others)}. Do not choose between "
+                 "them by it.")
+    return line
 
 
 def _score_names(rows: list[dict]) -> list[str]:
@@ -61,14 +83,20 @@ def _score_names(rows: list[dict]) -> list[str]:
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write a leaderboard as a table with a head line; scores that a row lacks are left empty."""
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, ["point", *rows[0]["parameters"], *_score_names(rows), "seconds", "status"])
+        columns = ["point", *rows[0]["parameters"], "split", *_score_names(rows), "seconds",
+                   "status"]
+        writer = csv.DictWriter(file, dict.fromkeys(columns))  # split once, where it is swept over
         writer.writeheader()
-        writer.writerows({"point": row["point"], **row["parameters"], **row["scores"], "seconds": row["seconds"],
-                          "status": row["status"]} for row in rows)
+        writer.writerows({"point": row["point"], **row["parameters"], "split": row["split"],
+                          **row["scores"], "seconds": row["seconds"], "status": row["status"]}
+                         for row in rows)
 
 
 def table(rows: list[dict]) -> str:
-    """Return a leaderboard as text: rank, parameters, scores, time; below it what failed, and why."""
+    """Return a leaderboard as text: rank, parameters, scores, time; below it what failed, and why.
+
+    The first line says by the scores of which split it is ranked.
+    """
     names, scores = list(rows[0]["parameters"]), _score_names(rows)
     cells = [["", *names, *(name.replace("_", " ") for name in scores), "time"]]
     finished = [row for row in rows if row["status"] == "finished"]
@@ -78,6 +106,8 @@ def table(rows: list[dict]) -> str:
                       duration(row["seconds"] or 0)])
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths)) for line in cells] if finished else []
+    if _score_names(finished):
+        lines.insert(0, f"ranked by mean IoU{_on(finished)}")
     return "\n".join(lines + [f"{row['point']}: {row['status']}" for row in rows if row not in finished])
 
 
@@ -98,7 +128,7 @@ def figure(rows: list[dict]) -> Figure:
         axis.scatter(fmean(values), place, marker="|", s=260, color="black", linewidth=2, zorder=4)
     axis.set_yticks(range(len(best)), [label for label, _ in best], fontsize=9)
     axis.set_ylim(len(best) - 0.5, -0.5)
-    axis.set_xlabel("mean IoU: a dot per run, a bar at their mean")
+    axis.set_xlabel(f"mean IoU{_on(rows)}: a dot per run, a bar at their mean")
     axis.grid(axis="x", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     return made

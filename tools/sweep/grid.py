@@ -3,7 +3,9 @@
 import hashlib
 import itertools
 import json
+import math
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from tools.run import Loader, RunError, declared_parameters, nearest, resolve
 
 KEYS = ("notebooks", "grid", "points")
 LONGEST = 100  # characters of a folder name
+LARGEST = 100_000  # values that a range may have
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,35 @@ def read_file(path: Path) -> dict:
     return content
 
 
-def combine(grid: dict[str, object], listed: Iterable[dict]) -> list[dict]:
+def read_values(name: str, text: str) -> list[str]:
+    """Return the values that a text such as "1e-3,3e-3" or "0..4" lists."""
+    found = []
+    for word in text.split(","):
+        ends = re.fullmatch(r"\s*(-?\d+)\.\.(-?\d+)\s*", word)
+        numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else [word.strip()]
+        if not 0 < len(numbers) <= LARGEST:
+            raise RunError(f"Parameter {name} is {word.strip()}, which is {len(numbers):,} values; "
+                           f"expected 1 to {LARGEST:,}, the smaller number first.")
+        found += map(str, numbers)
+    return found
+
+
+def combine(grid: dict[str, object], listed: Iterable[dict],
+            limit: int = sys.maxsize) -> list[dict]:
     """Return the assignments of a sweep: each listed one with each combination of the grid's values.
 
     A value of the grid that is no list is the same for all. Raises RunError for an empty list, a listed point that is
-    no mapping, or a name that is in both.
+    no mapping, a name that is in both, or more than `limit` points.
     """
     values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
     if empty := [name for name, several in values.items() if not several]:
         raise RunError(f"Parameter {empty[0]} has no values to sweep over.")
+    listed = list(listed) or [{}]
+    if (count := len(listed) * math.prod(map(len, values.values()))) > limit:
+        raise RunError(f"This sweep has {count:,} points, and each runs all notebooks. More than "
+                       f"{limit} are refused: give fewer values, or say --yes.")
     assignments = []
-    for point in listed or [{}]:
+    for point in listed:
         if not isinstance(point, dict):
             raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as {{stride: 16}}.")
         if twice := sorted(point.keys() & values.keys()):
@@ -65,14 +86,18 @@ def combine(grid: dict[str, object], listed: Iterable[dict]) -> list[dict]:
     return assignments
 
 
-def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path) -> list[Point]:
+def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path = Path()) -> list[Point]:
     """Return the points, once each, in folders inside `folder` that are named after what is given.
 
-    Raises RunError for parameters that no notebook declares, or values that do not fit.
+    Where a notebook takes a split to score and nobody gives one, it is val: choosing by the scores
+    of test uses it up. Raises RunError for parameters that no notebook declares, or values that do
+    not fit.
     """
     declared = {path: declared_parameters(path) for path in paths}
+    scored = {"split": "val"} if any("split" in names for names in declared.values()) else {}
     points = {}
     for given in assignments:
+        given = scored | given
         if "run_dir" in given:
             raise RunError("run_dir cannot be swept over: each point has its own. For the sweep's folder: --run-dir.")
         everything, _ = resolve(declared, given)
