@@ -8,6 +8,7 @@ On disk there is one contract, PASCAL VOC's:
     classes.txt                         "id name r g b" per line, where the classes are not VOC's
 """
 
+import difflib
 import functools
 import hashlib
 import re
