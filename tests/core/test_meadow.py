@@ -9,7 +9,7 @@ from PIL import Image
 from utils.metrics import confusion_matrix, scores
 from utils.oracles import bilinear_oracle
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 FOLDER = DATA / "meadow"
 sys.path.insert(0, str(DATA / "render_meadow"))  # what has drawn the scenes is no package: nothing else imports it
 

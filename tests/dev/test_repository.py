@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from tools import set_up
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 SLUG = REPOSITORY.removeprefix("https://github.com/")

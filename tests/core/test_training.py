@@ -25,7 +25,7 @@ from utils.labels import VOID
 from utils.recipes import Recipe
 from utils.training import Scores, cross_entropy, resolve_precision, train
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Recipe(
     image_size=32,
     batch_size=2,

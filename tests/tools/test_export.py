@@ -21,7 +21,7 @@ from tools.deploy import export, segment_with_opencv
 from utils import models
 from utils.layers import Im2ColConv2D
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "deploy" / "segment_with_opencv.py"
 # Sides that 32 divides and that it does not, smaller than a cell and larger, and back: readers keep state.
 SIZES = ((64, 96), (45, 70), (31, 47), (1, 1), (100, 33), (64, 96))

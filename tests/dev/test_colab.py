@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "notebooks" / "01_data_loading.ipynb"
 # Makes the interpreter forget where the repository is installed, as on a machine that never saw it.
 FORGET = f"""
@@ -43,7 +43,7 @@ def python(script, folder, **environment):
 def remote(tmp_path):
     """A git repository with this checkout's files, to clone from."""
     remote = tmp_path / "remote" / "fcn32-notebooks"
-    for part in ("utils", "data/meadow"):
+    for part in ("utils", "tools", "data/meadow"):
         shutil.copytree(ROOT / part, remote / part, ignore=shutil.ignore_patterns("__pycache__"))
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "all"]):

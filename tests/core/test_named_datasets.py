@@ -21,7 +21,7 @@ from utils.datasets import load_dataset
 from utils.download import Published
 from utils.labels import VOID, voc_colormap
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"voc2007": (3, 2), "voc2012": (3, 2), "oxford_pets": (21, 4), "camvid": (3, 2)}
 
 

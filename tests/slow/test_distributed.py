@@ -19,7 +19,7 @@ from utils.labels import VOID
 from utils.pipeline import Share
 from utils.recipes import Recipe
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 # Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam would blow up.
 RECIPE = Recipe(image_size=64, batch_size=4, epochs=2, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
                 keep="last")
