@@ -22,7 +22,7 @@ from filelock import FileLock, SoftFileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 0, "epochs": 0, "learning_rate": 0.0,
-            "backbone": "", "weights": "", "stride": 32, "precision": "auto", "seed": 0, "class_weights": "",
+            "backbone": "", "weights": "", "stride": 0, "precision": "auto", "seed": 0, "class_weights": "",
             "optimizer": "", "upsampling": "bilinear"}
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 FREE_BYTES = 200 * 2**20  # notebooks, figures, checkpoints and model of a small run, with room to spare

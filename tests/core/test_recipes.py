@@ -13,7 +13,7 @@ from utils.datasets import load_dataset
 from utils.metrics import confusion_matrix, scores
 from utils.recipes import RECIPES, STRIDES, Recipe, derive
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
 SMOOTH = {32: 0.92, 16: 0.95, 8: 0.97, 4: 0.98, 2: 0.99}
 FINE = {32: 0.44, 16: 0.54, 8: 0.77, 4: 0.95, 2: 0.98}
 THREADS = {32: 0.1, 16: 0.2, 8: 0.3, 4: 0.5, 2: 0.7}
