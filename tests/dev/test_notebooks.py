@@ -25,7 +25,7 @@ REPOSITORY = PROJECT["urls"]["Repository"]
 SHARED = {"dataset": ("str", "meadow"), "data_dir": ("str", ""), "run_dir": ("str", ""),
           "image_size": ("int", 0), "batch_size": ("int", 0), "epochs": ("int", 0),
           "learning_rate": ("float", 0.0), "backbone": ("str", ""), "weights": ("str", ""),
-          "stride": ("int", 32), "precision": ("str", "auto"), "seed": ("int", 0)}
+          "stride": ("int", 0), "precision": ("str", "auto"), "seed": ("int", 0)}
 TINY = {"image_size": 64, "batch_size": 16, "epochs": 1}
 VERBS = {"Add", "Build", "Compare", "Deploy", "Evaluate", "Export", "Load", "Prepare", "Refine", "Run",
          "Scale", "Segment", "Sweep", "Train", "Use", "Visualise"}
