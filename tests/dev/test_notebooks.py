@@ -116,7 +116,7 @@ def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
 
 
 IMPOSSIBLE = [("seed", -1), ("seed", 2**40), ("image_size", 31), ("image_size", 10_000),
-              ("learning_rate", float("inf")), ("scene", "test_230")]
+              ("learning_rate", float("inf")), ("scene", "test_230"), ("calibration", 0), ("scored", -1)]
 
 
 @pytest.mark.parametrize("path, name, value", [
