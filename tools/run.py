@@ -147,6 +147,8 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     those it declares. `run_dir`: the run folder; "" takes FCN_RUN_DIR, else results/runs/default. `timeout`:
     seconds that a cell may take. Raises RunError where anything stops the run.
     """
+    if timeout is not None and timeout < 1:
+        raise RunError(f"--timeout is {timeout}; expected seconds, 1 or more. Without it a cell takes what it takes.")
     parameters = dict(parameters or {})
     run_dir = run_dir or parameters.pop("run_dir", "")
     paths = find_notebooks(str(name) for name in notebooks)

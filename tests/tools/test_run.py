@@ -112,6 +112,12 @@ def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
     assert f"{name} is {value.removesuffix('.0')}" in said and "expected" in said
 
 
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb")
+    assert f"--timeout is {seconds}" in refused([toy, "--timeout", seconds], tmp_path / "run", capsys)
+
+
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
 def test_parameter_without_value(argv, capsys):
     assert main(argv) == 1
@@ -569,13 +575,14 @@ def test_folders_of_the_first_version_still_open(tmp_path):
     with_model = put(put(tmp_path / "model", "model.json", card), "model.keras")
     with_state = put(tmp_path / "state", "training/.lock", b"")
     np.savez(with_state / "training" / "state.npz", history="[]", parameters="{}")
+    put(with_state, "metrics.json")
     for folder in (with_model, with_state):
-        put(folder, "metrics.json")
         assert runs.run_folder(folder) == folder and (folder / "run.json").is_file()
     other_card = put(tmp_path / "other", "model.json", b'{"class_name": "Functional", "config": {}}')
     other_state = put(tmp_path / "other_state", "training/.lock", b"")
     np.savez(other_state / "training" / "state.npz", weights=[1])
-    for folder in (other_card, other_state):
+    copied = put(put(put(tmp_path / "copied", "model.json", card), "model.keras"), "masks/one.png")
+    for folder in (other_card, other_state, copied):
         with pytest.raises(FileExistsError):
             runs.run_folder(folder)
 
