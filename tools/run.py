@@ -161,7 +161,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
         folder = runs.choose_folder(run_dir)
         _refuse_notebooks(folder, paths)
         checked = check_data(dataset, runs.read_record(folder).get("data", ""))
-        folder = _own(runs.run_folder(run_dir))
+        folder = runs.run_folder(run_dir)
         with runs.lock(folder):
             record = _open_record(folder, everything, checked)
             print(f"Run folder  {short(folder)}\nParameters  {_echo(everything, chosen)}", flush=True)
@@ -221,15 +221,6 @@ def _echo(everything: dict, chosen: dict[Path, dict]) -> str:
     words = ", ".join(f"{name}={everything[name]}" for name in sorted(given))
     words = re.sub(r"//[^/\s]*@", "//...@", words)  # no password of an address
     return f"{words}; the others have their defaults" if words else "all have their defaults"
-
-
-def _own(folder: Path) -> Path:
-    """Return the folder; to the second and later of several processes (`utils.distributed`), another one beside it.
-
-    They may share a disk, and each keeps its own executed notebooks.
-    """
-    process = os.environ.get("FCN_PROCESS", "0") if os.environ.get("FCN_PROCESSES") else "0"
-    return folder if process == "0" else runs.run_folder(folder.with_name(f"{folder.name}-process{process}"))
 
 
 def _refuse_notebooks(folder: Path, paths: list[Path]) -> None:

@@ -1,7 +1,6 @@
-"""What a training does beside learning: keep its state, stop when the loss is no number, tell how far it is."""
+"""Keras callbacks: keep the state after each epoch, stop when the loss is not a number, print progress."""
 
 import json
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from utils import distributed, runs
+from utils import runs
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -19,8 +18,7 @@ class Checkpoint(keras.callbacks.Callback):
     folder: where `state.npz` goes: weights, optimiser, seeds, history, parameters and the weights to use in the end.
     It is replaced in one step, never half written. parameters: JSON-like dict; a folder that holds a training with
     other parameters, or a state that cannot be read, is refused with ValueError. keep: "best" keeps the epoch with the
-    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch. Of several processes that
-    train together the first alone reads and writes; the others get from it what it read.
+    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
     """
 
     def __init__(self, folder, parameters, keep="best"):
@@ -29,8 +27,6 @@ class Checkpoint(keras.callbacks.Callback):
         self.history, self._kept = [], []
         self.parameters = json.loads(json.dumps(parameters))
         self.state = self.folder / "state.npz"
-        if not distributed.is_first():
-            return
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():
             changed = runs.differences(json.loads(str(self._read("parameters")[0])), self.parameters)
@@ -45,17 +41,17 @@ class Checkpoint(keras.callbacks.Callback):
 
     def restore(self, model):
         """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
-        variables = [*_state_of(model), *model.weights]
-        stored, arrays = self._stored(model) if distributed.is_first() and self.state.is_file() else ("[]", None)
-        self.history = json.loads(distributed.text_from_first(stored))
-        if not self.history:
+        if not self.state.is_file():
             return 0
-        arrays = distributed.from_first(arrays or _copies(variables))
-        self._kept = arrays[-len(model.weights):]
-        for variable, array in zip(variables[:-len(model.weights)], arrays):
+        variables, weights = _state_of(model), model.weights
+        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
+        if [array.shape for array in arrays] != [tuple(v.shape) for v in [*variables, *weights]]:
+            raise self._damaged("its arrays do not fit the network")
+        self.history = json.loads(str(history))
+        self._kept = arrays[len(variables):]
+        for variable, array in zip(variables, arrays):
             variable.assign(array)
-        if distributed.is_first():
-            print(f"resumed after epoch {len(self.history)}", flush=True)
+        print(f"resumed after epoch {len(self.history)}", flush=True)
         return len(self.history)
 
     def load_kept(self, model):
@@ -73,19 +69,10 @@ class Checkpoint(keras.callbacks.Callback):
         self.history.append(row)
         if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
             self._kept = _copies(self.model.weights)
-        if not distributed.is_first():
-            return
+        arrays = {**_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept)}
         # One file: of two, a mounted drive that breaks off may have stored the later one alone.
-        _save_arrays(self.state, history=json.dumps(self.history), parameters=json.dumps(self.parameters),
-                     **_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept))
-
-    def _stored(self, model):
-        """Return the history as JSON, and the arrays of all variables and of the kept weights."""
-        variables, weights = _state_of(model), model.weights
-        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
-        if [array.shape for array in arrays] != [tuple(variable.shape) for variable in [*variables, *weights]]:
-            raise self._damaged("its arrays do not fit the network")
-        return str(history), arrays
+        runs.replace(self.state, lambda temporary: np.savez(
+            temporary, history=json.dumps(self.history), parameters=json.dumps(self.parameters), **arrays))
 
     def _read(self, *names):
         try:
@@ -115,40 +102,42 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Print a line per epoch with scores and the time left; in long epochs also every ten seconds.
+    """Print the loss, the validation score and the time left.
 
-    Of several processes that train together the first alone prints.
+    A line for the first and the last epoch, each that was validated, and others at most every five seconds; in long
+    epochs every ten seconds.
     """
 
     def on_train_begin(self, logs=None):
-        self._printed = time.perf_counter()
-        self._steps_done = 0
+        self._steps, self._printed, self._first = 0, time.perf_counter(), True
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._epoch, self._in_epoch = epoch, False  # whether a line has told of a step of this epoch
+        self._epoch = epoch
 
     def on_train_batch_end(self, batch, logs=None):
-        if self._steps_done == 0:
-            self._begin = time.perf_counter()  # the first step also builds the graph: it says nothing about the others
-        self._steps_done += 1
-        if time.perf_counter() - self._printed > 10 and self._steps_done > 1:
-            self._in_epoch = True
-            self._print(f"step {batch + 1}/{self.params['steps']}  loss {logs['loss']:.3f}")
+        self._step = batch + 1
+        self._steps += 1
+        if self._steps == 1:  # it also builds the graph, so that its time says nothing about the others
+            self._begin = time.perf_counter()
+        elif time.perf_counter() - self._printed > 10:
+            self._print(f"step {self._step}/{self.params['steps']}  loss {logs['loss']:.3f}")
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._in_epoch or time.perf_counter() - self._printed > 1.5 or epoch + 1 in (1, self.params["epochs"]):
-            validation = f"  val mean IoU {logs['val_mean_iou']:.3f}" if "val_mean_iou" in logs else ""
-            self._print(f"loss {logs['loss']:.3f}{validation}")
+        last = epoch + 1 == self.params["epochs"]
+        late = time.perf_counter() - self._printed > 5
+        if "val_mean_iou" in logs:
+            self._print(f"loss {logs['loss']:.3f}  val mean IoU {logs['val_mean_iou']:.3f}")
+        elif self._first or last or late:
+            self._print(f"loss {logs['loss']:.3f}")
+        self._first = False
 
     def _print(self, text):
         self._printed = time.perf_counter()
-        if not distributed.is_first():
-            return
         epochs, steps = self.params["epochs"], self.params["steps"]
-        steps_now = self._steps_done
-        first = self._epoch * steps - (steps_now - 1) // steps * steps
-        left = (epochs * steps - first - steps_now) * (self._printed - self._begin) / max(steps_now - 1, 1)
-        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {int(left) // 60}:{int(left) % 60:02d} left", flush=True)
+        elapsed, done = self._printed - self._begin, max(self._steps - 1, 1)
+        remaining = (epochs - self._epoch) * steps - self._step
+        left = round(elapsed / done * remaining)
+        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {left // 60}:{left % 60:02d} left", flush=True)
 
 
 def _state_of(model):
@@ -165,12 +154,3 @@ def _numbered(name, values):
 def _copies(variables):
     """Return the variables' values as numpy arrays that later steps leave alone."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
-
-
-def _save_arrays(path, **arrays):
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut can leave the new name without its content
-    os.replace(temporary, path)

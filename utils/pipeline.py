@@ -6,10 +6,10 @@ import os
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -96,53 +96,28 @@ class DecodedPairs:
             return place, mask.shape
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of every batch that one of several processes trains on: the `process`-th of `processes` equal ones.
-
-    process: from 0. devices: those of all processes together, which take equal numbers of photos. So a batch that
-    `devices` do not divide is filled up with copies of its own photos, whose masks are all void: they count nothing in
-    loss and scores. Batch normalization in training sees them: its statistics stay the same where all photos come
-    equally often, which is so where the filled batch is no larger than the others; else some photos count twice there.
-    """
-
-    process: int = 0
-    processes: int = 1
-    devices: int = 1
-
-    def of(self, order, batch_size):
-        """Return (this process' sample numbers, how many of them are no copies); order: those of the whole batch."""
-        size = math.lcm(len(order), self.devices)
-        if size > batch_size:
-            size = -(-len(order) // self.devices) * self.devices
-        part = size // self.processes
-        start = self.process * part
-        return np.resize(order, size)[start:start + part], min(max(len(order) - start, 0), part)
-
-    def check(self, batch_size):
-        """Raise ValueError where full batches cannot be shared out evenly."""
-        if batch_size % self.devices:
-            raise ValueError(f"batch_size is {batch_size}; {self.devices} devices train together and share each "
-                             "batch: choose a multiple of their number.")
-
-
 def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, seed=0, read=read_pair,
-            scale=(0.75, 1.5), epochs=1, first_epoch=0, share=Share()):
+            scale=(0.75, 1.5), epochs=1, first_epoch=0, multiple_of=1, share=None):
     """Return a `tf.data.Dataset` of (float32 (B, S, S, 3) in 0..255 RGB, uint8 (B, S, S) class ids).
 
     samples: list of (photo path, mask path), or `DecodedPairs`. image_size: S, in pixels. Crops keep the
     photo's own aspect and, without `augment`, its scale: the centre is cut out, and what lies outside
     the photo is void. augment: a random place, zoom within `scale`, turn of up to 10 degrees, mirror
-    image and colour cast; photo and mask move as one. shuffle: a new order each epoch. share: which part of
-    every batch to make, where several processes or devices train together; B is its size.
+    image and colour cast; photo and mask move as one. shuffle: a new order each epoch. multiple_of: the
+    number of devices that share each batch; a last batch that they do not divide is filled up, see `fill`.
+    share: function from the sample numbers of a batch to those to make here, None for all.
 
     The dataset runs through the samples `epochs` times, keeps last batches that are smaller, and yields
     epoch `first_epoch` first. Order and augmentation depend only on (seed, epoch, sample), so that a
     training resumed at epoch 7 sees what an unbroken one would have seen.
-    Raises ValueError that lists all faulty files before the first batch.
+    Raises ValueError that lists all faulty files before the first batch, or for a batch_size that
+    `multiple_of` does not divide.
     """
     if image_size < 1 or batch_size < 1:
         raise ValueError(f"image_size is {image_size} and batch_size {batch_size}; both must be at least 1.")
+    if batch_size % multiple_of:
+        raise ValueError(f"batch_size is {batch_size}; expected a multiple of {multiple_of}, the number of devices "
+                         "that share each batch.")
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
 
     def orders():
@@ -157,15 +132,15 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
         images, masks = zip(*crops)
         return np.stack(images), np.stack(masks)
 
-    share.check(batch_size)
-    return _dataset(orders, cut, (None, image_size, image_size), share, batch_size)
+    batches_of_numbers = _shared(orders, batch_size, multiple_of, share)
+    return _dataset(batches_of_numbers, cut, (None, image_size, image_size))
 
 
-def whole_images(samples, batch_size=1, read=read_pair, share=Share()):
+def whole_images(samples, batch_size=1, read=read_pair, multiple_of=1, share=None):
     """Return a `tf.data.Dataset` of whole photos, for scores: (float32 (B, H, W, 3), uint8 (B, H, W)).
 
-    Batches larger than one need photos of one size; otherwise every photo comes alone. share: as in `batches`; a
-    photo that comes alone is looked at by all devices and counted once.
+    Batches larger than one need photos of one size; otherwise every photo comes alone. multiple_of, share: as in
+    `batches`; of a photo that comes alone each device gets a copy, and it is counted once.
     """
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
     shapes = {pairs[i][1].shape for i in range(len(pairs))}
@@ -179,7 +154,21 @@ def whole_images(samples, batch_size=1, read=read_pair, share=Share()):
         images, masks = zip(*(pairs[i] for i in order))
         return np.stack(images), np.stack(masks)
 
-    return _dataset(orders, stack, (None, *(shapes.pop() if len(shapes) == 1 else (None, None))), share, size)
+    height, width = shapes.pop() if len(shapes) == 1 else (None, None)
+    return _dataset(_shared(orders, size, multiple_of, share), stack, (None, height, width))
+
+
+def fill(order, multiple_of, batch_size):
+    """Fill the sample numbers of a batch up with copies, so that `multiple_of` devices can divide it.
+
+    Returns (integer (B,) numbers, bool (B,): which are copies). The masks of copies become void, so that they count
+    nothing in loss and scores. Batch normalization sees them in training: its statistics stay the same where all
+    photos come equally often, which is so unless the batch would then exceed `batch_size`.
+    """
+    size = math.lcm(len(order), multiple_of)
+    if size > batch_size:
+        size = math.ceil(len(order) / multiple_of) * multiple_of
+    return np.resize(order, size), np.arange(size) >= len(order)
 
 
 def crop(image, mask, size, rng=None, scale=(0.75, 1.5)):
@@ -219,23 +208,33 @@ def _recolor(image, rng):
     return cv2.LUT(image, table.round().clip(0, 255).astype(np.uint8)[None])
 
 
-def _dataset(orders, cut, shape, share, batch_size):
-    """Turn (epoch, sample numbers) into batches, a few of them ahead of the training step."""
+def _shared(orders, batch_size, multiple_of, share):
+    """Return a function that yields (epoch, sample numbers, which are copies) of the batches to make here."""
     def parts():
         for epoch, order in orders():
-            yield epoch, *share.of(order, batch_size)
+            numbers, copies = fill(order, multiple_of, batch_size)
+            yield (epoch, share(numbers), share(copies)) if share else (epoch, numbers, copies)
 
-    def make(epoch, order, own):
-        images, masks = cut(epoch, order)
-        masks[own:] = VOID
+    return parts
+
+
+def _dataset(parts, cut, shape):
+    """Turn (epoch, sample numbers, which are copies) into batches, a few of them ahead of the training step."""
+    if keras.backend.backend() != "tensorflow":
+        with contextlib.suppress(RuntimeError):  # TensorFlow has begun to compute: too late
+            tf.config.set_visible_devices([], "GPU")  # it would take the memory that the other backend needs
+
+    def make(epoch, numbers, copies):
+        images, masks = cut(epoch, numbers)
+        masks[copies] = VOID
         return images, masks
 
-    def load(epoch, order, own):
-        images, masks = tf.numpy_function(make, (epoch, order, own), (tf.uint8, tf.uint8))
+    def load(epoch, numbers, copies):
+        images, masks = tf.numpy_function(make, (epoch, numbers, copies), (tf.uint8, tf.uint8))
         return tf.cast(tf.ensure_shape(images, (*shape, 3)), tf.float32), tf.ensure_shape(masks, shape)
 
-    count = sum(1 for _ in orders())
-    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64), tf.TensorSpec((), tf.int64))
+    count = sum(1 for _ in parts())
+    signature = (tf.TensorSpec((), tf.int64), tf.TensorSpec((None,), tf.int64), tf.TensorSpec((None,), tf.bool))
     dataset = tf.data.Dataset.from_generator(parts, output_signature=signature)
     dataset = dataset.map(load, num_parallel_calls=2).prefetch(2)
     return dataset.apply(tf.data.experimental.assert_cardinality(count))

@@ -4,32 +4,29 @@ Standard library and filelock only, so that `from utils import runs` costs no Te
 """
 
 import contextlib
-import errno
 import json
 import math
 import os
 import platform
 import shutil
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from importlib import metadata
 from pathlib import Path
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 0, "epochs": 0, "learning_rate": 0.0,
             "backbone": "", "weights": "", "stride": 0, "precision": "auto", "seed": 0, "class_weights": "",
             "optimizer": "", "upsampling": "bilinear"}
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 FREE_BYTES = 200 * 2**20  # notebooks, figures, checkpoints and model of a small run, with room to spare
 # What runner, sweeps, notebooks and `training.train` write into a run folder.
 MODEL = ("model.keras", "model.weights.h5", "model.json", "history.json")
-WRITTEN = (*MODEL, "training", "tensorboard", "metrics.json", "recipe.json", "figures", "photos", "masks", "fcn32s", "fcn32s.keras", "fcn16s",
-           "fcn8s", "own-[0-9]*", "sweeps", "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
+WRITTEN = (*MODEL, "training", "tensorboard", "metrics.json", "recipe.json", "figures", "photos",
+           "masks", "fcn32s", "fcn32s.keras", "fcn16s", "fcn8s", "own-[0-9]*", "sweeps", "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
 
 
 def run_folder(run_dir: str | Path = "") -> Path:
@@ -128,20 +125,30 @@ def check_space(folder: Path, needed: int = FREE_BYTES) -> None:
                       f"{needed / 2**20:.0f} MB. Free some space, or choose a folder on another disk.")
 
 
+def replace(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` write a temporary file and put it in the place of `path`, which is never half written.
+
+    write: is called with the temporary file's path, in the same folder. What a kill leaves of it is
+    overwritten by the next call.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".part.{path.name}")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())  # else a power cut can leave the new name without its content
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as JSON in one step: readers see the old file or the new one, never half of it.
+    """Write `value` as JSON, with `replace`.
 
     NaN and infinity become null; numpy arrays and numbers become lists and numbers; paths become text.
     """
-    path = Path(path)
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _plain(value: object) -> object:
@@ -182,24 +189,15 @@ def lock(folder: str | Path) -> Iterator[None]:
     """Hold `folder` for this process alone; raises RuntimeError, naming it, where another process holds it.
 
     The operating system drops the lock with the process, however that ends: a `.lock` file that stays
-    means nothing. Where a drive has no locks, as some mounted ones, a sentence says so and nobody is kept out.
+    means nothing.
     """
     guard = FileLock(Path(folder) / ".lock")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # filelock's, about drives without locks
-            guard.acquire(timeout=0)
+        guard.acquire(timeout=0)
     except Timeout:
-        if not isinstance(guard, SoftFileLock):
-            raise RuntimeError(f"{folder} is in use: another process writes there. Wait for it to end, "
-                               "or choose another folder.") from None
-    except (NotImplementedError, OSError) as error:
-        if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
-            raise
-    # A file that filelock takes for a lock outlives a killed machine, and does not keep everybody out.
-    if isinstance(guard, SoftFileLock) or not guard.is_locked:
-        print(f"{folder} is on a drive without file locks: make sure yourself that nothing else writes there.",
-              flush=True)
+        raise RuntimeError(
+            f"{folder} is in use: another process writes there. Wait for it to end, or choose another folder."
+        ) from None
     try:
         yield
     finally:

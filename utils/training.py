@@ -6,10 +6,7 @@ Notebook 03 writes the same loop out in cells.
 import contextlib
 import difflib
 import math
-import os
 import re
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from utils import distributed, models, pipeline, recipes, runs
+from utils import models, pipeline, recipes, runs
 from utils.callbacks import Checkpoint, Progress, StopOnNaN
 from utils.labels import VOID
 from utils.recipes import CLASS_WEIGHTS, OPTIMIZERS
-from utils.tensorboard import Board
-
-# JAX wants this before its first computation, so before anything that a notebook does with what it imports from here.
-distributed.join()
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -40,24 +33,23 @@ class Trained:
 
 
 def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilinear", precision="auto", seed=0,
-          tensorboard=False):
+          callbacks=(), scope=contextlib.nullcontext(), devices=1, share=None):
     """Train an FCN on a data set's training split and keep it in a run folder.
 
     dataset: from `load_dataset`. recipe: its `recipe`, overridden or not. run_dir: the run's folder;
     `run_dir/training` holds the state after each epoch. The same call on the same folder goes on after
     the last finished epoch, or returns at once when all are done. stride: 0 for the recipe's. weights, upsampling: as
     in `models.fcn`; weights of another backbone than the recipe's bring that backbone and its learning rate along.
-    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation. tensorboard: also
-    write losses, scores and example overlays to `run_dir/tensorboard`.
-    On several devices or machines, see `utils.distributed`; process 0 alone writes there, and reads what it wrote.
+    precision: one of `PRECISIONS`. seed: of the weights, the order of samples and the augmentation.
+    callbacks: more Keras callbacks. scope: a context in which the network is built and fitted, such as
+    `tf.distribute.MirroredStrategy().scope()`; devices: how many it spreads a batch over; share: as in
+    `pipeline.batches`. `tools.scale.train` hands in the last three.
 
     Returns a `Trained`. Raises ValueError, before the first step, for faulty data, a batch size that the devices cannot
     share, or if the folder holds a training with other parameters; FileExistsError if it holds files of the user's that
     would be replaced; FloatingPointError if the loss stops being a number.
     """
     recipes.check_numbers(seed=seed)
-    share = distributed.share()
-    share.check(recipe.batch_size)
     precision = resolve_precision(precision)
     keras.utils.set_random_seed(seed)
     recipe = recipe.override(stride=stride)
@@ -67,35 +59,27 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
                  "upsampling": upsampling}
     parameters = {**arguments, **recipe.values(), **dataset.identity(), "weights": str(weights or ""),
                   "precision": precision, "seed": seed}
-    with distributed.failing_together():
-        if distributed.is_first():
-            run_dir = runs.run_folder(run_dir)
-        checkpoint = Checkpoint(Path(run_dir) / "training", parameters, keep=recipe.keep)
-        pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read, split) for split in ("train", "val")}
-    boards = []
-    if tensorboard and distributed.is_first():
-        shown = pairs["val"] if share.processes == 1 else []  # several processes compute together, or not at all
-        boards = [Board(Path(run_dir) / "tensorboard", checkpoint, shown, dataset.colors)]
-    if distributed.is_first():
-        save_recipe(recipe, run_dir)
-    with runs.lock(checkpoint.folder) if distributed.is_first() else contextlib.nullcontext():
-        path, last = Path(run_dir) / "model.keras", Path(run_dir) / "history.json"
-        with distributed.scope():
+    run_dir = runs.run_folder(run_dir)
+    checkpoint = Checkpoint(run_dir / "training", parameters, keep=recipe.keep)
+    pairs = {split: pipeline.DecodedPairs(dataset.split(split), dataset.read, split) for split in ("train", "val")}
+    save_recipe(recipe, run_dir)
+    path, last = run_dir / "model.keras", run_dir / "history.json"
+    with runs.lock(checkpoint.folder):
+        with scope:
             model = models.fcn(**arguments, weights=weights, precision=precision)
-            _fit(model, pairs, recipe, checkpoint, boards, last, seed, share)
+            _fit(model, pairs, recipe, checkpoint, callbacks, last, seed, {"multiple_of": devices, "share": share})
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
-        if distributed.is_first() and not (path.is_file() and last.is_file()):
+        if not (path.is_file() and last.is_file()):
             save(portable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
                  seconds=checkpoint.seconds)
             runs.write_json(last, checkpoint.history)
-        distributed.wait()
     return Trained(portable, checkpoint.history, checkpoint.seconds, path)
 
 
-def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
+def _fit(model, pairs, recipe, checkpoint, callbacks, last, seed, shared):
     """Compile `model` and train it from the checkpoint's epoch to the end. last: the file that says all is done."""
-    steps = -(-len(pairs["train"]) // recipe.batch_size)
+    steps = math.ceil(len(pairs["train"]) / recipe.batch_size)
     num_classes = model.output.shape[-1]
     weights_of_classes = class_weights(recipe.class_weights, pairs["train"], num_classes)
     compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights_of_classes,
@@ -103,15 +87,14 @@ def _fit(model, pairs, recipe, checkpoint, boards, last, seed, share):
     done = checkpoint.restore(model)
     if done == recipe.epochs:
         return
-    if distributed.is_first():
-        last.unlink(missing_ok=True)  # written last: where it is, all files of this training are
     train_batches = pipeline.batches(
         pairs["train"], image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True, shuffle=True,
-        seed=seed, scale=recipe.scale, epochs=recipe.epochs - done, first_epoch=done, share=share)
-    model.fit(train_batches, validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size, share=share),
+        seed=seed, scale=recipe.scale, epochs=recipe.epochs - done, first_epoch=done, **shared)
+    last.unlink(missing_ok=True)  # written last: where it is, all files of this training are
+    model.fit(train_batches, validation_data=pipeline.whole_images(pairs["val"], recipe.batch_size, **shared),
               validation_freq=recipe.validation_epochs, steps_per_epoch=steps, initial_epoch=done,
               epochs=recipe.epochs, shuffle=False, verbose=0,
-              callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *boards])
+              callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *callbacks])
 
 
 def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
@@ -272,31 +255,14 @@ def save(model, run_dir, dataset, **card):
     """
     folder = Path(run_dir)
     card |= {"dataset": dataset.name, "class_names": dataset.class_names, "colors": dataset.colors}
-    for name, write in (("model.weights.h5", model.save_weights), ("model.keras", model.save)):
-        temporary = folder / f".part.{name}"  # what a killed training leaves, the next one overwrites
-        try:
-            _write_without_locks(write, temporary)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    runs.replace(folder / "model.weights.h5", model.save_weights)
+    runs.replace(folder / "model.keras", model.save)
     runs.write_json(folder / "model.json", card)
     return folder / "model.keras"
 
 
 def _mean_of_defined(values):
     return ops.sum(ops.nan_to_num(values)) / ops.sum(ops.cast(~ops.isnan(values), values.dtype))
-
-
-def _write_without_locks(write, path):
-    """Call `write` with a path, also on mounted drives that have no file locks, on which HDF5 insists."""
-    try:
-        write(path)
-    except OSError as error:
-        if error.errno not in runs.NO_LOCKS:
-            raise
-        with tempfile.TemporaryDirectory() as local:
-            write(Path(local) / path.name)
-            shutil.copyfile(Path(local) / path.name, path)
 
 
 def _count(values, length):

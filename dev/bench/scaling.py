@@ -1,7 +1,7 @@
-"""Measure what a second process brings to one training (utils/distributed.py, JAX on CPU): results/scaling.json.
+"""Measure what a second process brings to one training (tools/scale, JAX on CPU): results/scaling.json.
 
 Each process has one core and the same number of photos a step. The scaling efficiency is the photos a second of two
-processes over twice those of one. On real hosts, start `--worker` on each with the variables of `utils.distributed`.
+processes over twice those of one. On real hosts, start `--worker` on each with the variables of `tools.scale`.
 """
 
 import argparse
@@ -24,10 +24,12 @@ def work(photos: int, side: int, steps: int) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from utils import distributed, models, training
+    from tools import scale
+    from utils import models, training
 
-    share, rng, times = distributed.share(), np.random.default_rng(0), []
-    photos *= share.devices // share.processes
+    scale.join()
+    rng, times = np.random.default_rng(0), []
+    photos *= scale.count_devices() // scale.processes_together()[1]
     images = rng.uniform(0, 255, (photos, side, side, 3)).astype(np.float32)
     masks = rng.integers(0, 8, images.shape[:3]).astype(np.uint8)
 
@@ -35,7 +37,7 @@ def work(photos: int, side: int, steps: int) -> dict[str, float]:
         float(logs["loss"])  # waits for the step
         times.append((time.perf_counter(), time.process_time()))
 
-    with distributed.scope():
+    with scale.scope():
         model = models.fcn(8, backbone="vgg_small")
         training.compile_model(model, 8, 1e-3, steps)
         model.fit(tf.data.Dataset.from_tensors((images, masks)).repeat(steps + 3), verbose=0, shuffle=False,

@@ -310,3 +310,46 @@ def test_whole_images_of_several_sizes_come_alone(tmp_path, make_voc):
     both = load_dataset("voc", big).split("val") + load_dataset("voc", small).split("val")
     shapes = [masks.shape for _, masks in whole_images(both, batch_size=4)]
     assert shapes == [(1, 48, 64), (1, 48, 64), (1, 31, 47), (1, 31, 47)]
+
+
+# Several devices
+
+
+@pytest.mark.parametrize(
+    "order, devices, batch_size, filled",
+    [
+        ([7, 3, 5, 1], 2, 4, [7, 3, 5, 1]),
+        ([6], 2, 4, [6, 6]),
+        ([7, 3, 5], 2, 8, [7, 3, 5, 7, 3, 5]),  # all equally often
+        ([7, 3, 5], 2, 4, [7, 3, 5, 7]),  # else the batch would grow beyond its size
+        ([4], 1, 4, [4]),
+    ],
+)
+def test_filling_up_by_hand(order, devices, batch_size, filled):
+    numbers, copies = pipeline.fill(np.array(order), devices, batch_size)
+    assert numbers.tolist() == filled and numbers[~copies].tolist() == order
+
+
+def test_last_batch_is_filled_with_void_copies(shared_voc):
+    pairs = pipeline.DecodedPairs(load_dataset("voc", shared_voc).split("train"))
+    given = dict(image_size=32, batch_size=4, augment=True, shuffle=True, seed=1, epochs=2)
+    for (images, masks), (filled, filled_masks) in zip(
+            pipeline.batches(pairs, **given).as_numpy_iterator(),
+            pipeline.batches(pairs, **given, multiple_of=4).as_numpy_iterator(), strict=True):
+        assert len(filled) == 4
+        assert (filled[:len(images)] == images).all() and (filled_masks[:len(images)] == masks).all()
+        assert (filled[len(images):] == images[0]).all() and (filled_masks[len(images):] == VOID).all()
+
+
+def test_photos_of_many_sizes_are_copied_to_all_devices_and_counted_once(make_voc, tmp_path):
+    first = load_dataset("voc", make_voc(tmp_path / "a", {"train": 1, "val": 1})).split("val")
+    second = load_dataset("voc", make_voc(tmp_path / "b", {"train": 1, "val": 1}, size=(40, 33))).split("val")
+    for images, masks in pipeline.whole_images(first + second, 4, multiple_of=2).as_numpy_iterator():
+        assert (images[0] == images[1]).all()
+        assert (masks[0] != VOID).any() and (masks[1] == VOID).all()
+
+
+def test_batches_that_devices_cannot_share_are_refused(shared_voc):
+    samples = load_dataset("voc", shared_voc).split("train")
+    with pytest.raises(ValueError, match="batch_size is 6; .* multiple of 4"):
+        pipeline.batches(samples, image_size=32, batch_size=6, multiple_of=4)

@@ -1,7 +1,6 @@
 """Trainings that are killed, moved and damaged: they go on as if nothing had happened, or say what is wrong."""
 
 import dataclasses
-import errno
 import json
 import shutil
 from pathlib import Path
@@ -172,20 +171,3 @@ def test_results_of_an_earlier_training_are_not_taken_for_a_later_ones(run_dir, 
     assert (run_dir / "model.keras").read_bytes() == before
     training.train(dataset, changed, run_dir, precision="float32")
     assert json.loads((run_dir / "model.json").read_text())["parameters"]["learning_rate"] == 1e-2
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_weights_are_written_to_drives_without_locks(number, tmp_path):
-    def write(path):
-        if path.parent == tmp_path:
-            raise OSError(number, "unable to lock file")
-        path.write_bytes(b"weights")
-
-    training._write_without_locks(write, tmp_path / "model.weights.h5")
-    assert (tmp_path / "model.weights.h5").read_bytes() == b"weights"
-
-    def full(path):
-        raise OSError(errno.ENOSPC, "no space left")
-
-    with pytest.raises(OSError, match="no space left"):
-        training._write_without_locks(full, tmp_path / "model.weights.h5")

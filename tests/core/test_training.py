@@ -169,10 +169,15 @@ def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
         train(dataset, recipe, tmp_path, stride=16, precision="float32")
 
 
-def test_tensorboard_is_written_on_request_only(tmp_path, dataset, unbroken):
-    train(dataset, dataclasses.replace(RECIPE, epochs=1), tmp_path, precision="float32", tensorboard=True)
-    assert [len(list((tmp_path / "tensorboard" / part).glob("events.*"))) for part in ("train", "validation")] == [1, 1]
-    assert not (unbroken[1] / "tensorboard").exists()
+def test_callbacks_are_handed_in_such_as_tensorboard(tmp_path, dataset, unbroken, eager):
+    folder = tmp_path / "tensorboard"
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    train(dataset, recipe, tmp_path, precision="float32", callbacks=[keras.callbacks.TensorBoard(folder)])
+    for part in ("train", "validation"):
+        events, = (folder / part).glob("events.*")
+        tags = [value.tag for record in tf.data.TFRecordDataset(str(events))
+                for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value]
+        assert {"epoch_loss", "epoch_mean_iou"} <= set(tags)
 
 
 def test_loss_survives_void_alone_and_large_logits():
@@ -535,6 +540,37 @@ def test_progress_says_where_it_is_and_what_is_left(progress):
     assert all(
         line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines
     )
+    assert lines[-1].endswith("0:00 left")
+
+
+def printed_lines(monkeypatch, capsys, epochs, steps, seconds, first=0, validated=()):
+    """What Progress prints of a training whose steps take so many seconds each."""
+    clock = [0.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    progress = callbacks.Progress()
+    progress.set_params({"epochs": epochs, "steps": steps})
+    progress.on_train_begin()
+    for epoch in range(first, epochs):
+        progress.on_epoch_begin(epoch)
+        for step in range(steps):
+            clock[0] += seconds
+            progress.on_train_batch_end(step, {"loss": 1.0})
+        progress.on_epoch_end(epoch, {"loss": 1.0, **({"val_mean_iou": 0.5} if epoch + 1 in validated else {})})
+    return capsys.readouterr().out.splitlines()
+
+
+def test_progress_of_short_epochs_takes_few_lines(monkeypatch, capsys):
+    lines = printed_lines(monkeypatch, capsys, epochs=300, steps=1, seconds=0.125, validated=(150,))
+    numbers = [int(line.split("/")[0].removeprefix("epoch ")) for line in lines]
+    assert numbers[0] == 1 and 150 in numbers and numbers[-1] == 300
+    assert len(numbers) == 9  # in 37.5 seconds
+    assert ["val mean IoU 0.500" in line for line in lines] == [number == 150 for number in numbers]
+
+
+def test_progress_of_long_epochs_shows_the_time_left(monkeypatch, capsys):
+    lines = printed_lines(monkeypatch, capsys, epochs=4, steps=10, seconds=3.0, first=2)
+    assert [line.split("  ")[0] for line in lines] == ["epoch 3/4"] * 3 + ["epoch 4/4"] * 3
+    assert lines[0].endswith("step 4/10  loss 1.000  0:48 left")  # 16 more steps of 3 seconds
     assert lines[-1].endswith("0:00 left")
 
 

@@ -1,6 +1,7 @@
 """Who may import whom: DESIGN's dependency direction, read from the source and tried in a fresh Python."""
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,26 @@ def test_light_modules_start_no_tensorflow(module):
     code = f"import sys, {module}; print(*{{'tensorflow', 'keras', 'cv2', 'matplotlib'}} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.strip() == ""
+
+
+def test_no_import_of_utils_has_an_effect(tmp_path):
+    """Nothing is joined, written or set: FCN_PROCESSES names processes that are not there."""
+    code = f"""if True:
+        import os, tensorflow, keras
+        tensorflow.config.set_visible_devices = None  # to call it would fail
+        before = dict(os.environ)
+        import {", ".join(f"utils.{module}" for module in MODULES)}, tools.scale
+        assert dict(os.environ) == before"""
+    environment = {**os.environ, "FCN_PROCESSES": "2", "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", ["training", "pipeline", "callbacks"])
+def test_core_knows_no_cluster_and_no_logger(module):
+    assert siblings(module) <= {"callbacks", "images", "labels", "models", "pipeline", "progress", "recipes", "runs"}
+    source = MODULES[module].read_text("utf-8").lower()
+    assert not re.search(r"tensorboard|fcn_process|fcn_devices|multihost|distribution", source)
 
 
 def test_set_up_needs_the_standard_library_alone():

@@ -1,4 +1,4 @@
-"""Data-parallel training: shares of batches, two JAX processes against one, two TensorFlow devices."""
+"""Training on several devices: two JAX processes against one, two TensorFlow devices."""
 
 import dataclasses
 import importlib.util
@@ -12,101 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import distributed, metrics, models, pipeline
+from utils import metrics, models
 from utils.datasets import load_dataset
 from utils.inference import predict
-from utils.labels import VOID
-from utils.pipeline import Share
 from utils.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 # Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam would blow up.
 RECIPE = Recipe(image_size=64, batch_size=4, epochs=2, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
                 keep="last")
-
-# Shares of a batch
-
-
-@pytest.mark.parametrize(
-    "order, devices, batch_size, filled",
-    [
-        ([7, 3, 5, 1], 2, 4, [7, 3, 5, 1]),
-        ([6], 2, 4, [6, 6]),
-        ([7, 3, 5], 2, 8, [7, 3, 5, 7, 3, 5]),  # all equally often
-        ([7, 3, 5], 2, 4, [7, 3, 5, 7]),  # else the batch would grow beyond its size
-        ([4], 1, 4, [4]),
-    ],
-)
-def test_filling_up_by_hand(order, devices, batch_size, filled):
-    shares = [Share(process, devices, devices).of(np.array(order), batch_size) for process in range(devices)]
-    assert [int(i) for part, _ in shares for i in part] == filled
-    assert sum(own for _, own in shares) == len(order)
-
-
-@pytest.mark.parametrize("processes, devices", [(2, 2), (2, 4), (3, 3)])
-def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, devices):
-    pairs = pipeline.DecodedPairs(load_dataset("voc", shared_voc).split("train"))
-    size = 4 if devices != 3 else 3
-    given = dict(image_size=32, batch_size=size, augment=True, shuffle=True, seed=1, epochs=2)
-    parts = [pipeline.batches(pairs, **given, share=Share(i, processes, devices)) for i in range(processes)]
-    parts = [part.as_numpy_iterator() for part in parts]
-    for (images, masks), *shares in zip(pipeline.batches(pairs, **given).as_numpy_iterator(), *parts, strict=True):
-        assert len({len(share[0]) for share in shares}) == 1
-        all_images, all_masks = (np.concatenate([share[i] for share in shares]) for i in (0, 1))
-        assert len(all_images) % devices == 0
-        assert (all_images[: len(images)] == images).all() and (all_masks[: len(masks)] == masks).all()
-        assert (all_masks[len(masks):] == VOID).all()
-        for copy, image in zip(all_images[len(images):], images):
-            assert (copy == image).all()
-
-
-def test_photos_of_many_sizes_are_counted_by_one_process_alone(make_voc, tmp_path):
-    first = load_dataset("voc", make_voc(tmp_path / "a", {"train": 1, "val": 1})).split("val")
-    second = load_dataset("voc", make_voc(tmp_path / "b", {"train": 1, "val": 1}, size=(40, 33))).split("val")
-    parts = [list(pipeline.whole_images(first + second, 4, share=Share(i, 2, 2))) for i in (0, 1)]
-    for (images, masks), (same, void) in zip(*parts, strict=True):
-        assert (images.numpy() == same.numpy()).all()
-        assert (masks.numpy() != VOID).any() and (void.numpy() == VOID).all()
-
-
-def test_batches_that_devices_cannot_share_are_refused():
-    with pytest.raises(ValueError, match="batch_size is 6; 4 devices train together .* multiple of their number"):
-        Share(0, 2, 4).check(6)
-
-
-# What the environment says
-
-
-@pytest.mark.parametrize(
-    "variables, message",
-    [
-        ({"FCN_PROCESSES": "two"}, "FCN_PROCESSES is 'two'; expected a whole number from 1"),
-        ({"FCN_PROCESSES": "2"}, "FCN_PROCESS is ''; expected a whole number from 0"),
-        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "2"}, "FCN_PROCESS is 2; with FCN_PROCESSES=2 expected 0 to 1"),
-        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host"}, "'host'; expected host:port"),
-        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "h:1"}, "needs KERAS_BACKEND=jax; this is"),
-    ],
-)
-def test_faulty_variables_are_named(monkeypatch, variables, message):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(ValueError, match=message):
-        distributed.join()
-
-
-def test_a_mistyped_choice_of_devices_is_named(monkeypatch):
-    monkeypatch.setenv("FCN_DEVICES", "al")
-    with pytest.raises(ValueError, match="FCN_DEVICES is 'al'; expected \"all\" or \"one\""):
-        distributed.share()
-
-
-def test_what_fails_alone_fails_as_itself():
-    with pytest.raises(ValueError, match="^no masks$"):
-        with distributed.failing_together():
-            raise ValueError("no masks")
-    with distributed.failing_together():
-        pass
-
 
 # Trainings of five photos, four of them in the first batch
 
@@ -118,7 +32,8 @@ if int(devices) > 1:
     import tensorflow as tf
     one = tf.config.LogicalDeviceConfiguration()
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * int(devices))
-from utils import callbacks, distributed, training
+from tools import scale
+from utils import callbacks
 from utils.datasets import load_dataset
 from utils.recipes import Recipe
 def keep(self, epoch, logs):
@@ -139,17 +54,17 @@ dataset, recipe = load_dataset("voc", voc), Recipe(**eval(recipe))
 if broken_off == "True":
     check, callbacks.StopOnNaN.on_train_batch_end = callbacks.StopOnNaN.on_train_batch_end, interrupt
     try:
-        training.train(dataset, recipe, run_dir, precision="float32", seed=1)
+        scale.train(dataset, recipe, run_dir, precision="float32", seed=1)
     except KeyboardInterrupt:
         callbacks.StopOnNaN.on_train_batch_end = check
-trained, share = training.train(dataset, recipe, run_dir, precision="float32", seed=1), distributed.share()
+trained = scale.train(dataset, recipe, run_dir, precision="float32", seed=1)
 if broken_off == "True":  # in the end, process 0 alone has something to complain about
     try:
-        training.train(dataset, recipe, run_dir, precision="float32", seed=2)
+        scale.train(dataset, recipe, run_dir, precision="float32", seed=2)
     except (ValueError, RuntimeError) as error:
         print(type(error).__name__, error)
 np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
-         first_losses=first_losses, share=[share.process, share.processes, share.devices])
+         first_losses=first_losses, share=[*scale.processes_together(), scale.count_devices()])
 """
 
 

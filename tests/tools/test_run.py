@@ -262,17 +262,6 @@ def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
     assert main(command) == 1 and "run.json is damaged" in capsys.readouterr().err
 
 
-def test_processes_that_train_together_keep_apart(tmp_path, monkeypatch):
-    path = notebook(tmp_path / "x.ipynb", "print(run_dir)")
-    monkeypatch.setenv("FCN_PROCESSES", "2")
-    for process, name in (("0", "out"), ("1", "out-process1")):
-        monkeypatch.setenv("FCN_PROCESS", process)
-        folder = run([path], {}, tmp_path / "out")
-        assert folder == tmp_path / name and printed(folder / "x.ipynb") == f"{folder}\n"
-    monkeypatch.delenv("FCN_PROCESSES")
-    assert run([path], {}, tmp_path / "out") == tmp_path / "out"
-
-
 def test_running_a_notebook_again_makes_later_ones_stale(tmp_path, monkeypatch):
     executed = []
     monkeypatch.setattr(
@@ -633,33 +622,18 @@ def test_differences_name_what_changed():
     assert runs.differences({"epochs": 5}, {"epochs": 5}) == ""
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def test_drive_without_locks_is_said_and_used(number, tmp_path, monkeypatch, capsys):
-    import fcntl
+def test_replaced_files_are_whole_or_as_before(tmp_path):
+    file = tmp_path / "state.npz"
+    runs.replace(file, lambda temporary: temporary.write_bytes(b"first"))
 
-    def flock(*_):
-        raise OSError(number, os.strerror(number))
+    def broken_off(temporary):
+        assert temporary.parent == tmp_path and temporary.suffix == file.suffix  # Keras goes by the ending
+        temporary.write_bytes(b"sec")
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with runs.lock(tmp_path), runs.lock(tmp_path):
-        pass
-    assert f"{tmp_path} is on a drive without file locks" in capsys.readouterr().out
-    (tmp_path / ".lock").write_text("4194304\nanother-machine\n", encoding="utf-8")  # which filelock takes for a lock
-    with runs.lock(tmp_path):
-        pass
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
-def test_other_faults_of_a_lock_are_not_hidden(tmp_path, monkeypatch):
-    import fcntl
-
-    def flock(*_):
-        raise OSError(errno.EIO, "broken disk")
-
-    monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(OSError, match="broken disk"), runs.lock(tmp_path):
-        pass
+    with pytest.raises(KeyboardInterrupt):
+        runs.replace(file, broken_off)
+    assert file.read_bytes() == b"first" and list(tmp_path.iterdir()) == [file]
 
 
 def test_papermill_alone_runs_a_notebook_from_any_folder(tmp_path):
