@@ -344,13 +344,6 @@ def test_values_that_are_no_ids_are_refused(tmp_path, values, found):
     assert str(error.value).startswith(str(path))
 
 
-def test_ids_are_mapped(tmp_path):
-    path = saved(tmp_path / "a.png", np.uint8([[0, 10, 11, 12]]))
-    assert read_mask(path, id_map={11: VOID, 12: VOID}).tolist() == [[0, 10, VOID, VOID]]
-    trimap = saved(tmp_path / "b.png", np.uint8([[1, 2, 3, 0]]))
-    assert read_mask(trimap, id_map={1: 0, 0: 1, 3: VOID}).tolist() == [[0, 2, VOID, 1]]
-
-
 def test_colour_masks_need_and_use_the_colour_table(tmp_path):
     colors = voc_colormap(21)
     rgb = np.where((IDS == VOID)[..., None], np.uint8(VOID_COLOR), colors[IDS % 21])
