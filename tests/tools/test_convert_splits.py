@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from tools import convert as tool
-from tools.check import main as check_command
+from tools.check import check_dataset
+from tools.check.__main__ import main as check_command
 from tools.convert import UsageError, convert, main
 from tools.convert.base import list_faults
 from tools.convert.split import draw
-from utils.checks import check_dataset
 from utils.datasets import load_dataset
 from utils.images import Problem
 

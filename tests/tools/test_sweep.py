@@ -403,6 +403,7 @@ def test_a_model_that_was_trained_again_is_scored_again(scored):
     folder, rows, asked = scored
     sweep.score_test(rows, folder)
     (folder / "p1" / "test" / "kept").touch()
+    (folder / "p1" / "test" / "model.keras").unlink()  # as if it had been killed while copying
     sweep.score_test(rows, folder)
     assert (folder / "p1" / "test" / "kept").exists()
     (folder / "p1" / "model.keras").write_text("model.keras of p9")
