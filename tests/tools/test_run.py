@@ -1,7 +1,6 @@
 """The runner, on toy notebooks that start a kernel and little else."""
 
 import ast
-import errno
 import importlib
 import json
 import os

@@ -1,7 +1,6 @@
 """Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
 
 import csv
-import importlib
 import json
 import os
 import signal

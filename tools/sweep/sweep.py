@@ -30,7 +30,7 @@ from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
 from tools.sweep.grid import Point
 from tools.sweep.progress import Progress
-from utils import datasets, runs
+from utils import runs
 
 DEFAULT = ("03", "04")
 LIMIT = 200  # points that a sweep may have unless somebody says that it is meant
@@ -81,7 +81,7 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (), notebooks: Itera
     for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
                                   for point in points
                                   if {"dataset", "data_dir"} <= point.parameters.keys()}):
-        check_data(find_data(name, data_dir))
+        check_data(find_data(name, data_dir)[0])
     folder = runs.choose_folder(folder)
     is_new = not folder.exists()
     try:
@@ -107,9 +107,9 @@ def require_test(grid: dict[str, object], points: Iterable[dict], limit: int = L
     """Raise RunError where a data set of the sweep has no test split."""
     given = [runs.DEFAULTS | assignment for assignment in sweep_grid.combine(grid, points, limit)]
     for name, data_dir in sorted({(one["dataset"], one["data_dir"]) for one in given}):
-        find_data(name, data_dir)
+        dataset, _ = find_data(name, data_dir)
         try:
-            datasets.load_dataset(name, data_dir).split("test")
+            dataset.split("test")
         except ValueError as error:
             raise RunError(f"--test: {error}") from None
 
