@@ -26,8 +26,9 @@ from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable "
-                    "dog horse motorbike person pottedplant sheep sofa train tvmonitor".split())
+VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat chair cow "
+                    "diningtable dog horse motorbike person pottedplant sheep sofa train "
+                    "tvmonitor".split())
 # Published data set -> what its photos are called: copies of several may be below one folder.
 PUBLISHED = {"voc2007": r"\d{6}", "voc2012": r"\d{4}_\d{6}", "oxford_pets": r"[A-Za-z_]+_\d+",
              "camvid": r"(\d{4}[A-Z]|Seq).+"}
@@ -42,7 +43,8 @@ _SUFFIX = re.compile(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", re.IGNORE
 class Dataset:
     """What `load_dataset` returns.
 
-    class_names: C names. colors: uint8 (C, 3) RGB. splits: split -> list of (photo path, mask path).
+    class_names: C names. colors: uint8 (C, 3) RGB.
+    splits: split -> list of (photo path, mask path).
     """
 
     name: str
@@ -82,13 +84,13 @@ class Dataset:
         return min(mask.shape), pixels, mask[top:top + 256, left:left + 256].copy()
 
     def split(self, name):
-        """Return the samples of a split; ValueError if there is none of that name, or it is empty."""
+        """Return the samples of a split; ValueError if there is none, or it is empty."""
         if name not in self.splits:
             hint = f" {NO_TEST[self.name]}" if name == "test" and self.name in NO_TEST else ""
             raise ValueError(f"{self.root}: {self.name} has no split {name!r}"
                              f"{nearest(name, self.splits)}{hint}")
         if not self.splits[name]:
-            raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty. Add names to it.")
+            raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty.")
         return self.splits[name]
 
     def find(self, split, scene, default=""):
@@ -101,8 +103,8 @@ class Dataset:
             return names.index(default) if default in names else 0
         if scene not in names:
             near = difflib.get_close_matches(scene, names, n=3, cutoff=0.0)
-            raise ValueError(f"scene is {scene!r}; expected one of the {len(names)} photos of split "
-                             f"{split}, such as {', '.join(near)}.")
+            raise ValueError(f"scene is {scene!r}; expected one of the {len(names)} photos of "
+                             f"split {split}, such as {', '.join(near)}.")
         return names.index(scene)
 
     def identity(self):
@@ -133,7 +135,7 @@ class Dataset:
 
 
 def data_folder():
-    """Return the folder of fetched data sets: the environment variable FCN_DATA_DIR, else `data/`."""
+    """Return the folder of fetched data sets: FCN_DATA_DIR of the environment, else `data/`."""
     return Path(os.environ.get("FCN_DATA_DIR") or REPOSITORY / "data").expanduser().absolute()
 
 
@@ -141,8 +143,8 @@ def load_dataset(name, data_dir=""):
     """Find a data set in VOC's layout and list its samples; no photo is read yet.
 
     name: "meadow", a published one that was fetched (`python -m tools.fetch NAME`), or "voc".
-    data_dir: its folder, or one up to three levels above; "" for `data/<name>`. Returns a `Dataset`.
-    Raises ValueError for an unknown name, or that lists all files that are missing;
+    data_dir: its folder, or one up to three levels above; "" for `data/<name>`.
+    Returns a `Dataset`. Raises ValueError for an unknown name or missing files, all listed;
     FileNotFoundError for a folder without the data.
     """
     dataset = find_dataset(name, data_dir)
@@ -155,7 +157,7 @@ def find_dataset(name, data_dir=""):
     if name not in NAMES:
         raise ValueError(f"there is no data set {name!r}{nearest(name, NAMES)}")
     if name == "voc" and not data_dir:
-        raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout (see data/README.md).')
+        raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout.')
     home = data_folder() if name in PUBLISHED else REPOSITORY / "data"
     folder = Path(data_dir).expanduser() if data_dir else home / name
     found = find_lists(folder, name)
@@ -164,15 +166,16 @@ def find_dataset(name, data_dir=""):
         if name in PUBLISHED:
             copy = f' --from "{data_dir}"' if data_dir else ""
             remedy = f"Get it with: python -m tools.fetch {name}{copy}"
-        raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/train.txt "
-                                f"in it or in a folder below). {remedy}")
+        raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/"
+                                f"train.txt in it or in a folder below). {remedy}")
     root = found[0].parents[2]
     lists = {file.stem: file for file in sorted(found[0].parent.glob("*.txt"))}
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
     if name == "voc2012":
         lists.pop("test", None)  # it has no masks
-    return Dataset(name, root, *_classes(root), {split: listed_pairs(lists[split]) for split in lists})
+    splits = {split: listed_pairs(file) for split, file in lists.items()}
+    return Dataset(name, root, *_classes(root), splits)
 
 
 def require_files(splits):
@@ -182,8 +185,8 @@ def require_files(splits):
     if missing:
         listed = "\n  ".join(missing[:20])
         more = f"\n  and {len(missing) - 20} more" if len(missing) > 20 else ""
-        raise ValueError(f"the split lists name files that are not there ({len(missing)}):\n  {listed}"
-                         f"{more}\nAdd them, or take their lines out of the lists.")
+        raise ValueError(f"the split lists name files that are not there ({len(missing)}):\n  "
+                         f"{listed}{more}\nAdd them, or take their lines out of the lists.")
 
 
 def find_lists(folder, name, split="train"):
@@ -195,7 +198,8 @@ def find_lists(folder, name, split="train"):
 
 def search(folder, marker):
     """Return all paths `marker` in `folder` and up to three levels below, but in hidden folders."""
-    found = (path for above in ("", "*/", "*/*/", "*/*/*/") for path in sorted(folder.glob(above + marker)))
+    found = (path for above in ("", "*/", "*/*/", "*/*/*/")
+             for path in sorted(folder.glob(above + marker)))
     return [path for path in found
             if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
@@ -230,12 +234,12 @@ def _classes(root):
         return VOC_CLASSES, voc_colormap(len(VOC_CLASSES))
     names, colors = [], []
     for number, line in enumerate(read_lines(file)):
-        row = re.fullmatch(rf"{number}\s+(\S+)\s+(\d{{1,3}})\s+(\d{{1,3}})\s+(\d{{1,3}})", line, re.ASCII)
+        row = re.fullmatch(rf"{number}\s+(\S+)" + 3 * r"\s+(\d{1,3})", line, re.ASCII)
         if number == VOID:
-            raise ValueError(f"{file}: names more than {VOID} classes; ids end at 254, and 255 is void.")
+            raise ValueError(f"{file}: names more than {VOID} classes; ids end at 254.")
         if not row or max(map(int, row.groups()[1:])) > 255:
-            raise ValueError(f"{file}: found {line!r}; expected '{number} NAME RED GREEN BLUE', ids "
-                             "from 0 upwards.")
+            raise ValueError(f"{file}: found {line!r}; expected '{number} NAME RED GREEN BLUE', "
+                             "ids from 0 upwards.")
         names.append(row[1])
         colors.append([int(value) for value in row.groups()[1:]])
     if not names or len(set(names)) < len(names):
@@ -248,7 +252,7 @@ def _classes(root):
 def _existing(folder, stem, suffixes=PHOTO_SUFFIXES):
     """Return the path of the file with this stem, or where it is expected. Cameras write .JPG."""
     # macOS writes an umlaut as two characters, most others as one; the two look the same.
-    stems = dict.fromkeys([str(stem), *(unicodedata.normalize(form, str(stem)) for form in ("NFC", "NFD"))])
+    stems = [str(stem), *(unicodedata.normalize(form, str(stem)) for form in ("NFC", "NFD"))]
     paths = (folder / f"{one}{end}" for one in stems for suffix in suffixes
              for end in (suffix, suffix.upper()))
     return next((path for path in paths if path.is_file()), folder / f"{stem}{suffixes[0]}")
@@ -261,5 +265,5 @@ def read_lines(file):
     except UnicodeDecodeError:
         raise ValueError(f"{file}: is no text in UTF-8. Save it as UTF-8.") from None
     except OSError as error:
-        raise ValueError(f"{file}: cannot be read ({error.strerror}); expected a text file.") from None
+        raise ValueError(f"{file}: {error.strerror}; expected a text file.") from None
     return [line for line in lines if line and not line.startswith("#")]

@@ -83,8 +83,8 @@ def find_photo(source, folder):
     if address.scheme not in ("http", "https"):
         return Path(source).expanduser()
     if "@" in address.netloc:
-        raise ValueError(f"photo: the address at {address.netloc.rpartition('@')[2]} holds a user name "
-                         "or a password; download the file yourself and give its path.")
+        raise ValueError(f"photo: the address at {address.netloc.rpartition('@')[2]} holds a user "
+                         "name or a password; download the file yourself and give its path.")
     name = Path(urllib.parse.unquote(address.path)).name[-100:]  # many are called image.jpg
     target = Path(folder) / f"{hashlib.sha256(str(source).encode()).hexdigest()[:8]}-{name}"
     if target.is_file():
@@ -106,8 +106,8 @@ def find_photo(source, folder):
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES):
             raise
         reason = str(error).replace(f"{partial}: ", "")
-        raise ConnectionError(f"{source}: no photo could be fetched ({reason}). Check the address, or "
-                              "download the file yourself and give its path.") from None
+        raise ConnectionError(f"{source}: no photo could be fetched ({reason}). Check the address, "
+                              "or download the file yourself and give its path.") from None
     finally:
         partial.unlink(missing_ok=True)
     return target

@@ -202,6 +202,23 @@ def test_data_set_is_looked_for_before_the_first_notebook(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_published_copy_in_its_own_layout_is_converted_and_read_from_there(tmp_path, monkeypatch, capsys):
+    """The notebooks, which read VOC's layout only, get the converted folder."""
+    for split in ("train", "val"):
+        for folder, pixels in ((split, np.zeros((4, 5, 3), np.uint8)), (f"{split}annot", np.full((4, 5), 11, np.uint8))):
+            (tmp_path / "SegNet" / folder).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / "SegNet" / folder / f"0001TP_{split}.png")
+        (tmp_path / "SegNet" / f"{split}.txt").write_text(f"/a/{split}/0001TP_{split}.png /a/b.png\n")
+    monkeypatch.setenv("FCN_DATA_DIR", str(tmp_path / "data"))
+    code = "from utils import datasets\nprint(datasets.load_dataset(dataset, data_dir).root)"
+    toy = notebook(tmp_path / "01_toy.ipynb", code, parameters=OWN)
+    command = [toy, "--dataset", "camvid", "--data-dir", str(tmp_path / "SegNet"), "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert printed(tmp_path / "run" / "01_toy.ipynb").strip() == str(tmp_path / "data" / "camvid")
+    assert str(tmp_path / "SegNet") in capsys.readouterr().err
+    assert main(command) == 0 and "kept" in capsys.readouterr().out
+
+
 # What runs
 
 

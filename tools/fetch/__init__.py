@@ -25,7 +25,7 @@ def ensure(name, data_dir=""):
     """Return the `data_dir` with which `load_dataset(name, data_dir)` finds its data.
 
     A published data set is fetched at its first use; a copy of it in its original layout, or its
-    archives, are converted once. Everything else is left to `load_dataset`. Raises what `fetch` raises.
+    archives, are converted once. The rest is left to `load_dataset`. Raises what `fetch` raises.
     """
     if name not in sources.SOURCES:
         return data_dir
@@ -48,11 +48,11 @@ def fetch(name, given=""):
     an unsafe archive; FileNotFoundError, ConnectionError, or OSError if the disk is full or closed.
     """
     if name not in sources.SOURCES:
-        raise ValueError(f"no published data set is called {name!r}{nearest(name, sources.SOURCES)}")
+        raise ValueError(f"no published data set {name!r}{nearest(name, sources.SOURCES)}")
     given = Path(given).expanduser().absolute() if given else None
     if given and not given.exists():
-        raise FileNotFoundError(f"{given}: does not exist; give the folder or the archive that holds "
-                                f"{name}, or none to download it.")
+        raise FileNotFoundError(f"{given}: does not exist; give the folder or the archive that "
+                                f"holds {name}, or none to download it.")
     target = datasets.data_folder() / name
     try:
         if not target.is_dir():
@@ -63,13 +63,14 @@ def fetch(name, given=""):
     except OSError as error:
         if error.errno not in download.DISK_ERRORS | {errno.EEXIST, errno.ENOTDIR}:
             raise
-        raise OSError(f"{name}: {error.filename or target.parent}: {error.strerror}. Data sets are "
-                      f"kept in {target.parent}: make room or get access there, or set the environment "
-                      "variable FCN_DATA_DIR to another folder. Downloads so far are kept.") from None
+        where = error.filename or target.parent
+        raise OSError(f"{name}: {where}: {error.strerror}. Data sets are kept in {target.parent}: "
+                      "make room or get access there, or set the environment variable FCN_DATA_DIR "
+                      "to another folder. Downloads so far are kept.") from None
     origin = (target / ORIGIN).read_text("utf-8").strip() if (target / ORIGIN).is_file() else "?"
     if given and origin != str(given):
-        raise ValueError(f"{target} is there already, made from {origin}. Read it by leaving data_dir "
-                         f"out, or delete that folder to make it from {given}.")
+        raise ValueError(f"{target} is there already, made from {origin}. Read it by leaving "
+                         f"data_dir out, or delete that folder to make it from {given}.")
     return target
 
 
@@ -99,9 +100,8 @@ def _make(name, given, target):
                 archive.unlink()  # no checksum would refuse it the next time
         kind = ValueError if isinstance(error, ValueError) else FileNotFoundError
         listed, message = ", ".join(map(str, archives)), str(error)
-        for found, shown in ((f"{work / 'unpacked'}{os.sep}", ""), (str(work / "unpacked"), listed)):
-            message = message.replace(found, shown)
-        raise kind(message) from None
+        inside = str(work / "unpacked")
+        raise kind(message.replace(inside + os.sep, "").replace(inside, listed)) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if not given:
@@ -110,7 +110,7 @@ def _make(name, given, target):
 
 
 def _given_archives(name, given):
-    """Return the archives at hand in a folder, or beside a file; none if there is an unpacked copy."""
+    """Return the archives in a folder, or beside a file; none if there is an unpacked copy."""
     archives = find_archives(name, given if given.is_dir() else given.parent)
     if given.is_file():
         return archives if given in archives else [given]
@@ -127,5 +127,5 @@ def _check_manifest(source, root):
     other = [path for path, digest in expected.items()
              if not (root / path).is_file() or download.sha256_of(root / path) != digest]
     if other:
-        raise ValueError(f"{root}: {len(other)} files are missing or differ from data/{source.manifest}"
-                         f" ({', '.join(other[:3])}). Run this again to download it again.")
+        raise ValueError(f"{root}: {len(other)} files are missing or differ from "
+                         f"data/{source.manifest} ({', '.join(other[:3])}). Run this again.")

@@ -43,8 +43,8 @@ def unpack(name, archive, folder):
                     report(packed.tell() // 10 ** 6, size // 10 ** 6 + 1)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         first = str(error).partition("\n")[0].rstrip(":")  # tarfile lists all that it tried
-        raise ValueError(f"{archive}: the archive is damaged, or no tar archive ({first}). Download "
-                         "it again, or unpack it yourself and give the folder.") from None
+        raise ValueError(f"{archive}: the archive is damaged, or no tar archive ({first}). "
+                         "Download it again, or unpack it yourself and give the folder.") from None
 
 
 def _refuse_unsafe(archive, member):

@@ -64,8 +64,8 @@ def download(file, folder):
         time.sleep(waits.pop(0))
     raise ConnectionError(
         f"{file.name} could not be downloaded ({'; '.join(map(': '.join, answers.items()))}). "
-        f"Run this again to go on from the {size_of(part) / 1e6:,.0f} MB that are here, or download "
-        f"{file.addresses[0]} by hand and name the file, or its folder, with --from.")
+        f"Run this again to go on from the {size_of(part) / 1e6:,.0f} MB that are here, or "
+        f"download {file.addresses[0]} by hand and name the file, or its folder, with --from.")
 
 
 class _Final(OSError):

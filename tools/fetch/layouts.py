@@ -10,7 +10,7 @@ from utils.labels import VOID
 from utils.progress import bar
 
 def find_pairs(name, root):
-    """Return split -> list of (photo path, mask path) of a copy of data set `name` in or below `root`.
+    """Return split -> list of (photo path, mask path) of a copy of a data set in or below `root`.
 
     Raises FileNotFoundError if there is none, ValueError that lists the files that are missing.
     """
@@ -40,8 +40,8 @@ def _pets(name, root):
         files = datasets.search(root, f"annotations/{split}.txt")
         if not files:
             raise FileNotFoundError(
-                f"{root}: holds no {name} data (no annotations/{split}.txt). It needs images.tar.gz "
-                "and annotations.tar.gz, or the folders images and annotations side by side.")
+                f"{root}: holds no {name} data (no annotations/{split}.txt). It needs "
+                "images.tar.gz and annotations.tar.gz, or the folders in them side by side.")
         home = files[0].parents[1]
         stems = sorted(line.split()[0] for line in datasets.read_lines(files[0]))
         splits[split] = [(home / "images" / f"{stem}.jpg",
