@@ -104,8 +104,8 @@ class StopOnNaN(keras.callbacks.Callback):
 class Progress(keras.callbacks.Callback):
     """Print the loss, the validation score and the time left.
 
-    A line for the first and the last epoch, each that was validated, and others at most every five seconds; in long
-    epochs every ten seconds.
+    A line for the first and the last epoch, each that was validated, and others at most every five
+    seconds; in long epochs every ten seconds.
     """
 
     def on_train_begin(self, logs=None):

@@ -67,7 +67,8 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     with runs.lock(checkpoint.folder):
         with scope:
             model = models.fcn(**arguments, weights=weights, precision=precision)
-            _fit(model, pairs, recipe, checkpoint, callbacks, last, seed, {"multiple_of": devices, "share": share})
+            shared = {"multiple_of": devices, "share": share}
+            _fit(model, pairs, recipe, checkpoint, callbacks, last, seed, shared)
         portable = models.fcn(**arguments)
         checkpoint.load_kept(portable)
         if not (path.is_file() and last.is_file()):

@@ -1,16 +1,19 @@
-"""Train one network on several devices: each takes its part of every batch, and all keep the same weights.
+"""Train one network on several devices: each takes its part of every batch, all keep the same
+weights.
 
 Environment variables choose the devices, so that one command runs on one device and on many:
 
 - FCN_DEVICES=all: all GPUs of this machine (or TPU cores, under JAX). Without it, one.
-- FCN_PROCESSES=n, FCN_PROCESS=i, FCN_COORDINATOR=host:port, with KERAS_BACKEND=jax: this is process i of n, counted
-  from 0, that train together, each with all devices of its machine. Every process runs the same command on the same
-  data. The address is one of process 0's machine, with a free port, that the others reach.
+- FCN_PROCESSES=n, FCN_PROCESS=i, FCN_COORDINATOR=host:port, with KERAS_BACKEND=jax: this is
+  process i of n, counted from 0, that train together, each with all devices of its machine. Every
+  process runs the same command on the same data. The address is one of process 0's machine, with
+  a free port, that the others reach.
 
-What is equal to one device: JAX sees one batch that lies on several devices, so that loss, gradients and batch
-normalization are those of the whole batch, but for rounding. TensorFlow takes the mean of the devices' mean losses and
-normalizes each part by its own statistics: not equal. Under both, scores count each photo once. A last batch is
-filled up as in `pipeline.fill`, and counts with its filled size in the mean loss of an epoch.
+What is equal to one device: JAX sees one batch that lies on several devices, so that loss,
+gradients and batch normalization are those of the whole batch, but for rounding. TensorFlow takes
+the mean of the devices' mean losses and normalizes each part by its own statistics: not equal.
+Under both, scores count each photo once. A last batch is filled up as in `pipeline.fill`, and
+counts with its filled size in the mean loss of an epoch.
 """
 
 import contextlib
@@ -29,12 +32,12 @@ CHUNK = 2**26  # bytes that are sent at once
 
 
 def train(dataset, recipe, run_dir, **options):
-    """Train with `training.train`, whose arguments these are, on all devices that the environment names.
+    """Call `training.train` with these arguments, on all devices that the environment names.
 
-    Of several processes, process 0 alone keeps files in `run_dir` and prints; the others write to a
-    temporary folder (in TMPDIR), which is deleted. Returns the same `Trained` in all of them. Raises, beside
-    what `training.train` raises, ValueError for faulty environment variables, and RuntimeError if process 0
-    cannot be reached or another process cannot train.
+    Of several processes, process 0 alone keeps files in `run_dir` and prints; the others write to
+    a temporary folder (in TMPDIR), which is deleted. Returns the same `Trained` in all of them.
+    Raises, beside what `training.train` raises, ValueError for faulty environment variables, and
+    RuntimeError if process 0 cannot be reached or another process cannot train.
     """
     join()
     process, processes = processes_together()
@@ -60,10 +63,11 @@ def train(dataset, recipe, run_dir, **options):
 
 
 def join():
-    """Make this process one of FCN_PROCESSES, which waits up to 300 seconds for the others; else do nothing.
+    """Make this process one of FCN_PROCESSES, and wait up to 300 seconds for the others.
 
-    To be called before JAX computes anything. Raises ValueError for variables that are missing or wrong, RuntimeError
-    if process 0 cannot be reached.
+    Does nothing without that variable. To be called before JAX computes anything. Raises
+    ValueError for variables that are missing or wrong, RuntimeError if process 0 cannot be
+    reached.
     """
     if not os.environ.get("FCN_PROCESSES"):
         return
@@ -71,13 +75,15 @@ def join():
     address = os.environ.get("FCN_COORDINATOR", "")
     host, _, port = address.rpartition(":")
     if process >= processes:
-        raise ValueError(f"FCN_PROCESS is {process}; with FCN_PROCESSES={processes} expected 0 to {processes - 1}.")
+        raise ValueError(f"FCN_PROCESS is {process}; with FCN_PROCESSES={processes} expected 0 to "
+                         f"{processes - 1}.")
     if not (host and port.isdecimal()):
-        raise ValueError(f"FCN_COORDINATOR is {address!r}; expected host:port, an address of process 0's machine with "
-                         "a free port, the same in all processes.")
+        raise ValueError(f"FCN_COORDINATOR is {address!r}; expected host:port, an address of "
+                         "process 0's machine with a free port, the same in all processes.")
     if not _on_jax():
-        raise ValueError(f"FCN_PROCESSES={processes} needs KERAS_BACKEND=jax; this is {keras.backend.backend()}. "
-                         "All GPUs of one machine work with TensorFlow too: FCN_DEVICES=all.")
+        raise ValueError(f"FCN_PROCESSES={processes} needs KERAS_BACKEND=jax; this is "
+                         f"{keras.backend.backend()}. All GPUs of one machine work with "
+                         "TensorFlow too: FCN_DEVICES=all.")
     import jax
 
     if jax.distributed.is_initialized():
@@ -110,7 +116,7 @@ def count_devices():
 
 
 def part(batch, process, processes):
-    """Return what process number `process` of `processes` takes of an array over the photos of a batch."""
+    """Return what process `process` of `processes` takes of an array over a batch's photos."""
     return np.array_split(batch, processes)[process]
 
 
@@ -125,14 +131,16 @@ def scope():
         with keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False).scope():
             yield
     else:
-        with tf.distribute.MirroredStrategy([device.name for device in _tensorflow_devices()]).scope():
+        names = [device.name for device in _tensorflow_devices()]
+        with tf.distribute.MirroredStrategy(names).scope():
             yield
 
 
 class Meeting:
-    """The scope in which several processes train: entered when all are ready, with the state file of process 0.
+    """The scope in which several processes train: entered when all of them are ready.
 
-    Raises RuntimeError on entering if another process has called `cancel`, that is, cannot train.
+    state: the path of the state file, which each gets from process 0 on entering. Raises
+    RuntimeError on entering if another process has called `cancel`, that is, cannot train.
     """
 
     def __init__(self, state):
@@ -150,17 +158,18 @@ class Meeting:
         return self._scope.__exit__(*error)
 
     def cancel(self, error):
-        """Tell the processes that wait to enter that this one never will; do nothing once it has entered."""
+        """Tell those that wait to enter that this process never will; once entered, do nothing."""
         if not self.entered:
             _texts_of_all(str(error) or type(error).__name__)
 
 
 def _texts_of_all(text):
-    """Return the texts of all processes, which call this together; of each the first 2,000 bytes."""
+    """Return the texts of all processes, which call this together: 2,000 bytes of each."""
     from jax.experimental import multihost_utils
 
     own = np.frombuffer(text.encode()[:2000].ljust(2000, b"\0"), np.uint8)
-    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in multihost_utils.process_allgather(own)]
+    rows = multihost_utils.process_allgather(own)
+    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
 
 
 def _copy_from_first(file):
@@ -175,8 +184,8 @@ def _copy_from_first(file):
         return
     with open(file, "rb" if first else "wb") as stream:
         for length in lengths:
-            sent = np.frombuffer(stream.read(length), np.uint8) if first else np.zeros(length, np.uint8)
-            received = np.asarray(broadcast_one_to_all(sent))
+            data = stream.read(length) if first else bytes(length)
+            received = np.asarray(broadcast_one_to_all(np.frombuffer(data, np.uint8)))
             if not first:
                 stream.write(received.tobytes())
 

@@ -1,7 +1,8 @@
 """Train on several devices what notebook 03 trains on one, into the same run folder.
 
-The environment variables FCN_DEVICES, or FCN_PROCESSES, FCN_PROCESS and FCN_COORDINATOR choose the devices (see
-tools/scale/__init__.py). Afterwards the runner, given the same parameters, finds the training finished.
+The environment variables FCN_DEVICES, or FCN_PROCESSES, FCN_PROCESS and FCN_COORDINATOR choose
+the devices (see tools/scale/__init__.py). Afterwards the runner, given the same parameters, finds
+the training finished.
 """
 
 import argparse
@@ -17,11 +18,12 @@ EXAMPLES = """examples:
 def _parser() -> argparse.ArgumentParser:
     from utils import runs
 
-    parser = argparse.ArgumentParser(prog="python -m tools.scale", description=__doc__, epilog=EXAMPLES,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", metavar="DATASET", help="meadow, another data set's name, or voc")
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.scale", description=__doc__, epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", metavar="DATASET", help="meadow, another name, or voc")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--name", help="run folder results/runs/NAME; without it, the name of the data set")
+    where.add_argument("--name", help="run folder results/runs/NAME; else the data set's name")
     where.add_argument("--run-dir", metavar="DIR", help="run folder anywhere")
     for name, default in runs.DEFAULTS.items():  # the parameters of notebook 03
         if name != "dataset":
@@ -36,7 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     from tools import scale
     from utils import datasets, models, runs
 
-    weights = os.path.abspath(options.weights) if Path(options.weights).is_file() else options.weights
+    weights = options.weights
+    if Path(weights).is_file():
+        weights = os.path.abspath(weights)  # as the runner hands it to notebook 03
     run_dir = options.run_dir or runs.ROOT / "results" / "runs" / (options.name or options.dataset)
     try:
         scale.join()
@@ -44,19 +48,21 @@ def main(argv: list[str] | None = None) -> int:
         recipe = data.recipe.override(
             image_size=options.image_size, batch_size=options.batch_size, epochs=options.epochs,
             learning_rate=options.learning_rate, stride=options.stride,
-            backbone=options.backbone or models.backbone_for(weights), class_weights=options.class_weights,
-            optimizer=options.optimizer)
-        trained = scale.train(data, recipe, run_dir, weights=weights or None, upsampling=options.upsampling,
-                              precision=options.precision, seed=options.seed)
+            backbone=options.backbone or models.backbone_for(weights),
+            class_weights=options.class_weights, optimizer=options.optimizer)
+        trained = scale.train(
+            data, recipe, run_dir, weights=weights or None, upsampling=options.upsampling,
+            precision=options.precision, seed=options.seed)
     except (OSError, RuntimeError, ValueError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The same command resumes at the last finished epoch.", file=sys.stderr)
+        print("\nInterrupted. The same command resumes at the last finished epoch.",
+              file=sys.stderr)
         return 130
     if scale.processes_together()[0] == 0:
-        print(f"{len(trained.history)} epochs in {trained.seconds:.0f} s on {scale.count_devices()} devices: "
-              f"{trained.path}")
+        print(f"{len(trained.history)} epochs in {trained.seconds:.0f} s on "
+              f"{scale.count_devices()} devices: {trained.path}")
     return 0
 
 
