@@ -160,6 +160,8 @@ def find_dataset(name, data_dir=""):
         raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout.')
     home = data_folder() if name in PUBLISHED else REPOSITORY / "data"
     folder = Path(data_dir).expanduser() if data_dir else home / name
+    if data_dir and name not in PUBLISHED and not folder.is_dir():
+        raise FileNotFoundError(f"data_dir {str(data_dir)!r} is not a folder; give the one that holds {name}.")
     found = find_lists(folder, name)
     if not found:
         remedy = "Give the folder that holds JPEGImages, SegmentationClass and ImageSets."

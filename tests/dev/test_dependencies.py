@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OWN = {"utils", "tools", "dev", "tests", "conftest", "scenes", "canvas"}  # the last two: data/render_meadow, for its test
+OWN = {"utils", "tools", "dev", "tests", "conftest", "odd_folders",
+       "scenes", "canvas"}  # the last two: data/render_meadow, for its test
 # Another backend for Keras, which its users install themselves; and what only exported models need: imported where it is
 # used, with a sentence, or another way, where it is missing.
 OPTIONAL = {"jax", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras

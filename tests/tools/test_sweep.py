@@ -418,7 +418,7 @@ def test_without_score_model_or_test_split_nothing_is_scored(scored, make_voc):
     with pytest.raises(RunError, match="no point has a score"):
         sweep.score_test([{**rows[0], "scores": {}, "status": "it failed"}], folder)
     own = str(make_voc(folder / "own"))
-    with pytest.raises(RunError, match="--test: voc has no split 'test'"):
+    with pytest.raises(RunError, match="has no split 'test'"):
         sweep.require_test({"dataset": "voc", "data_dir": own, "seed": [0, 1]}, [])
     sweep.require_test({"seed": [0, 1]}, [{"dataset": "meadow"}])
     assert asked == []
