@@ -118,10 +118,12 @@ def test_data_set_names_are_checked(name, sentence):
 
 
 def test_data_dir_must_hold_the_data_set(tmp_path):
-    for name, folder in (("voc", "nowhere"), ("voc", tmp_path), ("camvid", tmp_path), ("meadow", tmp_path)):
+    for name, folder in (("voc", tmp_path), ("camvid", tmp_path), ("meadow", tmp_path)):
         with pytest.raises(FileNotFoundError, match=f"holds no {name} data") as error:
             load_dataset(name, folder)
         assert str(folder) in str(error.value)
+    with pytest.raises(FileNotFoundError, match="nowhere.* is not a folder"):
+        load_dataset("voc", "nowhere")
 
 
 def test_split_names_get_a_hint(voc):
