@@ -19,6 +19,7 @@ from utils.labels import VOID
 
 # Pixels from outside the photo: ImageNet's mean colour, which the models turn into zero.
 FILL = (124, 117, 104)
+BATCH_PIXELS = 2 ** 22  # of whole photos: a network keeps some hundred bytes for each of their pixels
 
 
 def read_pair(sample):
@@ -139,12 +140,16 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
 def whole_images(samples, batch_size=1, read=read_pair, multiple_of=1, share=None):
     """Return a `tf.data.Dataset` of whole photos, for scores: (float32 (B, H, W, 3), uint8 (B, H, W)).
 
-    Batches larger than one need photos of one size; otherwise every photo comes alone. multiple_of, share: as in
+    Batches larger than one need photos of one size, and hold at most `BATCH_PIXELS`; otherwise every photo comes
+    alone. multiple_of, share: as in
     `batches`; of a photo that comes alone each device gets a copy, and it is counted once.
     """
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
     shapes = {pairs[i][1].shape for i in range(len(pairs))}
-    size = batch_size if len(shapes) == 1 else 1
+    size = 1
+    if len(shapes) == 1:
+        height, width = next(iter(shapes))
+        size = max(1, min(batch_size, BATCH_PIXELS // (height * width)))
 
     def orders():
         for start in range(0, len(pairs), size):

@@ -353,3 +353,11 @@ def test_batches_that_devices_cannot_share_are_refused(shared_voc):
     samples = load_dataset("voc", shared_voc).split("train")
     with pytest.raises(ValueError, match="batch_size is 6; .* multiple of 4"):
         pipeline.batches(samples, image_size=32, batch_size=6, multiple_of=4)
+
+
+def test_large_photos_are_scored_alone(monkeypatch):
+    pairs = [(np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8))] * 5
+    kept = pipeline.DecodedPairs(range(5), pairs.__getitem__)
+    for most, sizes in ((2 ** 22, [4, 1]), (2 * 40 * 50, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr(pipeline, "BATCH_PIXELS", most)
+        assert [len(images) for images, _ in pipeline.whole_images(kept, 4)] == sizes
