@@ -20,7 +20,7 @@ SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
 	"$$starter" tools/set_up.py --venv "$(VENV)" --versions $(VERSIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-extra run test test-colab bench lab notebooks lock clean
+.PHONY: help set-up set-up-extra run test test-all test-colab bench lab notebooks lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,9 @@ run: set-up ## run notebooks 01 to 05 end to end into results/runs/; ARGS="..." 
 
 test: set-up-extra ## run the tests, and compare what the notebooks print with what is stored (nbval)
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval tests notebooks $(ARGS)
+
+test-all: set-up-extra ## the same, and what is slow: several processes, JAX, random kills, all notebooks on odd data
+	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval -m "slow or not slow" tests notebooks $(ARGS)
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"

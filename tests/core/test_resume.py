@@ -39,6 +39,7 @@ def run_dir(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_leave_no_trace(tmp_path, capsys):
     """Three of the hundred trials of `python -m dev.resume_trials`."""
     assert resume_trials.run(tmp_path, trials=3, epochs=3, seed=4) == 0

@@ -699,6 +699,7 @@ print(backend.backend())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+@pytest.mark.slow
 def test_models_losses_and_metrics_give_the_same_under_jax(tmp_path, random_fcn):
     cases = [(32, "bilinear"), (8, "bilinear"), (16, "deconv"), (8, "ladder")]
     networks = {f"{s}-{u}-": random_fcn(3, stride=s, upsampling=u) for s, u in cases}

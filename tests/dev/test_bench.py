@@ -176,6 +176,7 @@ def test_the_naive_network_normalizes_every_convolution():
     assert kinds.count(keras.layers.Conv2D) == kinds.count(keras.layers.BatchNormalization) == len(kinds) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
 def test_a_step_of_one_process_is_measured(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")

@@ -237,6 +237,7 @@ def tiny_run(tmp_path_factory):
     return folder, before
 
 
+@pytest.mark.slow
 def test_all_notebooks_run_with_tiny_parameters(tiny_run):
     folder, _ = tiny_run
     entries = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"]
@@ -246,10 +247,12 @@ def test_all_notebooks_run_with_tiny_parameters(tiny_run):
         assert all(cell.execution_count for cell in cells(folder / path.name) if is_run(cell))
 
 
+@pytest.mark.slow
 def test_notebooks_write_only_into_the_run_folder(tiny_run):
     assert tracked_files() == tiny_run[1]
 
 
+@pytest.mark.slow
 def test_all_that_a_run_writes_is_refused_where_the_user_has_it(tiny_run):
     """A name that is new here belongs into `runs.WRITTEN`."""
     folder, _ = tiny_run
@@ -258,6 +261,7 @@ def test_all_that_a_run_writes_is_refused_where_the_user_has_it(tiny_run):
     assert not unknown
 
 
+@pytest.mark.slow
 def test_run_leaves_model_scores_and_figures(tiny_run):
     folder, _ = tiny_run
     if not any(path.stem.startswith("05") for path in PATHS):

@@ -236,3 +236,13 @@ def test_ci_runs_the_readme_commands():
     assert "\nmake test\n" in read(".ci/run") and "make test" in read("README.md")
     steps = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["linux"]["steps"]
     assert {"make run", "make test"} <= {step.get("run") for step in steps}
+
+@pytest.mark.parametrize("folder, most", [("utils", 2700), ("tools", 5650), ("dev", 1450)])
+def test_code_does_not_grow(folder, most):
+    """The aim is 1,900, 3,800 and 900 lines; lower a limit with every cut."""
+    lines = sum(len(path.read_text("utf-8").splitlines()) for path in (ROOT / folder).rglob("*.py"))
+    assert lines <= most, f"{folder}/ has {lines} lines"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_bytes()) <= 8192

@@ -67,6 +67,8 @@ np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history
          first_losses=first_losses, share=[*scale.processes_together(), scale.count_devices()])
 """
 
+pytestmark = pytest.mark.slow
+
 
 def start(folder, voc, process, devices=1, broken_off=False, **variables):
     """Start a training in a process of its own, in `folder/process`; its results go to `folder/process.npz`."""
