@@ -133,6 +133,9 @@ def derive(photos, side, shares, oracles):
     shown = [share for share in shares if share > 0]
     rarest = min(shown, default=1.0)
     reasons["class_weights"] = f"the rarest class has {rarest:.1%} of all pixels"
+    reasons["batch_size"] = "as for meadow and CamVid"
+    reasons["backbone"] = "learns from random weights"
+    reasons["keep"] = "val chooses the epoch"
     reasons |= dict.fromkeys(("learning_rate", "optimizer"), "measured with vgg_small from random weights")
     return Recipe(
         image_size=image_size, batch_size=batch_size, epochs=epochs, stride=stride,
