@@ -59,8 +59,8 @@ class Dataset:
 
     @property
     def test_split(self):
-        """The split that scores are reported on: "test" where there is one, else "val"."""
-        return "test" if "test" in self.splits else "val"
+        """The split that scores are reported on: "test" where it lists photos, else "val"."""
+        return "test" if self.splits.get("test") else "val"
 
     @functools.cached_property
     def recipe(self):

@@ -132,7 +132,8 @@ def derive(photos, side, shares, oracles):
 
     shown = [share for share in shares if share > 0]
     rarest = min(shown, default=1.0)
-    reasons["class_weights"] = f"the rarest class has {rarest:.1%} of all pixels"
+    amount = f"{rarest:.1%}" if rarest >= 0.001 else "less than 0.1%"
+    reasons["class_weights"] = f"the rarest class has {amount} of all pixels"
     reasons["batch_size"] = "as for meadow and CamVid"
     reasons["backbone"] = "learns from random weights"
     reasons["keep"] = "val chooses the epoch"

@@ -14,7 +14,7 @@ from tools.check import check_dataset
 from utils.datasets import load_dataset
 
 TINY = {"image_size": 64, "batch_size": 2, "epochs": 1, "stride": 32, "calibration": 2}
-MEADOW = re.compile(r"\b(horses?|sheep|barns?|tractors?|fences?|riders?)\b", re.IGNORECASE)
+MEADOW = re.compile(r"\b(horses?|sheep|barns?|tractors?|fences?|riders?)\b(?!\.png)", re.IGNORECASE)
 EVERYDAY = ["01", "03", "04", "05"]
 
 
@@ -56,7 +56,7 @@ def test_notebooks_run_on_an_everyday_folder(tmp_path):
     assert "40x23" in texts["01"] and "snow" in texts["01"], "warnings are shown, and stop nothing"
     dataset = load_dataset("voc", data)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["images"] == len(dataset.split(dataset.recipe.test_split))
+    assert metrics["images"] == len(dataset.split(dataset.test_split))
     assert metrics["iou"]["snow"] is None and 0 <= metrics["scores"]["mean_iou"] <= 1
     for number in ("03", "04", "05"):
         assert not MEADOW.search(texts[number]), f"{number} speaks of the meadow"
