@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from tools import fetch
 from utils import datasets, metrics, runs
 from utils.oracles import bilinear_oracle, majority_oracle
 
@@ -118,7 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
-        data = datasets.load_dataset(arguments.dataset, arguments.data_dir)
+        data_dir = fetch.ensure(arguments.dataset, arguments.data_dir)
+        data = datasets.load_dataset(arguments.dataset, data_dir)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -30,7 +30,7 @@ try:
     from papermill.iorw import NoDatesSafeLoader
 
     from tools.execute import Progress, RunError, execute, literal, short
-    from tools import check
+    from tools import check, fetch
     from utils import datasets, progress, recipes, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, which "
@@ -147,6 +147,8 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     those it declares. `run_dir`: the run folder; "" takes FCN_RUN_DIR, else results/runs/default. `timeout`:
     seconds that a cell may take. Raises RunError where anything stops the run.
     """
+    if timeout is not None and timeout < 1:
+        raise RunError(f"--timeout is {timeout}; expected seconds, 1 or more. Without it a cell takes what it takes.")
     parameters = dict(parameters or {})
     run_dir = run_dir or parameters.pop("run_dir", "")
     paths = find_notebooks(str(name) for name in notebooks)
@@ -154,7 +156,12 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     everything, chosen = resolve(declared, parameters)
     dataset = None
     if {"dataset", "data_dir"} <= everything.keys():
-        dataset = find_data(everything["dataset"], everything["data_dir"])
+        dataset, data_dir = find_data(everything["dataset"], everything["data_dir"])
+        if data_dir != everything["data_dir"]:  # the notebooks read what was converted
+            everything["data_dir"] = data_dir
+            for path in paths:
+                if "data_dir" in declared[path]:
+                    chosen[path]["data_dir"] = data_dir
     try:
         folder = runs.choose_folder(run_dir)
         _refuse_notebooks(folder, paths)
@@ -173,11 +180,17 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     return folder
 
 
-def find_data(name: str, data_dir: str) -> datasets.Dataset:
-    """Load the data set before the first notebook does: a download shows its progress, a wrong folder fails at once."""
-    load = datasets.find_dataset if name == "voc" else datasets.load_dataset  # check_data lists what is missing
+def find_data(name: str, data_dir: str) -> tuple[datasets.Dataset, str]:
+    """Fetch or convert a published data set at its first use; return it, and the folder it is read from.
+
+    Before the first notebook: a download shows its progress, and a wrong folder fails at once.
+    """
+    load = datasets.load_dataset
+    if name == "voc":
+        load = datasets.find_dataset  # check_data lists what is missing
     try:
-        return load(name, data_dir)
+        data_dir = fetch.ensure(name, data_dir)
+        return load(name, data_dir), data_dir
     except (OSError, ValueError) as error:
         raise RunError(str(error)) from None
 

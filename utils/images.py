@@ -1,6 +1,11 @@
 """Photos and masks: from files as people have them to arrays, and back."""
 
+import errno
+import hashlib
+import http.client
 import os
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +20,7 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Image.MAX_IMAGE_PIXELS = 2 ** 29
 THREADS = min(8, (os.cpu_count() or 1) + 1)  # that decode at once: each has a whole pair in memory
 STRIP = 512  # rows converted at a time: as a whole, a large photo would be in memory four times
+LARGEST = 100 * 10 ** 6  # bytes of a photo from the network: an address may never end
 
 
 class Problem(NamedTuple):
@@ -67,16 +73,56 @@ def read_image(path):
     return to_rgb(picture, path)
 
 
-def read_mask(path, id_map=None, colors=None):
+def find_photo(source, folder):
+    """Return the path of a photo: `source` itself, or for an http(s) address its copy in `folder`.
+
+    Raises ValueError for an address with a password; ConnectionError for one that gives no image,
+    more than LARGEST bytes, or nothing.
+    """
+    address = urllib.parse.urlsplit(str(source))
+    if address.scheme not in ("http", "https"):
+        return Path(source).expanduser()
+    if "@" in address.netloc:
+        raise ValueError(f"photo: the address at {address.netloc.rpartition('@')[2]} holds a user "
+                         "name or a password; download the file yourself and give its path.")
+    name = Path(urllib.parse.unquote(address.path)).name[-100:]  # many are called image.jpg
+    target = Path(folder) / f"{hashlib.sha256(str(source).encode()).hexdigest()[:8]}-{name}"
+    if target.is_file():
+        return target
+    partial = target.with_name(f".{os.getpid()}.{target.name}")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    # Browsers show letters that HTTP does not know; some hosts refuse requests without a name.
+    request = urllib.request.Request(urllib.parse.quote(str(source), safe="%/:=&?~#+!$,;'@()*[]"),
+                                     headers={"User-Agent": "Mozilla/5.0 (fcn32-notebooks)"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content = answer.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST // 10 ** 6} MB")
+        partial.write_bytes(content)
+        read_image(partial)
+        os.replace(partial, target)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EACCES):
+            raise
+        reason = str(error).replace(f"{partial}: ", "")
+        raise ConnectionError(f"{source}: no photo could be fetched ({reason}). Check the address, "
+                              "or download the file yourself and give its path.") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def read_mask(path, colors=None):
     """Read a mask as uint8 (H, W) class ids, 255 for void.
 
     Palette PNGs give their ids (never their colours), grey files their values. An RGB file needs
-    `colors`, uint8 (C, 3), to be turned back into ids. id_map: what ids in the file become, such as {11: 255}.
+    `colors`, uint8 (C, 3), to be turned back into ids.
     EXIF rotation is applied, transparency dropped. Raises FileNotFoundError, or `ImageError` (a ValueError) for
     unreadable files, values that are no whole numbers from 0 to 255, and colours outside the table.
     """
     picture, _ = decode(path)
-    return to_ids(picture, path, id_map, colors)
+    return to_ids(picture, path, colors)
 
 
 def write_mask(path, ids, colors):
@@ -140,7 +186,7 @@ def has_colors(image):
     return image.mode not in ("1", "L", "P", "F", "LA", "PA") and not image.mode.startswith("I")
 
 
-def to_ids(image, path, id_map=None, colors=None):
+def to_ids(image, path, colors=None):
     """Return a Pillow image as uint8 (H, W) class ids; `path` is for the error, the rest as in `read_mask`."""
     if image.mode in ("LA", "PA"):
         image = image.getchannel(0)
@@ -160,10 +206,7 @@ def to_ids(image, path, id_map=None, colors=None):
                 raise _error(path, f"holds the value {strange.max():g}; a mask holds class ids from 0 to {VOID}.",
                              "Save it as an 8-bit palette or grey PNG.")
             ids = ids.astype(np.uint8)
-    table = np.arange(VOID + 1, dtype=np.uint8)
-    for file_id, class_id in (id_map or {}).items():
-        table[file_id] = class_id
-    return table[ids] if id_map else ids
+    return ids
 
 
 def fault_of_pair(sample, image, mask, num_classes):

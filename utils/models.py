@@ -146,8 +146,9 @@ def load_trained(run_dir, dataset):
     if (run_dir / "model.json").is_file():
         try:
             card = json.loads((run_dir / "model.json").read_text(encoding="utf-8"))
-            trained_on, classes = card["dataset"], list(card["class_names"])
-        except (ValueError, KeyError, TypeError):
+            trained_on, classes = card["dataset"], [str(name) for name in card["class_names"]]
+            card["fcn"]["stride"]  # which notebooks ask for
+        except (ValueError, LookupError, TypeError, RecursionError):
             raise ValueError(f"{run_dir / 'model.json'} is damaged: run notebook 03 there again.") from None
         if (trained_on, classes) != (dataset.name, list(dataset.class_names)):
             found, wanted = ((trained_on, dataset.name) if trained_on != dataset.name else
@@ -155,6 +156,9 @@ def load_trained(run_dir, dataset):
             raise ValueError(f"{run_dir} holds a model trained on {found}, not on {wanted}: give another run_dir, or "
                              "run notebook 03 there first.")
         return load(run_dir / "model.keras"), card, "trained by notebook 03 in this run"
+    if (run_dir / "model.keras").is_file():
+        raise FileNotFoundError(f"{run_dir / 'model.keras'} lacks its card, model.json: copy that too, or run "
+                                "notebook 03 there again.")
     if dataset.name != "meadow":
         raise FileNotFoundError(f"{run_dir} holds no model for {dataset.name}: run notebook 03 with the same dataset "
                                 "and run_dir first.")

@@ -177,7 +177,8 @@ def curves(series, xlabel, ylabel, x=None):
 
 def grouped_bars(series, names, ylabel):
     """Draw bars side by side: series is {name: a value per entry of `names`}."""
-    figure = Figure(figsize=(7.2, 3.2), layout="constrained")
+    room = 2.5 + 0.065 * max(map(len, names))  # long names stand below the bars, at a slant
+    figure = Figure(figsize=(7.2, max(3.2, room)), layout="constrained")
     axis = figure.subplots()
     width = 0.8 / len(series)
     colors = itertools.cycle((BLUE, ORANGE, GREEN, GREY))

@@ -25,6 +25,8 @@ LIMITS = {
     "epochs": (1, 10 ** 6, "a whole number from 1 to 1000000"),
     "learning_rate": (1e-12, 1e6, "a positive number, such as 0.001"),
     "seed": (0, 2 ** 32 - 1, f"a whole number from 0 to {2 ** 32 - 1}"),
+    "calibration": (1, 10 ** 6, "a whole number from 1 to 1000000"),
+    "scored": (0, 10 ** 6, "a whole number from 1 to 1000000, or 0 for all"),
 }
 ENOUGH = 0.9  # of mean IoU: a stride that can draw this much of the masks is fine enough
 RARE = 0.02  # share of all pixels below which a class gets more weight

@@ -24,17 +24,16 @@ DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 
             "optimizer": "", "upsampling": "bilinear"}
 FREE_BYTES = 200 * 2**20  # notebooks, figures, checkpoints and model of a small run, with room to spare
 # What runner, sweeps, notebooks and `training.train` write into a run folder.
-WRITTEN = ("training", "tensorboard", "model.keras", "model.weights.h5", "model.json", "history.json",
-           "metrics.json", "recipe.json", "figures", "photos", "masks", "fcn32s", "fcn32s.keras", "fcn16s",
-           "fcn8s", "own-[0-9]*", "sweeps", "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
+MODEL = ("model.keras", "model.weights.h5", "model.json", "history.json")
+WRITTEN = (*MODEL, "training", "tensorboard", "metrics.json", "recipe.json", "figures", "photos",
+           "masks", "fcn32s", "fcn32s.keras", "fcn16s", "fcn8s", "own-[0-9]*", "sweeps", "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
 
 
 def run_folder(run_dir: str | Path = "") -> Path:
     """Return the run folder, from `choose_folder`, made where needed and marked by a `run.json`.
 
     Raises FileExistsError, before anything is written, where it holds what a run would write and no
-    run made it; PermissionError or OSError where it cannot be written, its run.json is damaged, or
-    the disk is almost full.
+    run made it; OSError where it cannot be written, its run.json is damaged, or the disk is full.
     """
     folder = choose_folder(run_dir)
     record = read_record(folder)
@@ -65,10 +64,7 @@ def choose_folder(run_dir: str | Path = "") -> Path:
 
 
 def read_record(folder: Path) -> dict:
-    """Return what run.json in `folder` says of a run: its `parameters`, and a dict per notebook.
-
-    Both are empty without that file. Raises OSError where it says something else.
-    """
+    """Return run.json in `folder`: `parameters`, and a dict per notebook; OSError if it is damaged."""
     file = folder / "run.json"
     if not os.path.lexists(file):
         return {"parameters": {}, "notebooks": {}}
@@ -89,22 +85,20 @@ def read_record(folder: Path) -> dict:
 def foreign_files(folder: Path) -> list[str]:
     """Return the names in `folder` that a run would write and no run wrote, sorted.
 
-    The first version left no run.json; a model's card or a state of training shows its folders.
-    Left out are folders without a visible file, and notebooks of papermill, which may have begun to
-    write one before that notebook calls `run_folder`.
+    The first version left no run.json; a state of training, or a model with its card, stands for it.
+    Left out are folders without a visible file, and notebooks that papermill has begun to write.
     """
     if not folder.exists() or (folder / "run.json").exists():
         return []
     card, state = _read_json(folder / "model.json"), folder / "training" / "state.npz"
-    has_card = isinstance(card, dict) and {"fcn", "dataset", "class_names"} <= card.keys()
-    if has_card and (folder / "model.keras").is_file():
-        return []
     if zipfile.is_zipfile(state):
         with zipfile.ZipFile(state) as arrays:
             if {"history.npy", "parameters.npy"} <= set(arrays.namelist()):
                 return []
-    found = [path for path in sorted(folder.iterdir())
-             if any(fnmatchcase(path.name.lower(), pattern) for pattern in WRITTEN)]
+    has_card = isinstance(card, dict) and {"fcn", "dataset", "class_names"} <= card.keys()
+    known = MODEL if has_card and (folder / "model.keras").is_file() else ()
+    found = [path for path in sorted(folder.iterdir()) if path.name not in known
+             and any(fnmatchcase(path.name.lower(), pattern) for pattern in WRITTEN)]
     bare = [path for path in found if path.is_dir() and not any(path.glob("[!.]*"))]
     return [path.name for path in found if path not in bare and not is_executed(path)]
 
@@ -127,10 +121,8 @@ def check_space(folder: Path, needed: int = FREE_BYTES) -> None:
     """Raise OSError when the disk that holds `folder` has fewer than `needed` bytes free."""
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OSError(
-            f"run_dir {folder}: the disk has {free / 2**20:.0f} MB free and the run needs about "
-            f"{needed / 2**20:.0f} MB. Free some space, or choose a folder on another disk."
-        )
+        raise OSError(f"run_dir {folder}: the disk has {free / 2**20:.0f} MB free and the run needs about "
+                      f"{needed / 2**20:.0f} MB. Free some space, or choose a folder on another disk.")
 
 
 def replace(path: str | Path, write: Callable[[Path], object]) -> None:

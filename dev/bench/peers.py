@@ -27,7 +27,7 @@ def older_pair(sample, data):
     """Return (float32 (256, 256, 3), float32 (256, 256, C)) of a sample of a `Dataset`: squashed, one-hot by colour."""
     photo = np.asarray(Image.open(sample[0]).convert("RGB").resize((SIDE, SIDE), Image.BILINEAR), np.float32) / 255
     mask = Image.open(sample[1])
-    if data.id_map or mask.mode != "P":  # masks without colours
+    if mask.mode != "P":  # masks without colours
         mask = Image.fromarray(ids_to_colors(data.read(sample)[1], data.colors))
     mask = np.asarray(mask.convert("RGB").resize((SIDE, SIDE), Image.NEAREST))
     one_hot = np.stack([(mask == color).all(axis=2) for color in data.colors], axis=2)

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dev.bench import peers as bench_peers
+from tools import fetch
 from utils import datasets, metrics, models, pipeline, training
 
 
@@ -111,7 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--begun", type=float, default=time.time(), help="when the process began, in Unix seconds")
     options = parser.parse_args(argv)
     keras.utils.set_random_seed(options.seed)
-    data = datasets.load_dataset(options.dataset, options.data_dir)
+    data_dir = fetch.ensure(options.dataset, options.data_dir)
+    data = datasets.load_dataset(options.dataset, data_dir)
     every = min(data.recipe.validate_every, 5)
     report = Report(options.begun, lambda logs: logs["val_mean_iou"], every, options.target, options.limit)
     SIDES[options.side](data, options.stride, options.seed, report)

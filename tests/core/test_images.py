@@ -1,6 +1,5 @@
 """Photos and masks of every kind that people have, held against OpenCV, arrays made by hand, and the standards."""
 
-import io
 import os
 import zlib
 
@@ -342,13 +341,6 @@ def test_values_that_are_no_ids_are_refused(tmp_path, values, found):
     with pytest.raises(ImageError, match=f"holds the value {found}; a mask holds class ids from 0 to 255") as error:
         read_mask(path)
     assert str(error.value).startswith(str(path))
-
-
-def test_ids_are_mapped(tmp_path):
-    path = saved(tmp_path / "a.png", np.uint8([[0, 10, 11, 12]]))
-    assert read_mask(path, id_map={11: VOID, 12: VOID}).tolist() == [[0, 10, VOID, VOID]]
-    trimap = saved(tmp_path / "b.png", np.uint8([[1, 2, 3, 0]]))
-    assert read_mask(trimap, id_map={1: 0, 0: 1, 3: VOID}).tolist() == [[0, 2, VOID, 1]]
 
 
 def test_colour_masks_need_and_use_the_colour_table(tmp_path):

@@ -557,7 +557,8 @@ def test_networks_that_do_not_score_pixels_are_refused(tmp_path, kind):
 
 def test_a_file_exchanged_under_its_card_is_refused(tmp_path, random_fcn):
     names = [f"class {i}" for i in range(8)]
-    (tmp_path / "model.json").write_text(json.dumps({"dataset": "voc", "class_names": names}), encoding="utf-8")
+    written = {"dataset": "voc", "class_names": names, "fcn": {"num_classes": 8, "stride": 32}}
+    (tmp_path / "model.json").write_text(json.dumps(written), encoding="utf-8")
     random_fcn(8).save(tmp_path / "model.keras")
     assert load(tmp_path / "model.keras").output_shape[-1] == 8
     random_fcn(3).save(tmp_path / "model.keras")

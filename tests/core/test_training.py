@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -617,10 +618,16 @@ def test_trained_model_is_found_in_its_run(unbroken, dataset, tmp_path, shared_v
         models.load_trained(folder, load_dataset("meadow", shared_voc))
     with pytest.raises(ValueError, match="trained on ground, block, disc, not on ground, block, tumour"):
         models.load_trained(folder, dataclasses.replace(dataset, class_names=("ground", "block", "tumour")))
-    (tmp_path / "model.json").write_text('{"fcn"')
-    with pytest.raises(ValueError, match="model.json is damaged: run notebook 03 there again"):
-        models.load_trained(tmp_path, dataset)
+    for text in ('{"fcn"', "[" * 100_000, '{"dataset": "voc", "class_names": 3}', '{"dataset": "voc", "class_names": []}'):
+        (tmp_path / "model.json").write_text(text)
+        with pytest.raises(ValueError, match="model.json is damaged"):
+            models.load_trained(tmp_path, dataset)
     (tmp_path / "model.json").unlink()
+    shutil.copy(folder / "model.keras", tmp_path)
+    for data in (dataset, load_dataset("meadow")):  # not the kept model in its place
+        with pytest.raises(FileNotFoundError, match="model.keras .*model.json"):
+            models.load_trained(tmp_path, data)
+    (tmp_path / "model.keras").unlink()
     with pytest.raises(FileNotFoundError, match="holds no model for voc: run notebook 03"):
         models.load_trained(tmp_path, dataset)
 

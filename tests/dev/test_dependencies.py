@@ -79,6 +79,19 @@ def test_tools_do_not_know_what_maintainers_use(path):
     assert not [name for name in imports(path) if name.split(".")[0] == "dev"]
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_among_tools_only_sweep_and_scale_use_the_runner(path):
+    if path.parent.name in ("sweep", "scale"):
+        return
+    assert not [name for name in imports(path) if re.match(r"tools\.run(\.|$)", name)]
+
+
+def test_fetching_starts_no_tensorflow():
+    code = "import sys, tools.fetch.__main__; print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == ""
+
+
 def test_only_its_test_knows_the_renderer_of_meadow():
     drawers = {path.stem for path in (ROOT / "data" / "render_meadow").glob("*.py")}
     for folder in ("utils", "tools", "dev"):

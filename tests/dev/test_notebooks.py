@@ -115,6 +115,24 @@ def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
             assert declared.get(name, meaning) == meaning, f"{name} differs from {other.name}"
 
 
+IMPOSSIBLE = [("seed", -1), ("seed", 2**40), ("image_size", 31), ("image_size", 10_000),
+              ("learning_rate", float("inf")), ("scene", "test_230"), ("calibration", 0), ("scored", -1)]
+
+
+@pytest.mark.parametrize("path, name, value", [
+    pytest.param(path, name, value, id=f"{path.stem[:2]}-{name}-{value}")
+    for path in PATHS for name, value in IMPOSSIBLE
+    if name in declared_parameters(path) and not path.stem.startswith("08")])  # its sweep refuses them
+def test_impossible_values_are_refused_in_the_first_cell_after_the_parameters(path, name, value):
+    code = cells(path)
+    given = next(number for number, cell in enumerate(code) if "parameters" in tags(cell))
+    names = {}
+    for cell in code[:given + 1]:
+        exec(cell.source, names)
+    with pytest.raises(ValueError, match=f"{name} is {re.escape(repr(value))}; expected"):
+        exec(code[given + 1].source, names | {name: value})
+
+
 # Regression checks
 
 

@@ -197,6 +197,17 @@ def nothing_but_void(folder):
         folder.save_mask(path.stem, np.full((48, 64), VOID, np.uint8))
 
 
+def void_in_val(folder):
+    for i in range(2):
+        folder.save_mask(f"val{i}", np.full((48, 64), VOID, np.uint8))
+
+
+def single_class(folder):
+    (folder.root / "classes.txt").write_text("0 ground 40 160 40\n", encoding="utf-8")
+    for path in folder.masks.iterdir():
+        folder.save_mask(path.stem, np.where(folder.mask(path.stem) == VOID, VOID, 0).astype(np.uint8))
+
+
 def no_val(folder):
     (folder.lists / "val.txt").unlink()
 
@@ -340,6 +351,8 @@ FAULTS = [
     (count_from_one, "error", "all masks", "their ids run from 1 to 3, none is 0: they count from 1"),
     (black_and_white, "error", "all masks", "they hold 0 and 255 only, as black and white pictures do"),
     (nothing_but_void, "error", "all masks", "they hold nothing but void"),
+    (void_in_val, "error", "split val", "nothing but void"),
+    (single_class, "error", "classes.txt", "one class only"),
     (no_val, "error", "split val", "there is no such split; there are train"),
     (empty_val, "error", "split val", "the list is empty"),
     (void_mask, "warning", MASK, "every pixel is void"),
@@ -366,7 +379,7 @@ FAULTS = [
     (cmyk, "note", "JPEGImages/train1.jpg", "has CMYK colours"),
 ]
 # Faults of all masks or of a list, which also show in single files.
-WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "no_val", "empty_val"}
+WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val", "empty_val"}
 
 
 @pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])

@@ -1,7 +1,6 @@
 """The runner, on toy notebooks that start a kernel and little else."""
 
 import ast
-import errno
 import importlib
 import json
 import os
@@ -112,6 +111,12 @@ def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
     assert f"{name} is {value.removesuffix('.0')}" in said and "expected" in said
 
 
+@pytest.mark.parametrize("seconds", ["0", "-5"])
+def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb")
+    assert f"--timeout is {seconds}" in refused([toy, "--timeout", seconds], tmp_path / "run", capsys)
+
+
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
 def test_parameter_without_value(argv, capsys):
     assert main(argv) == 1
@@ -195,6 +200,23 @@ def test_data_set_is_looked_for_before_the_first_notebook(tmp_path, capsys):
     assert main([toy, "--dataset", "voc", "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]) == 1
     assert "holds no voc data" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_published_copy_in_its_own_layout_is_converted_and_read_from_there(tmp_path, monkeypatch, capsys):
+    """The notebooks, which read VOC's layout only, get the converted folder."""
+    for split in ("train", "val"):
+        for folder, pixels in ((split, np.zeros((4, 5, 3), np.uint8)), (f"{split}annot", np.full((4, 5), 11, np.uint8))):
+            (tmp_path / "SegNet" / folder).mkdir(parents=True)
+            Image.fromarray(pixels).save(tmp_path / "SegNet" / folder / f"0001TP_{split}.png")
+        (tmp_path / "SegNet" / f"{split}.txt").write_text(f"/a/{split}/0001TP_{split}.png /a/b.png\n")
+    monkeypatch.setenv("FCN_DATA_DIR", str(tmp_path / "data"))
+    code = "from utils import datasets\nprint(datasets.load_dataset(dataset, data_dir).root)"
+    toy = notebook(tmp_path / "01_toy.ipynb", code, parameters=OWN)
+    command = [toy, "--dataset", "camvid", "--data-dir", str(tmp_path / "SegNet"), "--run-dir", str(tmp_path / "run")]
+    assert main(command) == 0
+    assert printed(tmp_path / "run" / "01_toy.ipynb").strip() == str(tmp_path / "data" / "camvid")
+    assert str(tmp_path / "SegNet") in capsys.readouterr().err
+    assert main(command) == 0 and "kept" in capsys.readouterr().out
 
 
 # What runs
@@ -558,13 +580,14 @@ def test_folders_of_the_first_version_still_open(tmp_path):
     with_model = put(put(tmp_path / "model", "model.json", card), "model.keras")
     with_state = put(tmp_path / "state", "training/.lock", b"")
     np.savez(with_state / "training" / "state.npz", history="[]", parameters="{}")
+    put(with_state, "metrics.json")
     for folder in (with_model, with_state):
-        put(folder, "metrics.json")
         assert runs.run_folder(folder) == folder and (folder / "run.json").is_file()
     other_card = put(tmp_path / "other", "model.json", b'{"class_name": "Functional", "config": {}}')
     other_state = put(tmp_path / "other_state", "training/.lock", b"")
     np.savez(other_state / "training" / "state.npz", weights=[1])
-    for folder in (other_card, other_state):
+    copied = put(put(put(tmp_path / "copied", "model.json", card), "model.keras"), "masks/one.png")
+    for folder in (other_card, other_state, copied):
         with pytest.raises(FileExistsError):
             runs.run_folder(folder)
 

@@ -11,7 +11,6 @@ import pytest
 from tools import scale
 from utils import pipeline, training
 from utils.datasets import load_dataset
-from utils.labels import VOID
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,7 +1,6 @@
 """Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
 
 import csv
-import importlib
 import json
 import os
 import signal
@@ -403,6 +402,7 @@ def test_a_model_that_was_trained_again_is_scored_again(scored):
     folder, rows, asked = scored
     sweep.score_test(rows, folder)
     (folder / "p1" / "test" / "kept").touch()
+    (folder / "p1" / "test" / "model.keras").unlink()  # as if it had been killed while copying
     sweep.score_test(rows, folder)
     assert (folder / "p1" / "test" / "kept").exists()
     (folder / "p1" / "model.keras").write_text("model.keras of p9")

@@ -90,7 +90,7 @@ def _mask(path, dataset):
         fault = _of_colors(path, picture, dataset) if has_colors(picture) else None
         if fault:
             return None, 0, [fault]
-        ids = to_ids(picture, path, dataset.id_map, dataset.colors)
+        ids = to_ids(picture, path, dataset.colors)
     except ImageError as error:
         return None, 0, [error.problem]
     # In strips: bincount needs eight bytes a pixel.
@@ -160,7 +160,7 @@ def _of_colors(path, picture, dataset):
 
 def _of_palette(path, picture, ids, dataset):
     """Return the `Problem` of a mask whose palette gives ids the colours of other classes, or None."""
-    if picture.mode != "P" or dataset.id_map:
+    if picture.mode != "P":
         return None
     colors, shown = dataset.colors.tolist(), np.reshape(picture.getpalette(), (-1, 3)).tolist()
     used = [i for i in np.unique(ids).tolist() if i < min(dataset.num_classes, len(shown))]

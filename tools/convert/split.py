@@ -147,7 +147,7 @@ def _told(drawn, given, counts):
     source = f"train's {units}, since the source has none" if given else units
     notes = [f"drawn: {what} of {source}; stratified by class, seed {drawn['seed']}"]
     if drawn["groups"] == drawn["photos"]:
-        notes.append("photos of one scene or clip belong into one split: see --group, or write "
+        notes.append("photos of one scene or clip belong in one split: see --group, or write "
                      "train.txt and val.txt into SOURCE")
     return notes
 

@@ -30,7 +30,7 @@ from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
 from tools.sweep.grid import Point
 from tools.sweep.progress import Progress
-from utils import datasets, runs
+from utils import runs
 
 DEFAULT = ("03", "04")
 LIMIT = 200  # points that a sweep may have unless somebody says that it is meant
@@ -81,18 +81,19 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (), notebooks: Itera
     for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
                                   for point in points
                                   if {"dataset", "data_dir"} <= point.parameters.keys()}):
-        check_data(find_data(name, data_dir))
-    made = str(folder) and not Path(folder).expanduser().exists()
+        check_data(find_data(name, data_dir)[0])
+    folder = runs.choose_folder(folder)
+    is_new = not folder.exists()
     try:
-        folder = runs.run_folder(folder)
+        runs.run_folder(folder)
         points = [replace(point, folder=folder / point.folder) for point in points]
         with runs.lock(folder):
             return _sweep(points, paths, folder, scheduler, workers, timeout)
     except (OSError, RuntimeError) as error:
         raise RunError(str(error)) from None
     finally:
-        if made:
-            _remove_unused(Path(folder).expanduser())
+        if is_new:
+            _remove_unused(folder)
 
 
 def _remove_unused(folder: Path) -> None:
@@ -106,9 +107,9 @@ def require_test(grid: dict[str, object], points: Iterable[dict], limit: int = L
     """Raise RunError where a data set of the sweep has no test split."""
     given = [runs.DEFAULTS | assignment for assignment in sweep_grid.combine(grid, points, limit)]
     for name, data_dir in sorted({(one["dataset"], one["data_dir"]) for one in given}):
-        find_data(name, data_dir)
+        dataset, _ = find_data(name, data_dir)
         try:
-            datasets.load_dataset(name, data_dir).split("test")
+            dataset.split("test")
         except ValueError as error:
             raise RunError(f"--test: {error}") from None
 
@@ -127,9 +128,10 @@ def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None)
     if missing := [name for name in models if not (best / name).is_file()]:
         raise RunError(f"--test: {best} holds no {missing[0]}. Sweep over notebook 03, too: it "
                        "writes it.")
-    if target.exists() and not filecmp.cmp(best / models[0], target / models[0], shallow=False):
+    copy = target / models[0]
+    if copy.exists() and not filecmp.cmp(best / models[0], copy, shallow=False):
         shutil.rmtree(target)  # of a model that has been trained again since
-    target.mkdir(exist_ok=True)
+    runs.run_folder(target)
     for name in models:
         shutil.copyfile(best / name, target / name)
     parameters = json.loads((best / "run.json").read_text(encoding="utf-8"))["parameters"]

