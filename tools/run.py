@@ -321,7 +321,7 @@ def summary(folder: Path) -> str:
         lines += [f"{metrics['dataset']}, {metrics['split']} split, {metrics['images']} images"]
         lines += [f"  {name.replace('_', ' '):<24} {value:.3f}{notes.get(name, '')}"
                   for name, value in metrics["scores"].items() if isinstance(value, float)]
-        lines += [f"  {'mean iou, all background':<24} {metrics['baseline_mean_iou']:.3f}", ""]
+        lines += [f"  {'mean iou, one class only':<24} {metrics['baseline_mean_iou']:.3f}", ""]
     places = {"run folder": folder, "figures": folder / "figures", "model": folder / "model.keras"}
     lines += [f"{name:<11} {short(path)}" for name, path in places.items() if path.exists()]
     for stem, entry in json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"].items():
