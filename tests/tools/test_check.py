@@ -205,7 +205,8 @@ def void_in_val(folder):
 def single_class(folder):
     (folder.root / "classes.txt").write_text("0 ground 40 160 40\n", encoding="utf-8")
     for path in folder.masks.iterdir():
-        folder.save_mask(path.stem, np.where(folder.mask(path.stem) == VOID, VOID, 0).astype(np.uint8))
+        void = folder.mask(path.stem) == VOID
+        folder.save_mask(path.stem, np.where(void, VOID, 0).astype(np.uint8))
 
 
 def no_val(folder):
@@ -379,7 +380,8 @@ FAULTS = [
     (cmyk, "note", "JPEGImages/train1.jpg", "has CMYK colours"),
 ]
 # Faults of all masks or of a list, which also show in single files.
-WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val", "empty_val"}
+WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val",
+        "empty_val"}
 
 
 @pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])

@@ -226,12 +226,12 @@ def _classes(dataset, pixels):
         return [dataset.class_names[i] for i in sorted(ids)]
 
     if dataset.num_classes == 1:
-        yield Problem("classes.txt", f"names one class only, {dataset.class_names[0]}: every pixel would be it.",
-                      "Add a class for what is not it, such as background, and draw both.")
+        yield Problem("classes.txt", f"names one class only: {dataset.class_names[0]}.",
+                      "Add a class for all that is not it, such as background, and draw both.")
     for split, shown in seen.items():
         if dataset.splits[split] and not shown and any(seen.values()):
             yield Problem(f"split {split}", f"the masks of {split} hold nothing but void.",
-                          "Draw classes in them, or list other photos: there is nothing to learn or to score.")
+                          "Draw classes in them, or list other photos: there is nothing to score.")
     never = set(range(dataset.num_classes)).difference(*seen.values())
     if never:
         yield Problem("all masks", f"none shows {named(never)}.", "Does classes.txt name this data set's classes?",
