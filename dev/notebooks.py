@@ -22,7 +22,7 @@ from utils import runs
 METADATA = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"}}
 # (file in the run folder, file in results/)
-COPIES = [("figures/horse.png", "horse.png"), ("figures/sem_seg.png", "sem_seg.png"),
+COPIES = [("figures/photo.png", "horse.png"), ("figures/sem_seg.png", "sem_seg.png"),
           ("figures/sem_seg_inf.png", "sem_seg_inf.png"), ("figures/hero.png", "hero.png"),
           ("metrics.json", "meadow.json")]
 MODEL_COPIES = [("model.weights.h5", "model/model.weights.h5"), ("model.json", "model/model.json")]
