@@ -6,11 +6,14 @@ Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C
 import base64
 import io
 import itertools
+import re
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from utils.labels import VOID, VOID_COLOR, ids_to_colors
@@ -21,12 +24,85 @@ DPI = 80
 LEGEND_COLUMNS = 6
 
 
-def show(figure, alt):
-    """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small."""
+def show(figure, alt, varies=False):
+    """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small.
+
+    The text beside it, which nbval compares and readers do not see, is `digest(figure, varies)`.
+    """
+    _display(*encode(figure), alt, digest(figure, varies))
+
+
+def show_frames(frames, alt, seconds=0.8, varies=False):
+    """Display uint8 (H, W, 3) pictures of one size as an animation that plays without JavaScript (APNG)."""
+    stream, first, *others = io.BytesIO(), *map(Image.fromarray, frames)
+    first.save(stream, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
+    drawn = [f"{len(frames)} frames of {_picture(frame, varies)}" for frame in frames[:1]]
+    _display(stream.getvalue(), "png", alt, "\n".join(drawn + [_picture(frame, varies) for frame in frames[1:]]))
+
+
+def _display(data, kind, alt, text):
     from IPython.display import display
-    data, kind = encode(figure)
-    kind = f"image/{kind}"
-    display({kind: base64.b64encode(data).decode("ascii"), "text/plain": alt}, metadata={kind: {"alt": alt}}, raw=True)
+    kind, data = f"image/{kind}", base64.b64encode(data).decode("ascii")
+    display({kind: data, "text/plain": f"{alt}\n{text}"}, metadata={kind: {"alt": alt}}, raw=True)
+
+
+def digest(figure, varies=False):
+    """Return what a figure draws as text: titles, names, colours, numbers to three digits, colours of pictures.
+
+    varies: True where the numbers differ between machines, or the titles and labels of what differs: only names,
+    colours and sizes are written then.
+    """
+    lines = []
+    for axis in figure.axes:
+        title = axis.get_title()
+        if varies is True:
+            title = re.sub(r"\d[\d.,%]*", "#", title)
+        lines.append(" | ".join(["axes", title, axis.get_xlabel(), axis.get_ylabel()]))
+        for ticks in (axis.xaxis, axis.yaxis):
+            if isinstance(ticks.get_major_locator(), FixedLocator):
+                lines.append("ticks " + ", ".join(label.get_text() for label in ticks.get_ticklabels()))
+        for picture in axis.get_images():
+            lines.append("picture " + _picture(np.asarray(picture.get_array()), _differs(title, varies)))
+        for line in axis.get_lines():
+            name, points = line.get_label(), line.get_xydata().T
+            lines.append(f"line {name} {to_hex(line.get_color())} {_numbers(points, _differs(name, varies))}")
+        for points in axis.collections:
+            colors = " ".join(map(to_hex, points.get_facecolors()))
+            lines.append(f"points {colors} {_numbers(points.get_offsets().T, _differs(title, varies))}")
+        for patch in axis.patches:
+            box = [patch.get_extents().transformed(axis.transData.inverted()).bounds]
+            lines.append(f"box {to_hex(patch.get_facecolor())} {_numbers(box, _differs(title, varies))}")
+        if not _differs(title, varies):
+            lines += ["text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position()) for text in axis.texts]
+    for legend in (*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))):
+        for handle, text in zip(legend.legend_handles, legend.get_texts()):
+            color = handle.get_color() if hasattr(handle, "get_color") else np.ravel(handle.get_facecolor())
+            lines.append(f"legend {text.get_text()} {to_hex(color)}")
+    return "\n".join(lines)
+
+
+def _differs(name, varies):
+    return varies if isinstance(varies, bool) else name in varies
+
+
+def _numbers(rows, varies):
+    rows = np.asarray(rows, float)
+    if varies:
+        return f"{rows.shape[1]} values"
+    chosen = np.unique(np.linspace(0, rows.shape[1] - 1, 24).astype(int))
+    return " / ".join(" ".join(f"{value:.3g}" for value in row[chosen]) for row in rows)
+
+
+def _picture(picture, varies):
+    size = "×".join(map(str, picture.shape[:2]))
+    if varies:
+        return size
+    values, counts = np.unique(picture.reshape(len(picture) * picture.shape[1], -1), axis=0, return_counts=True)
+    if len(values) > 16:  # a photo, which decoders round differently
+        return f"{size}, mean {np.round(values.T @ counts / counts.sum()).astype(int)}"
+    place = np.linspace(0, 1, picture.size) @ picture.ravel().astype(float)  # turned pictures differ in it
+    counted = ", ".join(f"{value} ×{count}" for value, count in zip(values.tolist(), counts))
+    return f"{size}, {counted}, {place:.0f}"
 
 
 def encode(figure):
