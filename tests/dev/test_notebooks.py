@@ -185,10 +185,12 @@ def test_title_badge_and_what_to_expect(path):
 @each
 def test_set_up_cell_is_the_same_everywhere(path):
     def set_up(path):
-        return [cell.source for cell in cells(path) if re.search(r"(?m)^\s+import utils\b", cell.source)]
+        return [cell.source for cell in cells(path) if cell.source.startswith("# @title Set-up")]
 
     assert len(set_up(path)) == 1 and set_up(path) == set_up(PATHS[0])
-    assert set_up(path)[0] == cells(path)[0].source, "it comes first"
+    first = cells(path)[0]
+    assert set_up(path)[0] == first.source and len(first.source.splitlines()) <= 11, "it comes first"
+    assert first.metadata["jupyter"] == {"source_hidden": True} and first.metadata["cellView"] == "form"
     clone = re.findall(r"https://github\.com/[\w./-]+", set_up(path)[0])
     assert {address.removesuffix(".git") for address in clone} <= {REPOSITORY}
 
