@@ -11,7 +11,9 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python
 PYTHON ?= $(shell for name in $(CANDIDATES); do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$name" && break; done)
-COLAB_PYTHON ?= python3.13
+# Colab's Python; a name that only stands for one (a shim of pyenv) is passed over.
+COLAB_PYTHON ?= $(shell for name in python3.13 python3 python $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python); do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo "$$name" && break; done)
 STARTER = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 
 SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
@@ -41,6 +43,8 @@ test-all: set-up-extra ## the same, and what is slow: several processes, JAX, ra
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval -m "slow or not slow" tests notebooks $(ARGS)
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
+	@test -n "$(COLAB_PYTHON)" || { echo "Colab has Python 3.13, and none was found here: install it, or name" \
+		"yours, as in: make test-colab COLAB_PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
 
 site: ## build the web site into build/site from the stored outputs; needs Node.js, runs no notebook
