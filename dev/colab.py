@@ -30,7 +30,8 @@ def main(freeze: Path) -> int:
     if solved.returncode:
         print(solved.stderr, file=sys.stderr)
         return 1
-    needed = [line for line in solved.stdout.splitlines() if name(line) in published]
+    # What builds the repository's own package is not what runs the notebooks.
+    needed = [line for line in solved.stdout.splitlines() if name(line) in published and name(line) != "setuptools"]
     text = HEAD.format(python=PYTHON) + "\n".join(needed) + "\n"
     (REQUIREMENTS / "colab.txt").write_text(text, "utf-8")
     print(f"{len(needed)} of Colab's {len(published)} packages are needed here")
