@@ -73,11 +73,14 @@ def test_run_all_gives_figures_and_neither_errors_nor_red_boxes(path, server, br
         page.goto(f"{server}/lab/tree/{place}?token={TOKEN}&reset")
         page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
                                timeout=120_000)
-        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
+        assert page.evaluate(OUTPUTS)["left"]
+        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         page.wait_for_timeout(1000)
         for _ in range(600):
             found = page.evaluate(OUTPUTS)
-            if found["status"] == "idle" and not found["left"]:
+            failed = any(output[0] == "error" for output in found["outputs"])
+            if found["status"] == "idle" and (failed or not found["left"]):
                 break
             page.wait_for_timeout(1000)
         folder = os.environ.get("FCN_SCREENSHOTS")
