@@ -38,7 +38,9 @@ def server(tmp_path_factory):
     home = tmp_path_factory.mktemp("jupyter")
     environment = os.environ | {"FCN_RUN_DIR": str(tmp_path_factory.mktemp("runs")), "JUPYTER_CONFIG_DIR": str(home),
                                 "JUPYTER_DATA_DIR": str(home), "IPYTHONDIR": str(home)}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # what a reader's Jupyter does not set either
+    # Neither stands in a reader's environment; where the second does, kernels let C++ lines pass by.
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "PYTEST_CURRENT_TEST"):
+        environment.pop(name, None)
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={PORT}", "--allow-root",
                f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True", f"--notebook-dir={runs.ROOT}",
                "--ContentsManager.allow_hidden=False"]
