@@ -12,7 +12,7 @@ import numpy as np
 
 from tools.convert.base import (SPLITS, Options, UsageError, files_below, list_faults, plural,
                                 some)
-from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folders_called, read_cvat, read_folder
+from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folder_called, read_cvat, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_pattern, check_splits, split_samples
 from tools.convert.write import write_lists, write_samples
@@ -171,7 +171,7 @@ def _guess(root):
     """Return the format of a folder; ValueError for formats that are known and not read here."""
     if (root / "labelmap.txt").is_file() and (root / "SegmentationClass").is_dir():
         return "cvat"
-    if folders_called(root, MASK_FOLDERS):
+    if folder_called(root, MASK_FOLDERS):
         return "folder"
     for file in files_below(root, (".json", ".xml")):
         text = file.read_text(encoding="utf-8", errors="replace")

@@ -23,10 +23,9 @@ class UsageError(ValueError):
 
 @dataclass
 class Options:
-    """How a source is to be read; `python -m tools.convert --help` explains each.
+    """How a source is to be read: options of `python -m tools.convert --help`.
 
-    classes: a file, a list of names, or names with commas between. id_map: ids in mask files ->
-    class ids, or 255. void: ids or class names. missing: "", "skip" or "background".
+    classes: a file, a list of names, or names with commas between. id_map: {id in files: class}.
     """
 
     classes: str = ""
@@ -155,45 +154,39 @@ def apply_lists(root, source):
     if not (named or files):
         return
     source.faults = []  # masks without a photo, which are in no list either
-    by_key = {sample.key: sample for sample in source.samples}
-    by_name, splits = by_last_part(by_key), {}
+    find, splits = finder([sample.key for sample in source.samples]), {}
     for file in named or files:
         split = SPLITS.get(file.stem.lower(), "")
         for line in read_lines(file):
-            key = find_key(line, by_key, by_name) or find_key(line.split()[0], by_key, by_name)
+            key = find(line) or find(line.split()[0])
             if key is None:
-                source.faults.append(Problem(
-                    str(file), f"names {line!r}, and no labelled photo is called so.",
-                    "Add it, or take the line out."))
+                found = "and no labelled photo is called so"
             elif splits.setdefault(key, split) != split:
-                source.faults.append(Problem(
-                    str(file), f"names {line!r}, which the list of {splits[key]} names too.",
-                    "Keep it in one of them."))
-    if left := len(by_key) - len(splits):
+                found = f"which the list of {splits[key]} names too"
+            else:
+                continue
+            source.faults.append(Problem(str(file), f"names {line!r}, {found}.", "Fix that line."))
+    if left := len(source.samples) - len(splits):
         source.notes.append(f"left out, since no list names them: {plural(left, 'photo')}")
     source.samples = [sample for sample in source.samples if sample.key in splits]
     for sample in source.samples:
         sample.split = splits[sample.key]
 
 
-def by_last_part(keys):
-    """Return the last part of each key -> the keys that end in it."""
-    found = {}
+def finder(keys):
+    """Return a function from a path, with or without suffix, to the key that it means, or None."""
+    by_name = {}
     for key in keys:
-        found.setdefault(key.rsplit("/", 1)[-1], []).append(key)
-    return found
+        by_name.setdefault(key.rsplit("/", 1)[-1], []).append(key)
 
+    def find(name):
+        name = name.replace("\\", "/").removeprefix("./").strip("/")
+        if Path(name).suffix.lower() in PHOTO_SUFFIXES:
+            name = name[:-len(Path(name).suffix)]
+        found = [key for key in by_name.get(name.rsplit("/", 1)[-1], ())
+                 if f"/{name}".endswith(f"/{key}") or f"/{key}".endswith(f"/{name}")]
+        if name in found:
+            return name
+        return found[0] if len(found) == 1 else None
 
-def find_key(name, keys, by_name):
-    """Return the one of `keys` that a path with or without suffix means, or None.
-
-    by_name: the keys' `by_last_part`.
-    """
-    name = name.replace("\\", "/").removeprefix("./").strip("/")
-    if Path(name).suffix.lower() in PHOTO_SUFFIXES:
-        name = name[:-len(Path(name).suffix)]
-    if name in keys:
-        return name
-    ends = [key for key in by_name.get(name.rsplit("/", 1)[-1], ())
-            if f"/{name}".endswith(f"/{key}") or f"/{key}".endswith(f"/{name}")]
-    return ends[0] if len(ends) == 1 else None
+    return find

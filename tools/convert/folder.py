@@ -5,14 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tools.convert.base import (SPLITS, Sample, Source, UsageError, apply_lists, by_last_part,
-                                files_below, find_key, key_of, some, split_of)
+from tools.convert.base import (SPLITS, Sample, Source, UsageError, apply_lists, files_below,
+                                finder, key_of, some, split_of)
 from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
-from utils.datasets import VOC_CLASSES
 from utils.images import PHOTO_SUFFIXES, Problem
-from utils.labels import VOID, voc_colormap
+from utils.labels import VOID
 
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos")
 MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
@@ -31,23 +30,14 @@ def read_folder(root, options):
 
 
 def read_cvat(root, options):
-    """Read CVAT's "Segmentation mask 1.1": a folder of photos and masks with a labelmap.txt.
+    """Read CVAT's "Segmentation mask 1.1": photos and masks with a labelmap.txt.
 
-    The background (black, or else called so) becomes class 0, the others follow in the order of
-    the file. Without a labelmap.txt the classes are VOC's.
+    The background (black, or else called so) becomes class 0; the others follow in their order.
     """
     options = replace(options, masks=options.masks or "SegmentationClass")
     entries, origin = find_entries(root, options.classes)
-    if not entries:
-        entries, origin = [Entry(i, name, None) for i, name in enumerate(VOC_CLASSES)], "VOC"
-    if not any(entry.color for entry in entries):
-        colors = voc_colormap(len(entries)).tolist()
-        entries = [entry._replace(color=tuple(color)) for entry, color in zip(entries, colors)]
-    background = ([entry for entry in entries if entry.color == (0, 0, 0)]
-                  or [entry for entry in entries if entry.name == "background"]
-                  or [Entry(len(entries), "background", (0, 0, 0))])
-    others = [entry for entry in entries if entry not in background]
-    return _read(root, options, background + others, origin)
+    entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
+    return _read(root, options, entries, origin)
 
 
 def _read(root, options, entries, origin):
@@ -115,55 +105,45 @@ def _places(root, options):
     if options.images and _holds_pictures(root):
         return [("", images, root)]
     folders = sorted(path for path in root.iterdir() if path.is_dir())
-    places = [(SPLITS[path.name.lower()], *_inside_or_beside(path, folders)) for path in folders
-              if path.name.lower() in SPLITS]
-    if places:
-        return places
-    if not images and not masks and any(_is_picture(path) for path in root.iterdir()):
-        return [("", root, root)]
-    there = some(f"{path.name}/" for path in folders) or "no folders"
-    raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks "
-                     f"(such as masks); there are: {there}. Name them with --images FOLDER and "
-                     "--masks FOLDER.")
-
-
-def _inside_or_beside(folder, folders):
-    """Return a split's folders of photos and of masks: in it, beside it, or itself for both."""
-    inside = folders_called(folder, IMAGE_FOLDERS) + folders_called(folder, MASK_FOLDERS)
-    if len(inside) == 2:
-        return inside
-    beside = [path for path in folders if path != folder
-              and MASK_END.sub("", path.name).lower() == folder.name.lower()]
-    return [folder, beside[0] if len(beside) == 1 else folder]
+    places = []
+    for folder in folders:
+        if folder.name.lower() in SPLITS:
+            # Masks are in a folder of it, in one beside it (train_labels), or among its photos.
+            beside = [path for path in folders if path != folder
+                      and MASK_END.sub("", path.name).lower() == folder.name.lower()]
+            pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
+            if not all(pair):
+                pair = [folder, *beside, folder][:2]
+            places.append((SPLITS[folder.name.lower()], *pair))
+    if not places and any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir()):
+        places = [("", root, root)]
+    if not places:
+        there = some(f"{path.name}/" for path in folders) or "no folders"
+        raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks "
+                         f"(such as masks); there are: {there}. Name them with --images FOLDER and "
+                         "--masks FOLDER.")
+    return places
 
 
 def _folder(root, given, option, names):
-    """Return the folder that an option names, or else the one in `root` with a usual name."""
-    if given:
-        for path in (root / given, Path(given).expanduser()):
-            if path.is_dir():
-                return path
+    """Return the folder that an option names, or else one in `root` with a usual name."""
+    if not given:
+        return folder_called(root, names)
+    found = [path for path in (root / given, Path(given).expanduser()) if path.is_dir()]
+    if not found:
         raise UsageError(f"{option} {given}: there is no such folder, neither in {root} nor here.")
-    found = folders_called(root, names)
-    if len(found) > 1:
-        raise UsageError(f"{root}: holds {some(path.name for path in found)}; say which one with "
-                         f"{option}.")
-    return found[0] if found else None
+    return found[0]
 
 
-def folders_called(root, names):
-    """Return the folders in `root` with one of the names that hold pictures, in their order."""
+def folder_called(root, names):
+    """Return the folder in `root` with the first of the names that holds pictures, or None."""
     found = [path for path in root.iterdir()
              if path.is_dir() and path.name.lower() in names and _holds_pictures(path)]
-    return sorted(found, key=lambda path: names.index(path.name.lower()))
-
-
-def _is_picture(path):
-    return path.suffix.lower() in MASK_SUFFIXES
+    return min(found, key=lambda path: names.index(path.name.lower()), default=None)
 
 
 def _holds_pictures(folder):
-    return any(map(_is_picture, folder.rglob("*")))
+    return any(path.suffix.lower() in MASK_SUFFIXES for path in folder.rglob("*"))
 
 
 def _pair(source, split, images, masks, options):
@@ -174,27 +154,27 @@ def _pair(source, split, images, masks, options):
     if images == masks:
         labels = labels if options.mask_suffix else _masks_among(labels)
         photos = {path: key for path, key in photos.items() if path not in labels}
-    found = _masks_of(photos, labels, options)
     if split and photos and not labels:
         source.notes.append(f"left out: {images.name}, which has photos and no masks")
         return
+    found = _masks_of(photos, labels, options)
     for photo, key in photos.items():
-        fault, mine = None, found[photo]
+        key, mine = f"{split}/{key}" if split else key, found[photo]
+        sample = Sample(key, split_of(key), photo, mine[0] if mine else None,
+                        as_stored=options.ignore_exif)
         if len(mine) > 1:
             names = some(path.name for path in mine)
-            fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
-                            "Say which kind to take with --mask-suffix.")
+            sample.fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
+                                   "Say which kind to take with --mask-suffix.")
         elif not mine and not options.missing:
-            fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see --missing skip "
-                            "and background; if it is called otherwise, see --mask-suffix.")
-        key = f"{split}/{key}" if split else key
-        source.samples.append(Sample(key, split_of(key), photo, mine[0] if mine else None,
-                                     as_stored=options.ignore_exif, fault=fault))
+            sample.fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see "
+                                   "--missing skip and background; if it is called otherwise, see "
+                                   "--mask-suffix.")
+        source.samples.append(sample)
     used = {path for paths in found.values() for path in paths}
-    source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.",
-                              "Add the photo, or remove the mask; if only some files are masks, "
-                              "see --mask-suffix.")
-                      for path in labels if path not in used]
+    source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.", "Add it, "
+                              "or remove the mask; if only some files are masks, see --mask-suffix."
+                              ) for path in labels if path not in used]
 
 
 def _masks_among(files):
@@ -212,14 +192,14 @@ def _masks_of(photos, labels, options):
         name = (key.removesuffix(options.mask_suffix) if options.mask_suffix else
                 MASK_END.sub("", key))
         stripped.setdefault(name, []).append(path)
-    by_name, found = by_last_part(exact), {}
+    find, found = finder(exact), {}
     for photo, key in photos.items():
         same = exact.get(key) or exact.get(key + photo.suffix)
         found[photo] = [same] if same else (stripped.get(key)
                                             or stripped.get(IMAGE_END.sub("", key)) or [])
     taken = {path for paths in found.values() for path in paths}
     for photo, key in photos.items():
-        other = exact.get(find_key(key, exact, by_name))
+        other = exact.get(find(key))
         if other and not found[photo] and other not in taken:
             found[photo] = [other]
     return found

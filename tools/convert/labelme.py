@@ -108,14 +108,13 @@ def _photo_of(file, root, path, options):
 
 def _add_unlabelled(source, root, options):
     """Count the photos without a JSON file in a note; --missing background adds them."""
-    used = {sample.photo.resolve() for sample in source.samples if sample.photo}
-    used |= {sample.label.with_suffix(suffix).resolve()
-             for sample in source.samples for suffix in PHOTO_SUFFIXES}
+    used = [sample.photo for sample in source.samples if sample.photo]
+    used += [sample.label.with_suffix(end) for sample in source.samples for end in PHOTO_SUFFIXES]
+    used = {path.resolve() for path in used}
     photos = [path for path in files_below(root, PHOTO_SUFFIXES) if path.resolve() not in used]
     if options.missing == "background":
-        keys = [key_of(photo, root) for photo in photos]
-        source.samples += [Sample(key, split_of(key), photo, None)
-                           for key, photo in zip(keys, photos)]
+        source.samples += [Sample(key_of(photo, root), split_of(key_of(photo, root)), photo, None)
+                           for photo in photos]
     elif photos:
         source.notes.append(f"left out, without a JSON file: {plural(len(photos), 'photo')}; see "
                             "--missing background")
