@@ -1,4 +1,4 @@
-"""What is wrong with a data set: each pair is read once; a fault has a file, a finding, a remedy."""
+"""What is wrong with a data set: every pair is read once; faults name file, finding and remedy."""
 
 import re
 import textwrap
@@ -135,40 +135,32 @@ def verdict(problems: list) -> str:
 
 def _missing(paths):
     """Yield the files that a list names and that are not there."""
-    stems = {folder: {file.stem.casefold(): file.name for file in folder.glob("*")}
-             for folder in {path.parent for path in paths}}
+    there = {(file.parent, file.stem.casefold()): file.name
+             for folder in {path.parent for path in paths} for file in folder.glob("*")}
     for path in paths:
-        near = stems[path.parent].get(path.stem.casefold())
+        near = there.get((path.parent, path.stem.casefold()))
         found = f"the file is called {near}" if near else "there is no such file"
         yield Problem(str(path), f"is in a list, but {found}.",
-                      "Make them agree, to the letter." if near else
-                      "Add it, or take it out of the list.")
+                      "Rename or add it, or correct the list.")
 
 
 def _unlisted(dataset):
     """Yield the photos and masks beside the listed ones that are in no list."""
     samples = {sample for split in dataset.splits.values() for sample in split}
-    for home, masks in {(photo.parent, mask.parent) for photo, mask in samples}:
-        if home == masks:
-            continue
-        photos, masks = ([file for file in sorted(folder.glob("[!.]*"))
-                          if file.suffix.lower() in PHOTO_SUFFIXES] for folder in (home, masks))
-        listed = {photo.stem: photo for photo, _ in samples if photo.parent == home}
-        with_photo, with_mask = {file.stem for file in photos}, {file.stem for file in masks}
-        for photo in photos:
-            if photo.stem not in listed and photo.stem in with_mask:
-                yield Problem(str(photo), "photo and mask are in no list.", "Add them to one.",
-                              "warning")
-            elif photo.stem not in listed:
-                yield Problem(str(photo), "a photo without a mask, in no list.",
+    for homes in {(photo.parent, mask.parent) for photo, mask in samples}:
+        photos, masks = ({file.stem: file for file in sorted(home.glob("[!.]*"))
+                          if file.suffix.lower() in PHOTO_SUFFIXES} for home in homes)
+        listed = {photo.stem for photo, _ in samples if photo.parent == homes[0]}
+        for stem in (photos.keys() | masks.keys()) - listed:
+            if stem not in masks:
+                yield Problem(str(photos[stem]), "a photo without a mask, in no list.",
                               "None: it is not used.", "note")
-            elif photo != listed[photo.stem]:
-                yield Problem(str(photo), f"has the name of {listed[photo.stem].name}, which is "
-                              "read instead.", "Remove or rename one of the two.", "warning")
-        for mask in masks:
-            if mask.stem not in listed and mask.stem not in with_photo:
-                yield Problem(str(mask), "a mask without a photo, in no list.", "Add its photo.",
-                              "warning")
+            elif stem not in photos:
+                yield Problem(str(masks[stem]), "a mask without a photo, in no list.",
+                              "Add its photo.", "warning")
+            else:
+                yield Problem(str(photos[stem]), "photo and mask are in no list.",
+                              "Add them to one.", "warning")
 
 
 def _lists(dataset):

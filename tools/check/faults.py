@@ -64,11 +64,11 @@ def _photo(path):
     if height * width > LARGE:
         say("note", f"the photo has {height * width // 10 ** 6} million pixels.",
             "Tiles of it would load faster.")
-    bits = 32 if stored.mode == "I" else 16
-    if (stored.deep or stored.mode == "I") and image.max() < 64:
+    bits = 16 if stored.deep else 32 if stored.mode == "I" else 8
+    if bits > 8 and image.max() < 64:
         say("warning", f"the photo has {bits} bits per channel but uses low values only: it is "
             "read as almost black.", "Scale its values up to 65535.")
-    elif stored.deep or stored.mode == "I":
+    elif bits > 8:
         say("note", f"the photo has {bits} bits per channel.", "None: it is read as 8-bit RGB.")
     if stored.mode == "CMYK":
         say("note", "the photo has CMYK colours.",
@@ -123,7 +123,7 @@ def _of_ids(path, ids, pixels, num_classes):
                        "Draw its classes, or take it out of the split.", "warning")
     if pixels[VOID] and pixels[0] + pixels[VOID] == ids.size and num_classes > 1:
         return Problem(path, f"it holds 0 and {VOID} only, as black and white pictures do; {VOID} "
-                       f"means void.", f"Is {VOID} meant as a class? Then turn it into that "
+                       "means void.", f"Is {VOID} meant as a class? Then turn it into that "
                        "class's id.", "warning")
     return None
 
@@ -153,10 +153,6 @@ def _of_colors(path, picture, dataset):
                        "Is it a photo? Put the mask in its place.")
     known = {*map(tuple, dataset.colors.tolist()), VOID_COLOR}
     unknown = [count for count, color in counted if color not in known]
-    ids = {*range(dataset.num_classes), VOID}
-    if unknown and all(len(set(color)) == 1 and color[0] in ids for _, color in counted):
-        return Problem(path, "the mask has three equal channels, which seem to hold ids.",
-                       "Save one of them, as a grey or palette PNG.")
     if len(unknown) > MANY:
         return Problem(path, f"{sum(unknown)} pixels have {len(unknown)} colours of no class: "
                        f"{SMOOTHED}", BLENDED)
@@ -165,31 +161,25 @@ def _of_colors(path, picture, dataset):
 
 def _of_palette(path, picture, ids, dataset):
     """Return the `Problem` of a mask whose palette gives ids the colours of other classes."""
-    if picture.mode != "P":
+    used = [i for i in np.unique(ids).tolist() if i < dataset.num_classes]
+    colors, names = dataset.colors.tolist(), dataset.class_names
+    shown = dict(enumerate(np.reshape(picture.getpalette() or [], (-1, 3)).tolist()))
+    told = [shown.get(i) for i in used]
+    if told == [colors[i] for i in used] or not all(color in colors for color in told):
         return None
-    colors = dataset.colors.tolist()
-    shown = np.reshape(picture.getpalette(), (-1, 3)).tolist()
-    used = [i for i in np.unique(ids).tolist() if i < min(dataset.num_classes, len(shown))]
-    moved = [i for i in used if shown[i] != colors[i]]
-    if not moved or any(shown[i] not in colors for i in used):
-        return None
-    other = dataset.class_names[colors.index(shown[moved[0]])]
-    return Problem(path, f"id [{moved[0]}] means {dataset.class_names[moved[0]]}, but the mask's "
-                   f"palette gives it the colour of {other}: a program seems to have renumbered "
-                   "the palette.", "Export the mask again, or save it as RGB, which is read by "
-                   "colour.")
+    return Problem(path, f"the ids {used} mean {[names[i] for i in used]}, but the mask's palette "
+                   f"gives them the colours of {[names[colors.index(one)] for one in told]}: a "
+                   "program seems to have renumbered the palette.",
+                   "Export the mask again, or save it as RGB, which is read by colour.")
 
 
 def _of_fit(sample, image, ids, orientation):
     """Return the `Problem` of a photo and a mask that do not cover each other, or None."""
-    height, width = image.shape[:2]
-    mask, name = str(sample[1]), Path(sample[0]).name
+    (height, width), mask, name = image.shape[:2], str(sample[1]), Path(sample[0]).name
     if orientation > 4 and height != width and ids.shape == (width, height):
         return Problem(mask, f"the mask is {height}x{width} pixels, like its photo {name} as "
-                       f"stored; EXIF orientation {orientation} turns the photo to "
-                       f"{width}x{height}.",
-                       "Turn the mask the same way, or save the photo without its EXIF "
-                       "orientation.")
+                       f"stored; EXIF orientation {orientation} turns the photo to {width}x{height}.",
+                       "Turn the mask, too, or save the photo without its EXIF orientation.")
     if orientation in (2, 3, 4) or (orientation > 4 and height == width):
         return Problem(mask, f"EXIF orientation {orientation} turns or mirrors its photo {name}; "
                        "sizes do not tell whether the mask does the same.",

@@ -5,7 +5,7 @@ import os
 import shutil
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from tools.convert.base import (SPLITS, Options, UsageError, files_below, list_f
                                 some)
 from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folder_called, read_cvat, read_folder
 from tools.convert.labelme import read_labelme
-from tools.convert.split import check_pattern, check_splits, split_samples
+from tools.convert.split import check_splits, split_samples
 from tools.convert.write import write_lists, write_samples
 from utils.images import Problem
 from utils.labels import VOID
@@ -28,8 +28,7 @@ class Conversion:
     """What `convert` did.
 
     pixels, images: per class and, last, for void. splits: split -> number of photos. drawn: which
-    splits were drawn, how, with which seed, from how many photos in how many groups; empty where
-    the source has them all.
+    splits were drawn, and how; empty where the source has them all.
     """
 
     source: str
@@ -39,9 +38,9 @@ class Conversion:
     pixels: list
     images: list
     splits: dict
-    skipped: list = field(default_factory=list)
-    notes: list = field(default_factory=list)
-    drawn: dict = field(default_factory=dict)
+    skipped: list
+    notes: list
+    drawn: dict
 
     def __str__(self):
         total = max(1, sum(self.pixels))
@@ -67,7 +66,7 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, gr
     options = Options(**options)
     how = {"val": val, "test": test, "seed": seed, "group": group}
     _check_places(source, target)
-    _check_arguments(format, to, tolerance, options, **how)
+    _check_arguments(format, to, tolerance, options, val, test, seed)
     part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
     unpacked = part / ".source"
     try:
@@ -116,32 +115,30 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, gr
 
 def _check_places(source, target):
     if not source.is_dir() and not (source.is_file() and source.suffix.lower() == ".zip"):
-        raise UsageError(f"{source}: there is no such folder or .zip. Give the folder with your "
-                         "photos and labels.")
+        raise UsageError(f"{source}: there is no such folder or .zip. Give your photos and labels.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(f"{target}: is there already, and not empty. Choose another TARGET, or "
                          "delete it first.")
     if target.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{target}: is inside {source}, which is never changed. Choose a TARGET "
-                         "outside it.")
+        raise UsageError(f"{target}: is inside {source}, which is never changed. Choose another.")
 
 
-def _check_arguments(format, to, tolerance, options, val, test, seed, group):
+def _check_arguments(format, to, tolerance, options, val, test, seed):
     for option, name, names in (("format", format, READERS), ("to", to, ["voc", "labelme"]),
                                 ("missing", options.missing, ["skip", "background"])):
         if name and name not in names:
             raise UsageError(f"--{option} {name}: there is no such choice{nearest(name, names)}")
-    void = [int(word) for word in options.void if word.isdecimal()]
-    for option, value, most, expected in (
-            ("val", val or 0, 0.99, "a fraction of the photos, such as 0.2"),
-            ("test", test or 0, 0.99, "a fraction of the photos, such as 0.2"),
-            ("tolerance", tolerance, np.inf, "0 or more"), ("seed", seed, np.inf, "0 or more"),
-            ("void", max(void, default=0), VOID, f"ids from 0 to {VOID}, or names of classes")):
-        if not 0 <= value <= most:
+    void = max([int(word) for word in options.void if word.isdecimal()], default=0)
+    for option, value, fits, expected in (
+            ("val", val, 0 <= (val or 0) < 1, "a fraction of the photos, such as 0.2"),
+            ("test", test, 0 <= (test or 0) < 1, "a fraction of the photos, such as 0.2"),
+            ("tolerance", tolerance, tolerance >= 0, "0 or more"),
+            ("seed", seed, seed >= 0, "0 or more"),
+            ("void", void, void <= VOID, f"ids from 0 to {VOID}, or names of classes")):
+        if not fits:
             raise UsageError(f"--{option} {value}: expected {expected}.")
     if (0.2 if val is None else val) + (test or 0) >= 1:
         raise UsageError("--val and --test together leave no photos to train on.")
-    check_pattern(group)
 
 
 def _opened(source, folder):
@@ -157,8 +154,7 @@ def _opened(source, folder):
                                          "folder; not unpacked.")
                 archive.extractall(root)
         except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
-            raise ValueError(f"{source}: cannot be unpacked as .zip ({error}). Make it again, or "
-                             "give the folder.") from None
+            raise ValueError(f"{source}: cannot be unpacked ({error}). Make it again.") from None
     while True:
         inside = [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]
         known = (*IMAGE_FOLDERS, *MASK_FOLDERS, *SPLITS)
@@ -178,9 +174,8 @@ def _guess(root):
         if file.suffix.lower() == ".json" and '"shapes"' in text:
             return "labelme"
         if '"segmentation"' in text or "<annotations>" in text:
-            raise ValueError(f"{file}: is a list of outlines in the format of COCO or CVAT, which "
-                             "is not read here. Export from your tool as masks, in CVAT as "
-                             "'Segmentation mask 1.1'.")
+            raise ValueError(f"{file}: is COCO's or CVAT's list of outlines, which is not read. "
+                             "Export masks, in CVAT as 'Segmentation mask 1.1'.")
     return "folder"
 
 

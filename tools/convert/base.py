@@ -49,11 +49,10 @@ class Options:
 class Sample:
     """A photo and how to get its mask.
 
-    key: path of the photo below its folder, without suffix. split: "train", "val", "test" or "".
-    photo: its file; None for one that is embedded in `label`, a labelme file. label: None for a
-    photo that shows nothing but background. read_mask: returns uint8 (H, W) class ids, 255 for
-    void, or raises `ImageError`. as_stored: whether the mask belongs to the photo before the turn
-    that its EXIF tag asks for.
+    key: path of the photo below its folder, without suffix. photo: None for one that is embedded
+    in `label`, a labelme file. label: None for a photo that shows nothing but background.
+    read_mask: returns uint8 (H, W) class ids, 255 for void, or raises `ImageError`. as_stored:
+    whether the mask belongs to the photo before the turn that its EXIF tag asks for.
     """
 
     key: str
@@ -92,11 +91,10 @@ class Source:
 
 def files_below(folder, suffixes):
     """Return the files below `folder` with one of `suffixes` (lower case), sorted, none hidden."""
-    found = (path for path in folder.rglob("*")
-             if path.suffix.lower() in suffixes and path.is_file())
-    return sorted(path for path in found
-                  if not any(part.startswith((".", "__MACOSX"))
-                             for part in path.relative_to(folder).parts))
+    found = [path for path in folder.rglob("*")
+             if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(path for path in found if not re.search(
+        r"(^|/)(\.|__MACOSX)", path.relative_to(folder).as_posix()))
 
 
 def key_of(path, folder):
@@ -117,12 +115,12 @@ def faulty(file, found, remedy):
 
 def plural(count, noun):
     """Return "1 photo", "2 photos"."""
-    return f"1 {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def some(words, most=LISTED):
     """Return words with commas between; of more than `most`, the first and a count of the rest."""
-    words = [str(word) for word in words]
+    words = list(map(str, words))
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
 
@@ -145,11 +143,10 @@ def list_faults(faults):
 def apply_lists(root, source):
     """Give the samples the splits of the source's lists, if it has any; drop those in no list.
 
-    The lists are ImageSets/Segmentation/*.txt or train.txt and so on in `root`. A line is a key,
-    with or without suffix; or, as in CamVid, a path that ends in one, with more words after it.
-    Lists of other names (CVAT's default.txt) count only where no list has a split's name.
+    A line is a key, with or without suffix; or, as in CamVid, a path that ends in one, with more
+    words after it. Lists like CVAT's default.txt count only where no list has a split's name.
     """
-    files = sorted((root / "ImageSets" / "Segmentation").glob("*.txt"))
+    files = sorted(root.glob("ImageSets/Segmentation/*.txt"))
     named = [file for file in files or sorted(root.glob("*.txt")) if file.stem.lower() in SPLITS]
     if not (named or files):
         return

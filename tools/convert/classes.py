@@ -11,8 +11,7 @@ from utils.recipes import nearest
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt")
 ROBOFLOW_CLASSES = "_classes.csv"  # in the folder of each split
-HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class",
-                    re.IGNORECASE)
+HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
 
 
 class Entry(NamedTuple):
@@ -34,46 +33,53 @@ def find_entries(root, given):
 
     given: a file, or names with commas between; "" looks for the usual files in `root`.
     """
-    file = Path(given).expanduser()
-    if "," in given and not file.is_file():
-        names = [clean_name(name) for name in given.split(",")
-                 if name.strip() not in ("", "__ignore__")]
-        entries = [Entry(number, name, None) for number, name in enumerate(names)]
-        _check_unique(entries, "--classes", UsageError)
-        return entries, "--classes"
-    if given and not file.is_file():
+    if "," in given and not Path(given).expanduser().is_file():
+        names = [name for name in given.split(",") if name.strip()]
+        return _entries("--classes", names), "--classes"
+    places = [root, *(path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS)]
+    files = [root / name for name in CLASS_FILES] + [path / ROBOFLOW_CLASSES for path in places]
+    if given:
+        files = [Path(given).expanduser()]
+    files = [file for file in files if file.is_file()]
+    if given and not files:
         raise UsageError(f"--classes {given}: there is no such file, and names have commas "
                          "between them: --classes background,horse")
-    found = [file] if given else [root / name for name in CLASS_FILES if (root / name).is_file()]
-    if not found:
-        folders = [path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS]
-        files = [folder / ROBOFLOW_CLASSES for folder in [root, *folders]]
-        found = [file for file in files if file.is_file()]
-        for file in found:
-            if read_entries(file) != read_entries(found[0]):
-                raise ValueError(f"{file}: differs from {found[0]}; expected the same classes in "
-                                 "both. Say which one is right with --classes FILE.")
-    return (read_entries(found[0]), found[0].name) if found else ([], "")
+    if not files:
+        return [], ""
+    entries = read_entries(files[0])
+    for file in files:
+        if file.name == files[0].name and read_entries(file) != entries:
+            raise ValueError(f"{file}: differs from {files[0]}; expected the same classes in both. "
+                             "Say which one is right with --classes FILE.")
+    return entries, files[0].name
 
 
 def read_entries(file):
-    """Read a list of classes, one a line, in any of the usual forms, into a list of `Entry`.
+    """Read a list of classes, one a line, into a list of `Entry`; without ids they count from 0.
 
-    "id name r g b" (this repository's classes.txt), "name r g b", "r g b name" (CamVid), "id name",
-    "name" (labelme, whose __ignore__ takes no number), "name:r,g,b:parts:actions" (CVAT) and
-    "id, name" (Roboflow). Without ids they count from 0. What follows a # is a comment.
-    Raises ValueError for lines that cannot be read, and for duplicate names, ids or colours.
+    The forms are "id name r g b" or less of it, "r g b name" (CamVid), "name:r,g,b:parts:actions"
+    (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
+    other lines and for duplicate names, ids or colours.
     """
     lines = [line.split("#")[0].strip() for line in read_lines(file)]
-    lines = [line for line in lines if line != "__ignore__" and not HEADER.fullmatch(line)]
-    entries = [_entry(file, line, number) for number, line in enumerate(lines)]
+    entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
     if not entries:
         raise ValueError(f"{file}: holds no class; expected one a line.")
-    _check_unique(entries, file)
     return entries
 
 
-def _entry(file, line, number):
+def _entries(place, lines):
+    lines = [line for line in lines if line.strip() != "__ignore__"]
+    entries = [_entry(place, line, number) for number, line in enumerate(lines)]
+    for what, values in zip(("id", "name", "colour"), zip(*entries)):
+        known = [value for value in values if value is not None]
+        if twice := sorted({value for value in known if known.count(value) > 1}):
+            error = UsageError if place == "--classes" else ValueError
+            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ.")
+    return entries
+
+
+def _entry(place, line, number):
     """Return the entry of a line; three numbers are a colour, one is an id, the rest the name."""
     parts = line.split(":")
     text = " ".join(parts[:2]) if len(parts) > 2 else line
@@ -86,18 +92,9 @@ def _entry(file, line, number):
     if len(words) > 1 and words[0].isdecimal():
         file_id = int(words.pop(0))
     if not words or max(file_id, *(color or [0])) > VOID:
-        raise ValueError(f"{file}: found {line!r}; expected a class as 'ID NAME RED GREEN BLUE', "
-                         "'NAME RED GREEN BLUE', 'RED GREEN BLUE NAME' or 'NAME', ids and colours "
-                         "from 0 to 255.")
+        raise ValueError(f"{place}: found {line!r}; expected a class as 'ID NAME RED GREEN BLUE' or "
+                         "'NAME' (see --help), numbers from 0 to 255.")
     return Entry(file_id, clean_name(" ".join(words)), color)
-
-
-def _check_unique(entries, place, error=ValueError):
-    """Raise an error if two entries share an id, a name or a colour."""
-    for what, values in zip(("id", "name", "colour"), zip(*entries)):
-        known = [value for value in values if value is not None]
-        if twice := sorted({value for value in known if known.count(value) > 1}):
-            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ.")
 
 
 def number_classes(source, entries, void):
@@ -109,17 +106,14 @@ def number_classes(source, entries, void):
     names = [clean_name(word) for word in void if not word.isdecimal()]
     for name in names:
         if name not in known:
-            hint = nearest(name, known) if known else ". Name them with --classes, or give the id."
-            raise UsageError(f"--void {name}: there is no such class{hint}")
-    is_void = [entry.name in names or entry.file_id == VOID or entry.name.lower() in VOID_NAMES
-               for entry in entries]
-    kept = [entry for entry, void in zip(entries, is_void) if not void]
+            raise UsageError(f"--void {name}: there is no such class{nearest(name, known)}")
+    left = [entry for entry in entries if entry.file_id == VOID or entry.name in names
+            or entry.name.lower() in VOID_NAMES]
+    kept = [entry for entry in entries if entry not in left]
     source.class_names, source.colors = tuple(entry.name for entry in kept), voc_colormap(len(kept))
     for number, entry in enumerate(kept):
-        if entry.color:
-            source.colors[number] = entry.color
-    if len(kept) < len(entries):
-        left = [entry.name for entry, void in zip(entries, is_void) if void]
-        source.notes.append(f"void: {', '.join(left)}")
-    class_of = {entry.file_id: VOID for entry in entries}
+        source.colors[number] = entry.color or source.colors[number]
+    if left:
+        source.notes.append(f"void: {', '.join(entry.name for entry in left)}")
+    class_of = {entry.file_id: VOID for entry in left}
     return class_of | {entry.file_id: number for number, entry in enumerate(kept)}

@@ -115,7 +115,8 @@ def _places(root, options):
             if not all(pair):
                 pair = [folder, *beside, folder][:2]
             places.append((SPLITS[folder.name.lower()], *pair))
-    if not places and any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir()):
+    flat = any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir())
+    if flat and not places and not images and not masks:
         places = [("", root, root)]
     if not places:
         there = some(f"{path.name}/" for path in folders) or "no folders"

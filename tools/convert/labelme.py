@@ -22,9 +22,9 @@ from utils.labels import VOID
 LINE_WIDTH, POINT_RADIUS = 10, 5
 FARTHEST = 10 ** 6  # pixels from the photo's corner: Pillow draws larger numbers wrong
 # Kind of shape -> the least and the most points that it may have.
-POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, 4), "rotation": (3, math.inf),
-          "circle": (2, 2), "rectangle": (2, 4), "line": (2, 2), "linestrip": (2, math.inf),
-          "point": (1, 1), "mask": (2, 2)}
+POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, math.inf),
+          "rotation": (3, math.inf), "linestrip": (2, math.inf), "circle": (2, 2),
+          "rectangle": (2, 4), "line": (2, 2), "point": (1, 1), "mask": (2, 2)}
 
 
 # JSON to masks ----------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def read_labelme(root, options):
 
 
 def _read_json(file, root, options):
-    """Return (sample, what the file says, without shapes if it has a fault); None for other JSON."""
+    """Return (sample, what its file says, no shapes where that is faulty); None for other JSON."""
     key = key_of(file, root)
     sample = Sample(key, split_of(key), None, file, as_stored=options.ignore_exif)
     try:
@@ -69,7 +69,8 @@ def _read_json(file, root, options):
             return None
         for shape in data["shapes"]:
             shape["label"] = clean_name(shape["label"])
-        if not 0 < data["imageWidth"] * data["imageHeight"] < Image.MAX_IMAGE_PIXELS:
+        data["size"] = width, height = int(data["imageWidth"]), int(data["imageHeight"])
+        if min(width, height) < 1 or width * height > Image.MAX_IMAGE_PIXELS:
             raise ValueError("imageWidth and imageHeight are no size of a photo")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         sample.fault = Problem(str(file), f"is no whole file of labelme ({error!r}).",
@@ -127,7 +128,7 @@ def _draw_all(file, data, ids, origin):
     if unknown:
         raise faulty(file, f"has shapes with the labels {some(unknown)}, which {origin} lacks.",
                      "Add them there, or correct them in labelme.")
-    image = Image.new("L", (data["imageWidth"], data["imageHeight"]), ids.get("background", VOID))
+    image = Image.new("L", data["size"], ids.get("background", VOID))
     for number, shape in enumerate(data["shapes"], 1):
         try:
             _draw(image, shape, ids.get(shape["label"], VOID))

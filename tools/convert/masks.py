@@ -2,7 +2,6 @@
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,6 @@ class Scan(NamedTuple):
     of the 256 most frequent colours. palette: id -> its colour in the file's palette.
     """
 
-    file: Path
     ids: list | None
     colors: dict
     palette: dict
@@ -43,7 +41,7 @@ def _scan(path, options):
     palette = {}
     if picture.mode == "P" and ids:
         palette = {value: tuple(rgb[raw == value][0].tolist()) for value in ids}
-    return Scan(path, ids, {color: count for count, color in counted}, palette)
+    return Scan(ids, {color: count for count, color in counted}, palette)
 
 
 def _open(path, options):
@@ -150,9 +148,8 @@ def name_classes(source, scans, table, options):
     if max((table[value] for value in used), default=-1) >= count:
         new = ",".join(f"{value}={i}" for i, value in enumerate(used[:12]) if value != i)
         raise ValueError(f"The masks hold the ids {some(used, 12)}, and classes count from 0 "
-                         f"without gaps. Say --map {new}, or --void with those that are none, or "
-                         "list all with --classes FILE ('ID NAME' a line). Ids that are no classes "
-                         "come from smoothing: export again without, or see --binary.")
+                         f"without gaps. Say --map {new}, or list all with --classes FILE ('ID "
+                         "NAME' a line). Ids of no class: see --void; of smoothing: --binary.")
     source.class_names = tuple(f"class_{i}" for i in range(count))
     if options.binary:
         source.class_names = ("background", "foreground")
@@ -164,17 +161,15 @@ def palette_colors(scans, table, default, named):
 
     Raises ValueError for palettes that contradict each other, where the classes are not `named`.
     """
-    colors, color_of = default.copy(), {}
-    for scan in scans:
-        for value, color in scan.palette.items():
-            known, file = color_of.setdefault(value, (color, scan.file.name))
-            if known != color and not named:
-                raise ValueError(f"The palettes of the masks differ: id {value} is {known} in "
-                                 f"{file} and {color} in {scan.file.name}. If the colours are "
-                                 "right, list them with --classes FILE ('NAME RED GREEN BLUE' a "
-                                 "line); if the ids are, give names alone (--classes NAME,NAME).")
-            if 0 <= table[value] < len(colors):
-                colors[table[value]] = known
+    colors = default.copy()
+    pairs = [pair for scan in scans for pair in scan.palette.items()]
+    for value, color in dict(pairs).items():
+        if 0 <= table[value] < len(colors):
+            colors[table[value]] = color
+    if not named and len(set(pairs)) > len(dict(pairs)):
+        raise ValueError("the palettes of the masks give one id several colours. List the classes "
+                         "with --classes FILE: with colours if those are right ('NAME RED GREEN "
+                         "BLUE' a line), else names alone.")
     grey = (colors == colors[:, :1]).all()
     return default if grey or len(np.unique(colors, axis=0)) < len(colors) else colors
 
@@ -182,13 +177,11 @@ def palette_colors(scans, table, default, named):
 def check_colors(scans):
     """Raise ValueError, with a draft of the list, if masks are in colour and no list has any."""
     counts = sum((Counter(scan.colors) for scan in scans if scan.ids is None), Counter())
-    if not counts:
-        return
-    listed = [f"  NAME {r} {g} {b}    # {count / counts.total():.2%} of the pixels"
-              for (r, g, b), count in counts.most_common(12)]
-    if len(counts) > 12:
-        listed.append(f"  and {len(counts) - 12} more; so many look smoothed or JPEG-compressed: "
-                      "export the masks again without")
-    raise ValueError("The masks are colour pictures, and nothing says which colour is which class. "
-                     "Put these lines into a file, with the names of your classes for NAME, and "
-                     "give it with --classes FILE.\n" + "\n".join(listed))
+    if counts:
+        listed = [f"  NAME {r} {g} {b}    # {count / counts.total():.2%} of the pixels"
+                  for (r, g, b), count in counts.most_common(12)]
+        raise ValueError(f"The masks are colour pictures of {len(counts)} or more colours, and "
+                         "nothing says which is which class. Put these lines into a file, with the "
+                         "names of your classes for NAME, and give it with --classes FILE. (More "
+                         "colours than classes come from smoothing: export the masks without.)\n"
+                         + "\n".join(listed))

@@ -13,7 +13,7 @@ ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
 
 
 def check_splits(samples, val, test, group):
-    """Refuse --val, --test and --group where the source forbids them, before it is converted."""
+    """Refuse --val, --test and --group that do not fit the source, before it is converted."""
     splits = {sample.split for sample in samples} - {""}
     for option, value in (("val", val), ("test", test)):
         if value is not None and option in splits:
@@ -22,18 +22,14 @@ def check_splits(samples, val, test, group):
     if splits and "train" not in splits:
         raise ValueError(f"the source has the splits {', '.join(sorted(splits))} and nothing to "
                          "train on; name one train.")
-    if group and samples and not any(re.search(group, _name(sample)) for sample in samples):
-        raise UsageError(f"--group {group}: matches no photo's name, such as {_name(samples[0])!r}."
-                         " Give a regular expression for what photos of one clip share.")
-
-
-def check_pattern(group):
-    """Raise UsageError if --group is no regular expression."""
     try:
-        re.compile(group)
+        matches = any(re.search(group, _name(sample)) for sample in samples)
     except re.error as error:
         raise UsageError(f"--group {group}: is no regular expression ({error}). An example: "
                          r"--group '(clip\d+)_'.") from None
+    if samples and not matches:
+        raise UsageError(f"--group {group}: matches no photo's name, such as {_name(samples[0])!r}."
+                         " Give a regular expression for what photos of one clip share.")
 
 
 def _name(sample):
@@ -47,17 +43,16 @@ def _name(sample):
 def groups_of(samples, photos, group, notes):
     """Return the group of each sample, int (N,), numbered from 0; adds to `notes` what is grouped.
 
-    photos: bytes that only equal photos share. group: a regular expression, or "". Photos stay
-    together if it matches the same text in their names, if Roboflow made them from one photo, or if
-    they are equal.
+    photos: bytes that only equal photos share. Photos stay together if `group` matches the same
+    text in their names, if Roboflow made them from one photo, or if they are equal.
     """
     matches = [re.search(group, _name(sample)) if group else None for sample in samples]
     texts = [match and (match[1] if match.re.groups else match[0]) for match in matches]
     copies = [ROBOFLOW.fullmatch(_name(sample)) for sample in samples]
     names = [match and match[1] for match in copies]
     if group:
-        notes.append(f"--group {group}: {_counted(texts)}; {plural(texts.count(None), 'photo')} "
-                     "without a match")
+        alone = plural(texts.count(None), "photo")
+        notes.append(f"--group {group}: {_counted(texts)}; {alone} without a match")
     if any(names):
         notes.append(f"Roboflow's names (NAME.rf.HASH): {_counted(names)}; copies of one photo "
                      "stay together")
@@ -95,9 +90,8 @@ def _joined(kinds):
 def split_samples(samples, shown, photos, class_names, how, notes):
     """Return (split -> stems; what was drawn, a dict): splits as the source has them, others drawn.
 
-    samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: bytes that
-    only equal photos share. how: `val` and `test`, fractions of the photos or None, `seed` and
-    `group`. Adds to `notes`. Raises ValueError where photos cannot be split.
+    samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: as in
+    `groups_of`. how: `val`, `test`, `seed`, `group`. Raises ValueError if no split is possible.
     """
     splits = {}
     for number, sample in enumerate(samples):
@@ -122,8 +116,7 @@ def split_samples(samples, shown, photos, class_names, how, notes):
                  "photos": len(pool), "groups": int(units.max()) + 1}
         counts = ", ".join(f"{split} ({plural(len(splits[split]), 'photo')})"
                            for split in fractions)
-        grouped = drawn["groups"] < len(pool)
-        source = plural(len(pool), "photo")
+        source, grouped = plural(len(pool), "photo"), drawn["groups"] < len(pool)
         if grouped:
             source += f" in {plural(drawn['groups'], 'group')}"
         if given:
@@ -132,8 +125,8 @@ def split_samples(samples, shown, photos, class_names, how, notes):
         if not grouped:
             notes.append("photos of one scene or clip belong in one split: see --group, or write "
                          "train.txt and val.txt into SOURCE")
-    return {split: [samples[i].stem for i in splits[split]] for split in ("train", "val", "test")
-            if split in splits}, drawn
+    order = [split for split in ("train", "val", "test") if split in splits]
+    return {split: [samples[i].stem for i in splits[split]] for split in order}, drawn
 
 
 def draw(shown, groups, fractions, seed, class_names):
@@ -147,7 +140,7 @@ def draw(shown, groups, fractions, seed, class_names):
     targets = [max(1, round(fraction * photos)) for fraction in fractions]
     if sum(targets) >= photos or len(targets) >= len(sizes):
         raise ValueError(f"{plural(photos, 'photo')} in {plural(len(sizes), 'group')} cannot be "
-                         f"split into train and {len(targets)} more; add photos, or say --val 0.")
+                         f"split into {len(targets) + 1} parts; add photos, or say --val 0.")
     shows = np.zeros((len(sizes), shown.shape[1]), int)
     np.add.at(shows, groups, shown)
     rng = np.random.default_rng(seed)

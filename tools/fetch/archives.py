@@ -41,9 +41,9 @@ def unpack(name, archive, folder):
         with open(archive, "rb") as packed, tarfile.open(fileobj=packed) as tar:
             tar.extractall(folder, filter=choose)
     except tarfile.FilterError as error:
-        raise ValueError(f"{archive}: refused, and nothing of it kept: {error.tarinfo.name!r} leads "
-                         "outside of its folder, or is a special file. The published archives have "
-                         "no such member: get one of those.") from None
+        raise ValueError(f"{archive}: refused, and nothing of it kept: {error.tarinfo.name!r} "
+                         "leads outside, or is a special file. The published archives have no such "
+                         "member: get one of those.") from None
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         first = str(error).partition("\n")[0].rstrip(":")  # tarfile lists all that it tried
         raise ValueError(f"{archive}: the archive is damaged, or no tar archive ({first}). "
