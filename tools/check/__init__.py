@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations, zip_longest
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,10 +26,9 @@ class Report(NamedTuple):
 
 
 def check_dataset(dataset, progress=None):
-    """Read every photo and mask once, in parallel; returns a list of `Problem`s, worst first.
+    """Read every photo and mask of a `Dataset` once; returns a list of `Problem`s, worst first.
 
-    dataset: a `utils.datasets.Dataset`. progress: function of (done, total), such as
-    `utils.progress.bar` makes.
+    progress: a function of (done, total), such as `utils.progress.bar` makes.
     """
     return survey(dataset, progress).problems
 
@@ -63,48 +62,29 @@ def survey(dataset, progress=None):
 
 
 def table(problems, root="", width=110):
-    """Return problems as text in columns, `width` characters wide.
+    """Return problems as text, `width` characters wide.
 
-    Problems that differ in file names, sizes and counts only share a row, which names three files.
+    Problems that differ in file names, sizes and counts only are listed together, with three files.
     root: a folder that is left off file names.
     """
-    if not problems:
-        return "no problems"
-    groups = {}
+    groups, rows = {}, []
     for problem in problems:
         groups.setdefault(_kind(problem), []).append(problem)
-    rows = [("", ["file"], "found", "what to do")]
     for group in groups.values():
         paths = [Path(problem.file) for problem in group[:3]]
         names = [(path.relative_to(root) if root and path.is_relative_to(root) else path).as_posix()
                  for path in paths]
-        names = [f"{name}," for name in names[:-1]] + names[-1:]
-        if len(group) > 3:
-            names.append(f"and {len(group) - 3} more")
-        rows.append((group[0].severity, names, group[0].found, group[0].remedy))
-    wide = width - len("warning") - 6
-    first = min(max(len(name) for row in rows for name in row[1]), wide * 2 // 5)
-    widths = len("warning"), first, (wide - first) * 5 // 9, (wide - first) * 4 // 9
-    lines = []
-    for severity, names, found, remedy in rows:
-        names = [part for name in names for part in textwrap.wrap(name, first)]
-        cells = [severity], names, textwrap.wrap(found, widths[2]), textwrap.wrap(remedy, widths[3])
-        for parts in zip_longest(*cells, fillvalue=""):
-            padded = (f"{part:<{size}}" for part, size in zip(parts, widths))
-            lines.append("  ".join(padded).rstrip())
-        lines.append("")
-    return "\n".join(lines).rstrip()
+        more = f" and {len(group) - 3} more" if len(group) > 3 else ""
+        text = f"{', '.join(names)}{more}: {group[0].found} {group[0].remedy}"
+        rows.append(textwrap.fill(text, width, initial_indent=f"{group[0].severity:<9}",
+                                  subsequent_indent=" " * 9, break_on_hyphens=False))
+    return "\n".join(rows) or "no problems"
 
 
 def _kind(problem):
-    """Return what problems of one row share: the finding without file names, sizes and counts.
-
-    Ids, in brackets, and colours, in parentheses, are kept.
-    """
-    names = rf"{re.escape(Path(problem.file).stem)}\.\w+|[^\s,]+\.[A-Za-z]{{3,4}}\b"
-    found = re.sub(r"\[.*?\]|\(\d.*?\)|\d+", lambda match: "" if match[0].isdigit() else match[0],
-                   re.sub(names, "", problem.found))
-    return problem.severity, problem.remedy, found
+    """Return what problems of one row share: not file names, sizes and counts; but ids, colours."""
+    kept = r"(\[.*?\]|\(\d.*?\))|[^\s,]+\.\w{3,4}\b|\d+"
+    return problem.severity, problem.remedy, re.sub(kept, r"\1", problem.found)
 
 
 def shares(dataset: Dataset, report: Report) -> str:
@@ -211,15 +191,13 @@ def _numbering(pixels, num_classes):
     """Yield what the ids of all masks together say about how they were numbered."""
     used = np.flatnonzero(pixels).tolist()
     if used == [VOID]:
-        yield Problem("all masks", "they hold nothing but void.",
-                      "Draw the classes: there is nothing to learn.")
+        yield Problem("all masks", "they hold nothing but void.", "Draw the classes.")
     if used == [0, VOID] and num_classes > 1:
         yield Problem("all masks", f"they hold 0 and {VOID} only, as black and white pictures do; "
                       f"{VOID} means void.", f"Turn {VOID} into the id of a class, such as 1.")
     if num_classes in used and set(used) <= {*range(1, num_classes + 1), VOID}:
         yield Problem("all masks", f"their ids run from {used[0]} to {num_classes}, none is 0: "
-                      "they count from 1.", "Subtract 1 from every id, or add a class 0 to the "
-                      "classes.")
+                      "they count from 1.", "Subtract 1 from every id, or add a class 0.")
 
 
 def _classes(dataset, pixels):
@@ -231,8 +209,8 @@ def _classes(dataset, pixels):
         return [dataset.class_names[i] for i in sorted(ids)]
 
     if dataset.num_classes == 1:
-        yield Problem("classes.txt", f"names one class only: {dataset.class_names[0]}.", "Add a "
-                      "class for all that is not it, such as background, and draw both.")
+        yield Problem("classes.txt", f"names one class only: {dataset.class_names[0]}.",
+                      "Add a class for all that is not it, such as background, and draw both.")
     never = set(range(dataset.num_classes)).difference(*seen.values())
     if never:
         yield Problem("all masks", f"none shows {named(never)}.",
@@ -240,8 +218,8 @@ def _classes(dataset, pixels):
     for split, shown in seen.items():
         train = seen.get("train", shown)
         if dataset.splits[split] and not shown and any(seen.values()):
-            yield Problem(f"split {split}", f"the masks of {split} hold nothing but void.", "Draw "
-                          "classes in them, or list other photos: there is nothing to score.")
+            yield Problem(f"split {split}", f"the masks of {split} hold nothing but void.",
+                          "Draw classes in them, or list other photos: there is nothing to score.")
         if shown - train:
             yield Problem(f"split {split}", f"{split} shows {named(shown - train)}, and train "
                           "never does.", "Move photos between the lists: what training never shows "

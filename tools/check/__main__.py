@@ -19,7 +19,6 @@ examples:
 
 exit code: 0 training can start (there may be warnings), 1 it would go wrong, 2 no such data set
 """
-WIDTHS = 80, 140  # characters, of the narrowest and the widest table
 
 
 def check(name: str, data_dir: str) -> int:
@@ -35,8 +34,8 @@ def check(name: str, data_dir: str) -> int:
     report = survey(dataset, progress.bar("reading pairs"))
     print(f"{dataset.root}\n")
     if report.problems:
-        width = min(max(shutil.get_terminal_size((WIDTHS[1], 0)).columns, WIDTHS[0]), WIDTHS[1])
-        print(f"{table(report.problems, dataset.root, width)}\n")
+        width = shutil.get_terminal_size((110, 0)).columns
+        print(f"{table(report.problems, dataset.root, max(width, 80))}\n")
     print(f"{shares(dataset, report)}\n\n{verdict(report.problems)}")
     return int(any(problem.severity == "error" for problem in report.problems))
 

@@ -38,11 +38,11 @@ def look_at(sample, dataset):
     """Read one (photo path, mask path) of a `utils.datasets.Dataset` and return its `Look`."""
     image, orientation, problems = _photo(str(sample[0]))
     ids, pixels, fault = _mask(str(sample[1]), dataset)
-    faults = [fault]
+    unfit = None
     if image is not None and ids is not None:
-        faults.append(_of_fit(sample, image, ids, orientation))
-    return Look(problems + [fault for fault in faults if fault], pixels, _digest(image),
-                _digest(ids))
+        unfit = _of_fit(sample, image, ids, orientation)
+    problems += [problem for problem in (fault, unfit) if problem]
+    return Look(problems, pixels, _digest(image), _digest(ids))
 
 
 def _photo(path):
@@ -55,36 +55,34 @@ def _photo(path):
     problems = []
 
     def say(severity, found, remedy):
-        problems.append(Problem(path, found, remedy, severity))
+        problems.append(Problem(path, f"the photo {found}.", remedy, severity))
 
     height, width = image.shape[:2]
     if min(height, width) < SMALL:
-        say("warning", f"the photo is only {width}x{height} pixels.",
+        say("warning", f"is only {width}x{height} pixels",
             "Thumbnails do not train well; get the original.")
     if height * width > LARGE:
-        say("note", f"the photo has {height * width // 10 ** 6} million pixels.",
+        say("note", f"has {height * width // 10 ** 6} million pixels",
             "Tiles of it would load faster.")
     bits = 16 if stored.deep else 32 if stored.mode == "I" else 8
     if bits > 8 and image.max() < 64:
-        say("warning", f"the photo has {bits} bits per channel but uses low values only: it is "
-            "read as almost black.", "Scale its values up to 65535.")
+        say("warning", f"has {bits} bits per channel but uses low values only: it is read as "
+            "almost black", "Scale its values up to 65535.")
     elif bits > 8:
-        say("note", f"the photo has {bits} bits per channel.", "None: it is read as 8-bit RGB.")
+        say("note", f"has {bits} bits per channel", "None: it is read as 8-bit RGB.")
     if stored.mode == "CMYK":
-        say("note", "the photo has CMYK colours.",
-            "None: it is read as RGB, without its colour profile.")
+        say("note", "has CMYK colours", "None: it is read as RGB, without its colour profile.")
     if picture.has_transparency_data:
         clear = np.mean(np.asarray(picture.convert("RGBA").getchannel("A")) < 255)
         if clear:
-            say("warning", f"{clear:.0%} of the photo is transparent; what lies under it is read "
-                "as if it were seen.", "Look at it with read_image, or save it without "
-                "transparency.")
+            problems.append(Problem(
+                path, f"{clear:.0%} of the photo is transparent; what lies under it is read as if "
+                "it were seen.", "Look at it with read_image, or save it without transparency.",
+                "warning"))
         else:
-            say("note", "the photo has an alpha channel, opaque everywhere.",
-                "None: it is left out.")
+            say("note", "has an alpha channel, opaque everywhere", "None: it is left out.")
     if stored.pages > 1 and stored.format != "MPO":  # phones add a preview and call it MPO
-        say("warning", f"the photo's file has {stored.pages} pages; only the first is read.",
-            "Save pages as files.")
+        say("warning", f"has {stored.pages} pages; only the first is read", "Save pages as files.")
     return image, stored.orientation, problems
 
 
@@ -94,8 +92,7 @@ def _mask(path, dataset):
         picture, stored = decode(path)
         if stored.format == "JPEG":
             return None, 0, Problem(path, "the mask is a JPEG inside, which blends ids and "
-                                    "colours.", "Export it again as PNG; changing its name or "
-                                    "format afterwards does not help.")
+                                    "colours.", "Export it again, as PNG.")
         fault = _of_colors(path, picture, dataset) if has_colors(picture) else None
         if fault:
             return None, 0, fault
@@ -178,7 +175,7 @@ def _of_fit(sample, image, ids, orientation):
     (height, width), mask, name = image.shape[:2], str(sample[1]), Path(sample[0]).name
     if orientation > 4 and height != width and ids.shape == (width, height):
         return Problem(mask, f"the mask is {height}x{width} pixels, like its photo {name} as "
-                       f"stored; EXIF orientation {orientation} turns the photo to {width}x{height}.",
+                       f"stored; EXIF orientation {orientation} turns it to {width}x{height}.",
                        "Turn the mask, too, or save the photo without its EXIF orientation.")
     if orientation in (2, 3, 4) or (orientation > 4 and height == width):
         return Problem(mask, f"EXIF orientation {orientation} turns or mirrors its photo {name}; "
