@@ -169,6 +169,27 @@ def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
     assert "requirements/extra.txt" in said(str(toy), "-p", "seed=1,2")
 
 
+@pytest.mark.parametrize("address", ["nowhere", "tcp://host", "ftp://host:1", "host:port"])
+def test_an_address_that_cannot_be_is_refused_without_a_client(address, monkeypatch):
+    import distributed
+
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: pytest.fail("a client was started"))
+    with pytest.raises(RunError, match=f"--scheduler {address}"), sweep_cluster.connect(address, 1):
+        pass
+
+
+def test_a_client_whose_thread_does_not_start_is_a_run_error(monkeypatch):
+    import distributed
+
+    def client(*_, **__):
+        raise AssertionError  # as distributed's LoopRunner, on a machine that is too busy
+
+    monkeypatch.setattr(distributed, "Client", client)
+    with pytest.raises(RunError, match="--scheduler tcp://host:1"):
+        with sweep_cluster.connect("tcp://host:1", 1):
+            pass
+
+
 def test_refused_sweeps_leave_no_folder(toy, tmp_path, capsys):
     for refused in (["-p", "sed=1,2"], ["-p", "seed=1,2", "--scheduler", "nowhere"]):
         assert sweep.main([str(toy), *refused, "--run-dir", str(tmp_path / "new")]) == 1

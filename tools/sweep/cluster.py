@@ -60,6 +60,19 @@ def share_of(workers: int) -> dict[str, str]:
     return {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **{name: os.environ.get(name, str(threads)) for name in THREADS}}
 
 
+def check_address(scheduler: str) -> None:
+    """Raise RunError unless a Dask client can be given this address; starts no client, and so no thread."""
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+
+    try:
+        scheme, location = parse_address(scheduler)
+        get_backend(scheme)
+        parse_host_port(location)
+    except ValueError as error:
+        raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as tcp://10.0.0.1:8786.") from None
+
+
 @contextlib.contextmanager
 def connect(scheduler: str, workers: int) -> Iterator:
     """Yield a Dask client: of the scheduler at an address, or else of a cluster of `workers` on this machine."""
@@ -74,15 +87,15 @@ def connect(scheduler: str, workers: int) -> Iterator:
                                    dashboard_address=None, memory_limit=0, silence_logs=logging.CRITICAL + 1)
             yield stack.enter_context(Client(stack.enter_context(cluster)))
             return
+        check_address(scheduler)
         try:
             client = stack.enter_context(Client(scheduler, timeout=10))
             client.wait_for_workers(1, timeout=30)
-        except TimeoutError:
+        except (TimeoutError, AssertionError):  # AssertionError: Client's own thread did not start
             raise RunError(f"--scheduler {scheduler}: no scheduler answered within 10 s, or none of its workers within "
                            "30. Start them with `dask scheduler` and `dask worker ADDRESS --nthreads 1`.") from None
         except (OSError, ValueError) as error:
-            raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as tcp://10.0.0.1:8786."
-                           ) from None
+            raise RunError(f"--scheduler {scheduler}: cannot be reached ({error}).") from None
         yield client
 
 
