@@ -1,121 +1,86 @@
-"""One point of a sweep: what a Dask worker does with it, and the process that it does it in.
+"""One point of a sweep, as a Dask worker runs it: in a process that ends with the worker.
 
-`python -m tools.sweep.point ...` is `python -m tools.run ...` that stops, with its kernel, when its standard input is
-closed: the worker holds the other end, and the system closes it however the worker ends.
+`python -m tools.sweep.point ...` is `python -m tools.run ...` that also stops, with its kernel,
+when its standard input is closed: the system closes it however the worker ends.
 """
 
 import _thread
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from utils import runs
 
-IN_USE = "is in use: another process writes there"  # as runs.lock says it
 GRACE = 20.0  # seconds that a notebook gets to stop by itself
-PATIENCE = 60.0  # seconds that a point waits for the process that had it before
-
-
-def probe(folder: str, token: str, fingerprints: dict[str, str]) -> str:
-    """Return why this worker cannot run points in `folder`, "" if it can.
-
-    token: a file that the sweep has just written there. fingerprints: notebook -> hash of its code and of utils/.
-    """
-    if not (Path(folder) / token).is_file():
-        return f"does not see {folder}: sweep into a folder that all machines share, under the same path (--run-dir)"
-    from tools import run  # starts papermill, which the process of a point does for itself
-
-    try:
-        here = {name: run.fingerprint(run.find_notebooks([name])[0]) for name in fingerprints}
-    except run.RunError as error:
-        return str(error)
-    differs = ", ".join(name for name in here if here[name] != fingerprints[name])
-    return differs and f"has another version of {differs} or of utils/: bring its clone of the repository up to date"
 
 
 def run_point(folder: str, arguments: list[str], environment: dict[str, str], gpus: list[str],
-              topic: str) -> tuple[int, list[str]]:
-    """Run notebooks into `folder`, in a process of their own, as a task of a Dask worker.
+              stop: str) -> str:
+    """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
 
-    arguments: of `python -m tools.run`, without the folder. environment: variables set for the process. gpus: those
-    that the workers, numbered from 0, share out among them. topic: where an event {folder, begins} names the worker as
-    it begins, and an event {folder, line} tells each line that the process prints. Returns the exit code and all lines.
-    A task that is cancelled stops its process.
+    arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
+    gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
+    Dask event; once it is set, the process is stopped. Its output is added to sweep.log.
     """
-    from distributed import get_worker
+    from distributed import Event, get_worker
 
-    worker = get_worker()
-    key = worker.get_current_task()
+    if not Path(folder).is_dir():
+        return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
+                "under the same path (--run-dir)")
     if gpus:
-        environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[int(worker.name) % len(gpus)]}
-
-    def report(line: str) -> None:
-        worker.log_event(topic, {"folder": folder, "line": line})
-
-    def wanted() -> bool:
-        task = worker.state.tasks.get(key)
-        return task is not None and task.state in ("executing", "long-running", "resumed")
-
-    worker.log_event(topic, {"folder": folder, "begins": worker.address})
-    started = time.monotonic()
-    while True:
-        code, lines = attempt(folder, arguments, environment, report, wanted)
-        # The lost worker's process ends in its own time; this one takes over.
-        held = code and any(IN_USE in line for line in lines) and time.monotonic() - started < PATIENCE
-        if not held or not wanted():
-            return code, lines
-        time.sleep(1)
-
-
-def attempt(folder: str, arguments: Iterable[str], environment: dict[str, str], report: Callable[[str], None],
-            wanted: Callable[[], bool]) -> tuple[int, list[str]]:
-    """Run the process of a point while `wanted` says so; return its exit code and what it printed."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+        number = int(get_worker().name) % len(gpus)
+        environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
+    wait_until_free(folder)  # the process of a lost worker may still be ending
     command = [sys.executable, "-m", "tools.sweep.point", *arguments, "--run-dir", folder]
-    lines: list[str] = []
-    with subprocess.Popen(command, cwd=runs.ROOT, env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          encoding="utf-8", errors="replace", start_new_session=True) as process:
-        reader = threading.Thread(target=_read, args=(process.stdout, Path(folder) / "sweep.log", lines, report))
-        reader.start()
-        while _runs_on(process, 0.5) and wanted():
+    variables = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
+    log = Path(folder) / "sweep.log"
+    before = log.stat().st_size if log.exists() else 0
+    # Leaving the block closes the process's input and waits for its end.
+    with open(log, "ab") as file, subprocess.Popen(
+            command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
+            stderr=subprocess.STDOUT, start_new_session=True) as process:
+        stopped = Event(stop)
+        while process.poll() is None and not stopped.wait(timeout=1):
             pass
-        process.stdin.close()
-        if _runs_on(process, GRACE + 5):
-            process.kill()
-        reader.join()
-    return process.returncode, lines
+    return reason(process.returncode, log.read_bytes()[before:].decode(errors="replace"))
 
 
-def _runs_on(process: subprocess.Popen, seconds: float) -> bool:
-    """Return whether the process still runs after `seconds`, or False as soon as it has ended."""
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
+    """Wait until no process writes into a run folder, or so many seconds have passed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(RuntimeError), runs.lock(folder):
+            return
+        time.sleep(0.2)
 
 
-def _read(stream, log: Path, lines: list[str], report: Callable[[str], None]) -> None:
-    with open(log, "a", encoding="utf-8") as file:
-        for line in stream:
-            lines.append(line.rstrip("\n"))
-            file.write(line)
-            file.flush()
-            report(lines[-1])
+def reason(code: int, text: str) -> str:
+    """Return why a run failed, in a sentence with notebook and cell; "" if it did not.
+
+    code, text: the exit code of its process and what it printed.
+    """
+    if code == 0:
+        return ""
+    if code < 0:
+        return f"its process was killed (signal {-code}); often the machine ran out of memory"
+    report = re.search(r"(?s)Notebook (\S+) failed in ([^\n]+):\n\n.*?\n\n([^\n]+)", text)
+    if report:
+        return "notebook {}, {}: {}".format(*report.groups())
+    said = text.strip().rpartition("\n\n")[2]
+    if "Traceback" in said:
+        said = said.splitlines()[-1]
+    return " ".join(said.split()) or f"its process ended with exit code {code}"
 
 
 def _stop_with_parent() -> None:
-    """Wait until standard input is closed, then interrupt the run, and end it where that does not help."""
+    """Wait until standard input is closed; then interrupt the run, and end it if it goes on."""
     os.read(0, 1)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    for stream in (1, 2):  # nobody reads them any more, and writing would fail
-        os.dup2(silence, stream)
     _thread.interrupt_main()
     time.sleep(GRACE)
     os._exit(1)
@@ -125,7 +90,8 @@ def main() -> int:
     """Run notebooks as tools.run does, until they end or standard input is closed."""
     from tools import run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it, and so would their kernels
+    # Background jobs ignore SIGINT, and so would their kernels.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     return run.main()
 
