@@ -139,8 +139,9 @@ def public(value: object) -> object:
     if not isinstance(value, str) or "://" not in value:
         return value
     address, mark, query = re.sub(r"(?<=://)[^/?#]*@", "", value).partition("?")
-    digest = hashlib.sha256(query.encode()).hexdigest()[:8]  # tells one photo from another
-    return f"{address}?{digest}" if mark else address
+    if mark and not query.startswith("hidden-"):
+        query = f"hidden-{hashlib.sha256(query.encode()).hexdigest()[:8]}"  # one for each query
+    return f"{address}{mark}{query}"
 
 
 def changes(stored: dict, values: dict) -> str:

@@ -19,7 +19,6 @@ from tools.execute import RunError
 from tools.sweep import board as sweep_board
 from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
-from tools.sweep import point as sweep_point
 from tools.sweep import sweep
 from tools.sweep.grid import Point, combine, differing, folder_name, plan
 from utils import runs
@@ -140,7 +139,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     ("grid: [", "cannot be read as YAML"),
     ("- 1", "expected a mapping with notebooks, grid, points"),
     ("gird: {}", "there is no key gird; did you mean grid?"),
-    ("grid: [1]", "grid is .1.; expected a mapping of names to values"),
+    ("grid: [1]", "grid is .1.; expected a dict"),
     ("points: {a: 1}", "points is .*; expected a list"),
 ])
 def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
@@ -152,7 +151,7 @@ def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
         sweep_grid.read_file(tmp_path / "grid.yaml")
 
 
-def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
+def test_commands_without_sense_are_refused(toy, capsys):
     def said(*argv):
         assert sweep.main(list(argv)) == 1
         return capsys.readouterr().err
@@ -165,26 +164,20 @@ def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
     assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
     assert "--scheduler nowhere: " in said(str(toy), "-p", "seed=1,2", "--scheduler", "nowhere")
-    monkeypatch.setattr(sweep_cluster.importlib.util, "find_spec", lambda name: None)
-    assert "requirements/extra.txt" in said(str(toy), "-p", "seed=1,2", "--workers", "1")
 
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://host", "ftp://host:1", "host:port"])
 def test_an_address_that_cannot_be_is_refused_without_a_client(address, monkeypatch):
-    import distributed
-
-    monkeypatch.setattr(distributed, "Client", lambda *_, **__: pytest.fail("a client was started"))
+    monkeypatch.setattr(sweep_cluster, "Client", lambda *_, **__: pytest.fail("a client was started"))
     with pytest.raises(RunError, match=f"--scheduler {address}"), sweep_cluster.connect(address, 1):
         pass
 
 
 def test_a_client_whose_thread_does_not_start_is_a_run_error(monkeypatch):
-    import distributed
-
     def client(*_, **__):
         raise AssertionError  # as distributed's LoopRunner, on a machine that is too busy
 
-    monkeypatch.setattr(distributed, "Client", client)
+    monkeypatch.setattr(sweep_cluster, "Client", client)
     with pytest.raises(RunError, match="--scheduler tcp://host:1"):
         with sweep_cluster.connect("tcp://host:1", 1):
             pass
@@ -206,7 +199,8 @@ def test_ranges_and_sweeps_that_are_too_large(toy, tmp_path, monkeypatch, capsys
         with pytest.raises(RunError, match=f"seed is {text}"):
             sweep_grid.read_values("seed", text)
     chosen = []
-    monkeypatch.setattr(sweep, "_sweep", lambda points, *_: chosen.extend(points) or [])
+    monkeypatch.setattr(sweep, "_collect", lambda points, *_: chosen.extend(points) or [])
+    monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
     command = [str(toy), "-p", "seed=1..5000", "-p", "rate=0,1", "--run-dir", str(tmp_path / "s")]
     assert sweep.main(command) == 1
     said = capsys.readouterr().err
@@ -227,15 +221,13 @@ def test_help_says_what_a_file_holds(capsys):
 
 
 def test_one_worker_per_gpu_else_per_core_with_memory(tmp_path, monkeypatch):
-    from distributed import system
-
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sweep_cluster, "cores", lambda: 8)
-    monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * 10 ** 9)
+    monkeypatch.setattr(sweep_cluster, "CPU_COUNT", 8)
+    monkeypatch.setattr(sweep_cluster, "MEMORY_LIMIT", 16 * 10 ** 9)
     assert sweep_cluster.workers_here(20) == 5 and sweep_cluster.workers_here(3) == 3
     assert sweep_cluster.share_of(4)["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(system, "MEMORY_LIMIT", 10 ** 9)
+    monkeypatch.setattr(sweep_cluster, "MEMORY_LIMIT", 10 ** 9)
     assert sweep_cluster.workers_here(20) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert sweep_cluster.gpus() == ["2", "5"] and sweep_cluster.workers_here(20) == 2
@@ -263,16 +255,16 @@ def test_reason_names_notebook_cell_and_error(tmp_path):
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
     report = execute._report(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", 3, "ValueError: no\nnever")
     text = f"Run folder  x\n[1/1] 01_toy\n\n{report}\n"
-    assert sweep_point.reason(1, text) == "notebook 01_toy, cell 4 of 9: ValueError: no"
-    assert sweep_point.reason(0, text) == ""
+    assert sweep_cluster.reason(1, text) == "notebook 01_toy, cell 4 of 9: ValueError: no"
+    assert sweep_cluster.reason(0, text) == ""
     refusal = "Run folder  x\n\nrun.json is damaged.\nDelete it.\n"
-    assert sweep_point.reason(1, refusal) == "run.json is damaged. Delete it."
-    assert "killed (signal 9)" in sweep_point.reason(-9, "Run folder  x\n")
-    assert "exit code 3" in sweep_point.reason(3, "")
+    assert sweep_cluster.reason(1, refusal) == "run.json is damaged. Delete it."
+    assert "killed (signal 9)" in sweep_cluster.reason(-9, "Run folder  x\n")
+    assert "exit code 3" in sweep_cluster.reason(3, "")
 
 
 def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
-    assert str(tmp_path / "gone") in sweep_point.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
+    assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
 
 
 # The leaderboard
@@ -284,7 +276,8 @@ def results(folder, *values):
     for number, (parameters, score) in enumerate(values):
         points.append(Point(folder / f"p{number}", {}, parameters))
         points[-1].folder.mkdir()
-        runs.write_json(points[-1].folder / "run.json", {"notebooks": {"a": {"seconds": 60}, "b": {"seconds": 5.5}}})
+        notebooks = {name: {"status": "finished", "seconds": seconds} for name, seconds in (("a", 60), ("b", 5.5))}
+        runs.write_json(points[-1].folder / "run.json", {"parameters": {}, "notebooks": notebooks})
         if score is not None:
             runs.write_json(points[-1].folder / "metrics.json",
                             {"split": "val", "scores": {"mean_iou": score, "iou": [score]}})
@@ -330,6 +323,7 @@ def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     assert row["split"] == "test"
     assert set(scores) == {"pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"}
     (points[0].folder / "metrics.json").write_text("{")
+    (points[0].folder / "run.json").write_text("{")
     assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
 
 
@@ -384,17 +378,13 @@ def test_test_is_scored_again_by_the_model_of_today(scored):
     assert asked[1][3] == "model.keras of p9"
 
 
-def test_without_score_model_or_test_split_nothing_is_scored(scored, make_voc):
+def test_without_score_or_model_nothing_is_scored(scored):
     folder, rows, asked = scored
     (folder / "p1" / "model.keras").unlink()
     with pytest.raises(RunError, match="p1 holds no model.keras"):
         sweep.score_test(rows, folder)
     with pytest.raises(RunError, match="no point has a score"):
         sweep.score_test([{**rows[0], "scores": {}, "status": "it failed"}], folder)
-    own = str(make_voc(folder / "own"))
-    with pytest.raises(RunError, match="has no split 'test'"):
-        sweep.require_test({"dataset": "voc", "data_dir": own, "seed": [0, 1]}, [])
-    sweep.require_test({"seed": [0, 1]}, [{"dataset": "meadow"}])
     assert asked == []
 
 

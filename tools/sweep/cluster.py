@@ -1,23 +1,120 @@
-"""The Dask side of a sweep: a cluster of workers, here or elsewhere, that run its points."""
+"""The Dask side of a sweep: workers, here or elsewhere, and the points that they run.
 
+Each point is a process, `python -m tools.sweep.cluster ...`: it does what `python -m tools.run ...`
+does, and stops with its kernel when its worker ends, in whatever way.
+"""
+
+import _thread
 import contextlib
-import importlib.util
 import json
 import logging
 import os
 import re
+import signal
 import subprocess
+import sys
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tools import run
 from tools.execute import RunError
-from tools.run import NOTEBOOKS
 from tools.sweep.grid import Point
-from tools.sweep.point import run_point, wait_until_free
+from utils import runs
+
+try:
+    from dask.system import CPU_COUNT
+    from distributed import Client, Event, KilledWorker, LocalCluster, as_completed, get_worker
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+    from distributed.system import MEMORY_LIMIT
+except ImportError as missing:
+    sys.exit(f"Sweeps need dask.distributed ({missing}): "
+             "python -m pip install -r requirements/extra.txt")
 
 BYTES = 3 * 10**9  # of memory that a point may need: TensorFlow, the photos, the training
+GRACE = 20.0  # seconds that a notebook gets to stop by itself
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+
+
+# One point, on a worker ------------------------------------------------------------------------
+
+
+def run_point(folder: str, arguments: list[str], environment: dict[str, str], gpus: list[str],
+              stop: str) -> str:
+    """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
+
+    arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
+    gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
+    Dask event; once it is set, the process is stopped. Its output is added to sweep.log.
+    """
+    if not Path(folder).is_dir():
+        return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
+                "under the same path (--run-dir)")
+    if gpus:
+        number = int(get_worker().name) % len(gpus)
+        environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
+    wait_until_free(folder)  # the process of a lost worker may still be ending
+    command = [sys.executable, "-m", "tools.sweep.cluster", *arguments, "--run-dir", folder]
+    variables = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
+    log = Path(folder) / "sweep.log"
+    before = log.stat().st_size if log.exists() else 0
+    # Leaving the block closes the process's input and waits for its end.
+    with open(log, "ab") as file, subprocess.Popen(
+            command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
+            stderr=subprocess.STDOUT, start_new_session=True) as process:
+        stopped = Event(stop)
+        while process.poll() is None and not stopped.wait(timeout=1):
+            pass
+    return reason(process.returncode, log.read_bytes()[before:].decode(errors="replace"))
+
+
+def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
+    """Wait until no process writes into a run folder, or so many seconds have passed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(RuntimeError), runs.lock(folder):
+            return
+        time.sleep(0.2)
+
+
+def reason(code: int, text: str) -> str:
+    """Return why a run failed, in a sentence with notebook and cell; "" if it did not.
+
+    code, text: the exit code of its process and what it printed.
+    """
+    if code == 0:
+        return ""
+    if code < 0:
+        return f"its process was killed (signal {-code}); often the machine ran out of memory"
+    report = re.search(r"(?s)Notebook (\S+) failed in ([^\n]+):\n\n.*?\n\n([^\n]+)", text)
+    if report:
+        return "notebook {}, {}: {}".format(*report.groups())
+    said = text.strip().rpartition("\n\n")[2]
+    if "Traceback" in said:
+        said = said.splitlines()[-1]
+    return " ".join(said.split()) or f"its process ended with exit code {code}"
+
+
+def _stop_with_parent() -> None:
+    """Wait until standard input is closed; then interrupt the run, and end it if it goes on."""
+    os.read(0, 1)
+    _thread.interrupt_main()
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+def main() -> int:
+    """Run notebooks as tools.run does, until they end or standard input is closed."""
+    # Background jobs ignore SIGINT, and so would their kernels.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    return run.main()
+
+
+# The workers -----------------------------------------------------------------------------------
 
 
 def gpus() -> list[str]:
@@ -25,37 +122,26 @@ def gpus() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         return [name for name in names if name not in ("", "-1")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30,
-                                check=True)
+    with contextlib.suppress(OSError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
         return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
     return []
 
 
-def cores() -> int:
-    """Return the cores that this process, in its container, may use."""
-    from dask.system import CPU_COUNT
-    return CPU_COUNT
-
-
 def workers_here(points: int) -> int:
     """Return how many points to run at once: one per GPU, else one per core with memory."""
-    from distributed.system import MEMORY_LIMIT
-    return max(1, min(points, len(gpus()) or min(cores(), MEMORY_LIMIT // BYTES)))
+    return max(1, min(points, len(gpus()) or min(CPU_COUNT, MEMORY_LIMIT // BYTES)))
 
 
 def share_of(workers: int) -> dict[str, str]:
     """Return variables that give a process its share of the cores, and of a GPU what it needs."""
-    threads = str(max(1, cores() // workers))
+    threads = str(max(1, CPU_COUNT // workers))
     return {"TF_FORCE_GPU_ALLOW_GROWTH": "true",
             **{name: os.environ.get(name, threads) for name in THREADS}}
 
 
 def check_address(scheduler: str) -> None:
     """Raise RunError unless a Dask client can be given this address; starts no thread."""
-    from distributed.comm.addressing import parse_address, parse_host_port
-    from distributed.comm.registry import get_backend
-
     try:
         scheme, location = parse_address(scheduler)
         get_backend(scheme)
@@ -68,11 +154,6 @@ def check_address(scheduler: str) -> None:
 @contextlib.contextmanager
 def connect(scheduler: str, workers: int) -> Iterator:
     """Yield a Dask client: of the scheduler at an address, or of `workers` on this machine."""
-    if importlib.util.find_spec("distributed") is None:
-        raise RunError("Sweeps need dask.distributed, which is not installed here: "
-                       "python -m pip install -r requirements/extra.txt")
-    from distributed import Client, LocalCluster
-
     for name in logging.root.manager.loggerDict:
         if name.split(".")[0] == "distributed":  # the sweep reports what matters
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -95,42 +176,36 @@ def connect(scheduler: str, workers: int) -> Iterator:
         yield client
 
 
-def results(points: Sequence[Point], paths: Sequence[Path], scheduler: str, workers: int,
-            timeout: int | None) -> Iterator[tuple[Point, str]]:
+def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
+            devices: list[str]) -> Iterator[tuple[Point, str]]:
     """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
 
-    A point whose worker is lost runs again on another. Closed before its end, or interrupted,
-    the generator stops the running points.
+    For arguments, environment and devices see `run_point`. A point whose worker is lost runs again
+    on another. Closed before its end, the generator stops the points that run.
     """
-    workers = workers or (0 if scheduler else workers_here(len(points)))
-    environment, devices = ({}, []) if scheduler else (share_of(workers), gpus())
-    # A worker elsewhere has its own clone of the repository.
-    arguments = [path.stem if path.parent == NOTEBOOKS else str(path) for path in paths]
-    if timeout:
-        arguments += ["--timeout", str(timeout)]
-    with connect(scheduler, workers) as client:
-        from distributed import Event, as_completed
-
-        stop = Event(f"stop-{uuid.uuid4().hex}", client=client)
-        futures = {}
-        try:
-            for point in points:
-                point.folder.mkdir(exist_ok=True)
-                given = [f"{name}={json.dumps(value)}" for name, value in point.given.items()]
-                words = [word for text in given for word in ("-p", text)]
-                future = client.submit(run_point, str(point.folder), [*arguments, *words],
-                                       environment, devices, stop.name, pure=False)
-                futures[future] = point
-            for future in as_completed(futures):
-                yield futures[future], _outcome(future)
-        finally:
-            _stop(stop, futures)
+    stop, futures = Event(f"stop-{uuid.uuid4().hex}", client=client), {}
+    try:
+        for point in points:
+            point.folder.mkdir(exist_ok=True)
+            given = [word for name, value in point.given.items()
+                     for word in ("-p", f"{name}={json.dumps(value)}")]
+            future = client.submit(run_point, str(point.folder), [*arguments, *given], environment,
+                                   devices, stop.name, pure=False)
+            futures[future] = point
+        for future in as_completed(futures):
+            yield futures[future], _outcome(future)
+    finally:
+        running = [future for future in futures if future.status == "pending"]
+        if running:
+            with contextlib.suppress(Exception):  # without a scheduler, workers stop them
+                client.cancel(running)
+                stop.set()
+            for future in running:
+                wait_until_free(futures[future].folder)
 
 
 def _outcome(future) -> str:
     """Return what `run_point` has returned, or why no worker could run it."""
-    from distributed import KilledWorker
-
     if future.status in ("cancelled", "lost"):
         raise RunError("The scheduler is gone. Start one; the same command then continues, and "
                        "finished points are kept.")
@@ -143,13 +218,5 @@ def _outcome(future) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def _stop(event, futures: dict) -> None:
-    """Stop the points that still run, and wait until their folders are free."""
-    running = [point for future, point in futures.items() if future.status == "pending"]
-    if not running:
-        return
-    with contextlib.suppress(Exception):  # the scheduler may be gone: then its workers stop them
-        event.client.cancel([future for future in futures if future.status == "pending"])
-        event.set()
-    for point in running:
-        wait_until_free(point.folder)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,11 +43,9 @@ def read_file(path: Path) -> dict:
         raise RunError(f"{path}: expected a mapping with {', '.join(KINDS)} or some of them.")
     for key, value in content.items():
         if key not in KINDS:
-            raise RunError(f"{path}: there is no key {key}{nearest(str(key), KINDS)} "
-                           f"Expected are {', '.join(KINDS)}.")
+            raise RunError(f"{path}: there is no key {key}{nearest(str(key), KINDS)}")
         if not isinstance(value, KINDS[key]):
-            expected = "a list" if KINDS[key] is list else "a mapping of names to values"
-            raise RunError(f"{path}: {key} is {value!r}; expected {expected}.")
+            raise RunError(f"{path}: {key} is {value!r}; expected a {KINDS[key].__name__}.")
     return content
 
 

@@ -1,10 +1,10 @@
 """Run notebooks once for each point of a parameter grid, several at a time, and rank the results.
 
-Each point is a run as `python -m tools.run` makes it: a process and a folder. Dask hands the points
-to workers: on this machine, or to any others by their scheduler's address. The same command again
-keeps what is finished. A point that fails is reported and stops no other; one whose worker is lost
-runs again on another. The sweep's folder gets a leaderboard, best mean IoU first: leaderboard.csv
-and leaderboard.png. In each point's folder, sweep.log shows how far it is.
+Each point is a run as `python -m tools.run` makes it: a process and a folder, in which sweep.log
+shows how far it is. Dask hands the points to workers: on this machine, or to any others by their
+scheduler's address. The same command again keeps what is finished. A point that fails is reported
+and stops no other; one whose worker is lost runs again on another. The sweep's folder gets a
+leaderboard, best mean IoU first: leaderboard.csv and leaderboard.png.
 
 Points are scored on the validation split: you choose by these scores, and a test split that chose
 is used up. With --test the best point alone is scored on test, once, at the end.
@@ -12,7 +12,6 @@ is used up. With --test the best point alone is scored on test, once, at the end
 
 import argparse
 import contextlib
-import filecmp
 import json
 import os
 import shutil
@@ -24,7 +23,6 @@ from pathlib import Path
 
 from tools import run as runner
 from tools.execute import RunError, guarded, short
-from tools.run import find_data
 from tools.run import run as run_notebooks
 from tools.sweep import board, cluster
 from tools.sweep import grid as sweep_grid
@@ -76,64 +74,32 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
     runner.check_timeout(timeout)
     paths = runner.find_notebooks(map(str, notebooks))
     planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit))
-    for name, data_dir in _data_sets(point.parameters for point in planned):
-        runner.check_data(find_data(name, data_dir)[0])
+    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
+                                  for point in planned if "dataset" in point.parameters}):
+        runner.check_data(runner.find_data(name, data_dir)[0])
     folder = runs.choose_folder(folder)
-    is_new = not folder.exists()
-    try:
-        runs.run_folder(folder)
-        planned = [replace(point, folder=folder / point.folder) for point in planned]
-        with runs.lock(folder):
-            return _sweep(planned, paths, folder, scheduler, workers, timeout)
-    except (OSError, RuntimeError) as error:
-        raise RunError(str(error)) from None
-    finally:
-        if is_new:
-            _remove_unused(folder)
-
-
-def _data_sets(assignments: Iterable[dict]) -> list[tuple[str, str]]:
-    return sorted({(given["dataset"], given["data_dir"]) for given in assignments
-                   if {"dataset", "data_dir"} <= given.keys()})
-
-
-def _remove_unused(folder: Path) -> None:
-    """Remove the folder of a sweep that was refused: it holds only a lock and its mark."""
-    with contextlib.suppress(OSError):
-        if {path.name for path in folder.iterdir()} <= {".lock", "run.json"}:
-            shutil.rmtree(folder)
-
-
-def _sweep(points: list[Point], paths: list[Path], folder: Path, scheduler: str, workers: int,
-           timeout: int | None) -> list[dict]:
-    names = sweep_grid.differing(points)
-    ended = [point for point in points if _is_finished(point, paths)]
-    waiting = [point for point in points if point not in ended]
-    print(f"{len(points)} points, each with {', '.join(path.stem for path in paths)}, into "
-          f"{folder.name}", flush=True)
-    for number, point in enumerate(ended, 1):
-        print(f"[{number}/{len(points)}] {point.label(names)}  kept: {board.headline(point.folder)}")
-    failed, start = {}, time.monotonic()
-    results = iter(())
-    if waiting:
-        results = cluster.results(waiting, paths, scheduler, workers, timeout)
-    with contextlib.closing(results) if waiting else contextlib.nullcontext():
-        for point, why in results:
-            ended.append(point)
-            if not why and not _is_finished(point, paths):
-                why = "its worker runs other notebooks or another utils/: update its clone"
-            if why:
-                failed[point.folder] = why
-            print(f"[{len(ended)}/{len(points)}] {point.label(names)}  "
-                  f"{f'FAILED: {why}' if why else board.headline(point.folder)}, after "
-                  f"{runner.duration(time.monotonic() - start)}", flush=True)
-            rows = board.leaderboard(ended, failed, names)
-            board.write_csv(rows, folder / "leaderboard.csv")
-    rows = board.leaderboard(points, failed, names)
-    board.write_csv(rows, folder / "leaderboard.csv")
-    if any(board.SCORE in row["scores"] for row in rows):
-        board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
-    return rows
+    planned = [replace(point, folder=folder / point.folder) for point in planned]
+    waiting = [point for point in planned if not _is_finished(point, paths)]
+    # A worker elsewhere has its own clone of the repository.
+    arguments = [path.stem if path.parent == runner.NOTEBOOKS else str(path) for path in paths]
+    if timeout:
+        arguments += ["--timeout", str(timeout)]
+    workers = workers or cluster.workers_here(len(waiting))
+    environment, devices = ({}, []) if scheduler else (cluster.share_of(workers), cluster.gpus())
+    with contextlib.ExitStack() as stack:
+        results = ()
+        if waiting:
+            client = stack.enter_context(cluster.connect(scheduler, workers))
+            results = cluster.results(client, waiting, arguments, environment, devices)
+            stack.enter_context(contextlib.closing(results))
+        try:
+            runs.run_folder(folder)
+            stack.enter_context(runs.lock(folder))
+        except (OSError, RuntimeError) as error:
+            raise RunError(str(error)) from None
+        print(f"{len(planned)} points, each with {', '.join(path.stem for path in paths)}, into "
+              f"{folder.name}; kept: {len(planned) - len(waiting)}", flush=True)
+        return _collect(planned, waiting, results, paths, folder)
 
 
 def _is_finished(point: Point, paths: list[Path]) -> bool:
@@ -146,17 +112,30 @@ def _is_finished(point: Point, paths: list[Path]) -> bool:
             and all(runner.is_finished(point.folder, record, path) for path in paths))
 
 
+def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[Point, str]],
+             paths: list[Path], folder: Path) -> list[dict]:
+    """Print and rank points as they end; keep the leaderboard in `folder`, and return it."""
+    names, failed, start = sweep_grid.differing(points), {}, time.monotonic()
+    ended = [point for point in points if point not in waiting]
+    rows = board.leaderboard(ended, failed, names)
+    for point, why in results:
+        ended.append(point)
+        if not why and not _is_finished(point, paths):
+            why = "its worker runs other notebooks or another utils/: update its clone"
+        if why:
+            failed[point.folder] = why
+        rows = board.leaderboard(ended, failed, names)
+        board.write_csv(rows, folder / "leaderboard.csv")
+        row = next(row for row in rows if row["point"] == point.folder.name)
+        print(f"[{len(ended)}/{len(points)}] {point.label(names)}  {board.headline(row)}, after "
+              f"{runner.duration(time.monotonic() - start)}", flush=True)
+    board.write_csv(rows, folder / "leaderboard.csv")
+    if any(board.SCORE in row["scores"] for row in rows):
+        board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
+    return rows
+
+
 # The test split --------------------------------------------------------------------------------
-
-
-def require_test(grid: dict[str, object], points: Iterable[dict], limit: int = LIMIT) -> None:
-    """Raise RunError where a data set of the sweep has no test split."""
-    assignments = sweep_grid.combine(grid, points, limit)
-    for name, data_dir in _data_sets(runs.DEFAULTS | given for given in assignments):
-        try:
-            find_data(name, data_dir)[0].split("test")
-        except ValueError as error:
-            raise RunError(f"--test: {error}") from None
 
 
 def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None) -> dict:
@@ -174,9 +153,8 @@ def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None)
         if not (best / name).is_file():
             raise RunError(f"--test: {best} holds no {name}. Sweep over notebook 03, too: it "
                            "writes it.")
-    copy = target / models[0]
-    if copy.exists() and not filecmp.cmp(best / models[0], copy, shallow=False):
-        shutil.rmtree(target)  # of a model that has been trained again since
+    if target.exists():
+        shutil.rmtree(target)  # of a model that may have been trained again since
     runs.run_folder(target)
     for name in models:
         shutil.copyfile(best / name, target / name)
@@ -212,8 +190,6 @@ def _command(argv: list[str]) -> int:
     options = _parser().parse_intermixed_args(rest)
     chosen = _chosen(options, given)
     limit = sys.maxsize if options.yes else LIMIT
-    if options.test:
-        require_test(chosen["grid"], chosen["points"], limit)
     folder = options.run_dir
     if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
         folder = runner.named_folder(options.name or "sweep")
@@ -224,7 +200,7 @@ def _command(argv: list[str]) -> int:
     if options.test:
         print("\ntest, for the best point alone:")
         scores = score_test(rows, folder, options.timeout)
-        print(f"\n{board.sentence_on_test(rows[0], scores, folder)}")
+        print(f"\n{rows[0]['point']}: mean IoU {scores[board.SCORE]:.3f} on test")
     return int(any(row["status"] != "finished" for row in rows))
 
 
