@@ -30,8 +30,8 @@ try:
     from papermill.iorw import NoDatesSafeLoader
 
     from tools.execute import Progress, RunError, execute, literal, short
-    from tools import check, fetch
-    from utils import datasets, progress, recipes, runs
+    from tools import check, fetch, progress
+    from utils import datasets, recipes, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, which "
              "installs them all, or: python -m pip install -r requirements/core.txt")

@@ -28,7 +28,7 @@ class Report(NamedTuple):
 def check_dataset(dataset, progress=None):
     """Read every photo and mask once, in parallel, and return a sorted list of `Problem`s, empty if all is well.
 
-    dataset: a `utils.datasets.Dataset`. progress: function called with (done, total), such as `utils.progress.bar`
+    dataset: a `utils.datasets.Dataset`. progress: function called with (done, total), such as `tools.progress.bar`
     makes. Finds files that are missing or cannot be read, sizes and EXIF rotations that do not fit, ids and colours
     of no class, smoothed and JPEG masks, masks of void or in black and white, photos in two splits, files in none,
     classes that a split never shows, and formats worth knowing about.

@@ -27,7 +27,8 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import images, labels, plots, progress
+from tools import progress
+from utils import images, labels, plots
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LONGEST = 100  # characters of a class name, which the legend shows in one line

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 
 from tools.fetch.sources import SOURCES
-from utils.progress import bar
+from tools.progress import bar
 
 
 def find_archives(name, folder):
