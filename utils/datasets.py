@@ -20,7 +20,7 @@ from utils import oracles, recipes
 from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, bullets, fault_of_pair
 from utils.images import read_image, read_mask
 from utils.labels import VOID, voc_colormap
-from utils.recipes import nearest
+from utils.recipes import check_name, nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -62,11 +62,10 @@ class Dataset:
         samples = self.split("train")
         chosen = np.linspace(0, len(samples) - 1, min(len(samples), 100)).astype(int)
         with ThreadPoolExecutor(THREADS) as pool:
-            masks = pool.map(lambda i: self._describe(samples[i], i), chosen)
-            sides, pixels, windows = zip(*masks)
-        pixels = np.sum(pixels, axis=0)
+            sides, pixels, windows = zip(*pool.map(self._describe, map(samples.__getitem__, chosen),
+                                                   chosen))
+        shares = np.sum(pixels, axis=0) / max(np.sum(pixels), 1)
         drawn = oracles.by_stride(windows, self.num_classes, recipes.STRIDES)
-        shares = pixels / max(pixels.sum(), 1)
         return recipes.derive(len(samples), int(np.median(sides)), shares, drawn)
 
     def _describe(self, sample, seed):
@@ -79,31 +78,24 @@ class Dataset:
 
     def split(self, name):
         """Return the samples of a split; ValueError if there is none, or it is empty."""
-        if name not in self.splits:
-            raise ValueError(f"{self.root}: {self.name} has no split {name!r}"
+        if not self.splits.get(name):
+            raise ValueError(f"{self.root}: {self.name} has no photos in split {name!r}"
                              f"{nearest(name, self.splits)}")
-        if not self.splits[name]:
-            raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty.")
         return self.splits[name]
 
     def find(self, split, scene, default=""):
-        """Return the index in a split of the photo with stem `scene`; ValueError for another.
+        """Return the index in a split of the photo with stem `scene`; ValueError if none has it.
 
         "" means `default`, or the first photo if there is none of that name.
         """
         names = [photo.stem for photo, _ in self.split(split)]
         if not scene:
             return names.index(default) if default in names else 0
-        if scene not in names:
-            raise ValueError(f"scene is {scene!r}; split {split} has no such photo"
-                             f"{nearest(scene, names)}")
+        check_name("scene", scene, names)
         return names.index(scene)
 
     def identity(self):
-        """Return a JSON-like dict that differs if training runs must not be mixed up.
-
-        It holds names, counts, and a digest of the names and sizes of the files of train and val.
-        """
+        """Return a JSON-like dict that differs if training runs must not be mixed up."""
         digest, counts = hashlib.sha256(), []
         for split in ("train", "val"):
             samples = self.splits.get(split, [])
@@ -117,7 +109,7 @@ class Dataset:
     def read(self, sample):
         """Return (uint8 (H, W, 3) RGB, uint8 (H, W) ids) of one (photo path, mask path).
 
-        Raises `ImageError`, a ValueError, for unreadable files, sizes that differ, unknown ids.
+        Raises `ImageError`, a ValueError, also for sizes that differ and unknown ids.
         """
         image, mask = read_image(sample[0]), read_mask(sample[1], self.colors)
         fault = fault_of_pair(sample, image, mask, self.num_classes)
@@ -145,8 +137,7 @@ def load_dataset(name, data_dir=""):
 
 def find_dataset(name, data_dir=""):
     """Do what `load_dataset` does, but allow missing files: `tools.check` reports them."""
-    if name not in NAMES:
-        raise ValueError(f"there is no data set {name!r}{nearest(name, NAMES)}")
+    check_name("dataset", name, NAMES)
     if name == "voc" and not data_dir:
         raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout.')
     home = data_folder() if name in PUBLISHED else REPOSITORY / "data"
@@ -159,13 +150,13 @@ def find_dataset(name, data_dir=""):
             remedy = f"Get it with: python -m tools.fetch {name}{copy}"
         raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/"
                                 f"train.txt in it or in a folder below). {remedy}")
+    root = found[0].parents[2]
     lists = {file.stem: file for file in sorted(found[0].parent.glob("*.txt"))}
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
     if name == "voc2012":
         lists.pop("test", None)  # its masks were never published
     splits = {split: listed_pairs(file) for split, file in lists.items()}
-    root = found[0].parents[2]
     return Dataset(name, root, *_classes(root), splits)
 
 
@@ -187,10 +178,8 @@ def find_lists(folder, name, split="train"):
 
 def search(folder, marker):
     """Return all paths `marker` in `folder` and up to three levels below, but in hidden folders."""
-    found = (path for above in ("", "*/", "*/*/", "*/*/*/")
-             for path in sorted(folder.glob(above + marker)))
-    return [path for path in found
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return [path for above in ("", "[!.]*/", "[!.]*/[!.]*/", "[!.]*/[!.]*/[!.]*/")
+            for path in sorted(folder.glob(above + marker))]
 
 
 def listed_pairs(file):
@@ -232,10 +221,10 @@ def _classes(root):
                              "ids from 0 to at most 254.")
         names.append(row[1])
         colors.append([int(value) for value in row.groups()[1:]])
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = {name for name in names if names.count(name) > 1}
     if twice or not names:
-        raise ValueError(f"{file}: duplicate class name {', '.join(twice)}." if names else
-                         f"{file}: names no class; expected '0 NAME RED GREEN BLUE' and so on.")
+        raise ValueError(f"{file}: expected classes of different names, at least one; duplicate: "
+                         f"{sorted(twice)}.")
     return tuple(names), np.uint8(colors)
 
 

@@ -84,6 +84,9 @@ def find_photo(source, folder):
     address = urllib.parse.urlsplit(str(source))
     if address.scheme not in ("http", "https"):
         return Path(source).expanduser()
+    if "@" in address.netloc:
+        raise ValueError(f"photo: the address at {address.netloc.rpartition('@')[2]} holds a user "
+                         "name or a password; download the file yourself and give its path.")
     # Browsers show letters that HTTP does not know; some hosts refuse requests without a name.
     request = urllib.request.Request(
         urllib.parse.quote(str(source), safe="%/:=&?~#+!$,;'@()*[]"),
@@ -126,7 +129,7 @@ def decode(path):
         raise _error(path, "is not an image that can be read.", "Save it as JPEG, PNG, BMP, WebP "
                      "or TIFF, with 8 or 16 bits per channel.") from None
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead to
-        raise _error(path, f"the image is damaged, closed or too large ({error}).",
+        raise _error(path, f"the image is damaged, too large or closed ({error}).",
                      "Copy or export it again.") from None
 
 

@@ -130,8 +130,8 @@ def load(path):
     except Exception as error:  # Keras raises many kinds for damaged and unsafe files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be opened as a model ({reason[:200]}). Expected a "
-                         ".keras file of this project, or .weights.h5 with its card; models with "
-                         "their own code are refused.") from None
+                         f".keras file of this project, or .weights.h5 with {_card_of(path).name}; "
+                         "models with code of their own are refused.") from None
     try:
         height, width = (side or 40 for side in model.input_shape[1:3])
         found = model.compute_output_shape((1, height, width, 3))

@@ -8,6 +8,10 @@ import math
 import numbers
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
+
+from utils.labels import VOID
+
 CLASS_WEIGHTS = ("none", "median", "root_median")
 OPTIMIZERS = ("adam", "muon")
 STRIDES = (32, 16, 8, 4, 2)
@@ -116,6 +120,26 @@ def nearest(name, names):
     hint = f"; did you mean {near[0]!r}?" if near else "."
     more = ", ..." if len(names) > 20 else ""
     return f"{hint} There are: {', '.join(names[:20])}{more}."
+
+
+def class_weights(rule, pairs, num_classes):
+    """Return float64 (C,) weights for the loss, or None for the rule "none".
+
+    rule: "median" for median frequency balancing (Eigen & Fergus 2015): a class's frequency is its
+    share of the pixels of the images that show it, its weight the median frequency over its own;
+    "root_median" for the square roots. pairs: (photo, mask) of the training split. Classes in no
+    mask get 0. Raises ValueError for another rule.
+    """
+    check_name("class_weights", rule, CLASS_WEIGHTS)
+    if rule == "none":
+        return None
+    counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes]
+                       for _, mask in pairs])
+    shown = counts.sum(axis=0) > 0
+    in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
+    frequency = counts.sum(axis=0) / np.maximum(in_their_images, 1)
+    weights = np.where(shown, np.median(frequency[shown]) / np.where(shown, frequency, 1), 0.0)
+    return np.sqrt(weights) if rule == "root_median" else weights
 
 
 def derive(photos, side, shares, oracles):

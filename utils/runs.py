@@ -63,14 +63,7 @@ def read_record(folder):
     if not file.exists():
         return {"parameters": {}, "notebooks": {}}
     record = read_json(file)
-    try:
-        whole = isinstance(record["parameters"], dict)
-        for entry in record["notebooks"].values():
-            finished = entry["status"] == "finished"
-            whole &= not finished or isinstance(entry["seconds"], (int, float))
-    except (LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
+    if not all(isinstance(record.get(part), dict) for part in ("parameters", "notebooks")):
         raise OSError(f"{file} is damaged, or another program wrote it: choose another folder, or, "
                       "if a run made this one, delete that file.")
     return record
@@ -79,8 +72,7 @@ def read_record(folder):
 def foreign_files(folder):
     """Return the names in `folder` that a run would write and no run wrote, sorted.
 
-    The first version left no run.json: a training state, or a model with its card, replaces it.
-    Left out are empty folders, and notebooks that papermill has begun to write.
+    Older runs left no run.json: a training state, or a model with its card, identifies them.
     """
     names = {path.name for path in folder.glob("*")}
     with contextlib.suppress(OSError, zipfile.BadZipFile):

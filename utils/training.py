@@ -16,7 +16,7 @@ from keras import ops
 from utils import models, pipeline, recipes, runs
 from utils.callbacks import Checkpoint, Progress, StopOnNaN
 from utils.labels import VOID
-from utils.recipes import CLASS_WEIGHTS, OPTIMIZERS, check_name
+from utils.recipes import OPTIMIZERS, check_name, class_weights
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 
@@ -158,26 +158,6 @@ def cross_entropy(y_true, y_pred, weights=None):
         counted = ops.sum(target * ops.cast(weights, "float32"), axis=-1)
     total = ops.sum(counted)
     return ops.sum(per_pixel * counted) / ops.where(total > 0, total, 1.0)
-
-
-def class_weights(rule, pairs, num_classes):
-    """Return float64 (C,) weights for the loss, or None for the rule "none".
-
-    rule: "median" for median frequency balancing (Eigen & Fergus 2015): a class's frequency is its
-    share of the pixels of the images that show it, its weight the median frequency over its own;
-    "root_median" for the square roots. pairs: (photo, mask) of the training split. Classes in no
-    mask get 0. Raises ValueError for another rule.
-    """
-    check_name("class_weights", rule, CLASS_WEIGHTS)
-    if rule == "none":
-        return None
-    counts = np.stack([np.bincount(mask.ravel(), minlength=VOID + 1)[:num_classes]
-                       for _, mask in pairs])
-    shown = counts.sum(axis=0) > 0
-    in_their_images = ((counts > 0) * counts.sum(axis=1, keepdims=True)).sum(axis=0)
-    frequency = counts.sum(axis=0) / np.maximum(in_their_images, 1)
-    weights = np.where(shown, np.median(frequency[shown]) / np.where(shown, frequency, 1), 0.0)
-    return np.sqrt(weights) if rule == "root_median" else weights
 
 
 def resolve_precision(name="auto"):
