@@ -84,10 +84,7 @@ class Dataset:
         return self.splits[name]
 
     def find(self, split, scene, default=""):
-        """Return the index in a split of the photo with stem `scene`; ValueError if none has it.
-
-        "" means `default`, or the first photo if there is none of that name.
-        """
+        """Return the index in a split of the photo with stem `scene`; "": `default`, or else 0."""
         names = [photo.stem for photo, _ in self.split(split)]
         if not scene:
             return names.index(default) if default in names else 0
@@ -107,10 +104,7 @@ class Dataset:
                 "photos": f"{', '.join(counts)}, digest {digest.hexdigest()[:8]}"}
 
     def read(self, sample):
-        """Return (uint8 (H, W, 3) RGB, uint8 (H, W) ids) of one (photo path, mask path).
-
-        Raises `ImageError`, a ValueError, also for sizes that differ and unknown ids.
-        """
+        """Return (uint8 (H, W, 3) RGB, uint8 (H, W) ids) of a sample; `ImageError` for faults."""
         image, mask = read_image(sample[0]), read_mask(sample[1], self.colors)
         fault = fault_of_pair(sample, image, mask, self.num_classes)
         if fault:
@@ -128,7 +122,7 @@ def load_dataset(name, data_dir=""):
 
     name: "meadow", a published one that was fetched (`python -m tools.fetch NAME`), or "voc".
     data_dir: its folder, or one up to three levels above; "" for `data/<name>`. Raises ValueError
-    for an unknown name or missing files, all listed; FileNotFoundError for a folder without data.
+    for an unknown name or missing files, FileNotFoundError for a folder without data.
     """
     dataset = find_dataset(name, data_dir)
     require_files(dataset.splits)
@@ -146,8 +140,8 @@ def find_dataset(name, data_dir=""):
     if not found:
         remedy = "Give the folder that holds JPEGImages, SegmentationClass and ImageSets."
         if name in PUBLISHED:
-            copy = f' --from "{data_dir}"' if data_dir else ""
-            remedy = f"Get it with: python -m tools.fetch {name}{copy}"
+            remedy = f"Get it with: python -m tools.fetch {name}"
+            remedy += f' --from "{data_dir}"' if data_dir else ""
         raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/"
                                 f"train.txt in it or in a folder below). {remedy}")
     root = found[0].parents[2]

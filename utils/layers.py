@@ -168,3 +168,24 @@ def ladder(x, pools, widths, stride, precision):
         if at >= stride:
             x = layers.Add(dtype=precision, name=f"fuse{at}")([x, pools[at]])
     return x
+
+
+def transfer(source, target):
+    """Copy weights into the layers of `target` that have the same name and shapes in `source`.
+
+    Returns the names of those that differ. Raises ValueError, before it copies, if they are of the
+    backbone; classes, stride and upsampling may differ.
+    """
+    given = {layer.name: layer.get_weights() for layer in source.layers}
+    layers_with_weights = [layer for layer in target.layers if layer.weights]
+    new = [layer.name for layer in layers_with_weights
+           if [weight.shape for weight in given.get(layer.name, ())]
+           != [tuple(weight.shape) for weight in layer.weights]]
+    differing = [name for name in new if not name.startswith(("score", "upsample"))]
+    if differing:
+        raise ValueError(f"{source.name} does not fit {target.name}: {', '.join(differing[:3])} "
+                         "differ. Both need the same backbone.")
+    for layer in layers_with_weights:
+        if layer.name not in new:
+            layer.set_weights(given[layer.name])
+    return new

@@ -7,8 +7,8 @@ import keras
 from keras import layers
 
 from utils import runs
-from utils.layers import CropLike, Im2ColConv2D, PadToMultiple, convolution, enlarge, ladder
-from utils.layers import score
+from utils.layers import CropLike, Im2ColConv2D, PadToMultiple
+from utils.layers import convolution, enlarge, ladder, score, transfer
 from utils.recipes import STRIDES, check_name
 
 # ImageNet's mean colour (RGB) and the spread of pixel values around it.
@@ -54,10 +54,9 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     check_name("stride", stride, STRIDES if upsampling != "ladder" else STRIDES[:3])
     plan = BACKBONES[backbone]
     images = keras.Input(input_shape, name="images")
-    x = layers.Rescaling(1 / SPREAD, [-mean / SPREAD for mean in MEAN], dtype="float32",
-                         name="normalize")(images)
-    x = PadToMultiple(32, dtype="float32", name="pad")(x)
-    pools = {}
+    offsets = [-mean / SPREAD for mean in MEAN]
+    x = layers.Rescaling(1 / SPREAD, offsets, dtype="float32", name="normalize")(images)
+    x, pools = PadToMultiple(32, dtype="float32", name="pad")(x), {}
     for block, widths in enumerate(plan.convs, start=1):
         normalize = 0 < plan.normalized <= block
         for number, width in enumerate(widths, start=1):
@@ -133,18 +132,18 @@ def load(path):
                          f".keras file of this project, or .weights.h5 with {_card_of(path).name}; "
                          "models with code of their own are refused.") from None
     try:
-        height, width = (side or 40 for side in model.input_shape[1:3])
-        found = model.compute_output_shape((1, height, width, 3))
-        fits = model.input_shape[3] == 3 and found[:-1] == (1, height, width)
+        shape = (1, *(side or 40 for side in model.input_shape[1:3]))
+        *found, classes = model.compute_output_shape((*shape, 3))
+        fits = model.input_shape[3] == 3 and tuple(found) == shape
     except Exception:  # whatever the layers of another network raise
         fits = False
     if not fits:
         raise ValueError(f"{path}: is no network of this project, which scores each pixel of an "
                          "RGB photo. Give a run's model.keras.")
-    names = card.get("class_names", range(found[-1]))
-    if len(names) != found[-1]:
-        raise ValueError(f"{path} has {found[-1]} classes, and its card beside it names "
-                         f"{len(names)}: bring both files from the same run, or train again.")
+    named = len(card.get("class_names", range(classes)))
+    if named != classes:
+        raise ValueError(f"{path} has {classes} classes, its card {_card_of(path).name} names "
+                         f"{named}: bring both files from the same run, or train again.")
     return model
 
 
@@ -190,41 +189,17 @@ def _start_from(model, backbone, weights):
                          "which starts from the model.keras of a run.")
     if weights == "imagenet":
         return convolutionalize(keras.applications.VGG16(weights="imagenet"), model)
-    expected = ("expected the weights file of a Keras VGG16 (.weights.h5 or .h5), the model.keras "
-                'of a run, or weights="imagenet".')
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file; {expected}")
-    for classifier in (True, False):
-        source = keras.applications.VGG16(weights=None, include_top=classifier,
-                                          input_shape=(224, 224, 3))
+    for classifier in (True, False) if path.is_file() else ():
+        vgg16 = keras.applications.VGG16(weights=None, include_top=classifier,
+                                         input_shape=(224, 224, 3))
         try:
-            source.load_weights(path)
+            vgg16.load_weights(path)
         except Exception:  # Keras and HDF5 raise many kinds
             continue
-        return convolutionalize(source, model)
-    raise ValueError(f"{path}: cannot be read; {expected}")
-
-
-def transfer(source, target):
-    """Copy weights into the layers of `target` that have the same name and shapes in `source`.
-
-    Returns the names of those that differ. Raises ValueError, before it copies, if they are of the
-    backbone; classes, stride and upsampling may differ.
-    """
-    given = {layer.name: layer.get_weights() for layer in source.layers}
-    same, new = [], []
-    for layer in target.layers:
-        if layer.weights:
-            shapes = [weight.shape for weight in given.get(layer.name, ())]
-            fits = shapes == [tuple(weight.shape) for weight in layer.weights]
-            (same if fits else new).append(layer.name)
-    differing = [name for name in new if not name.startswith(("score", "upsample"))]
-    if differing:
-        raise ValueError(f"{source.name} does not fit {target.name}: {', '.join(differing[:3])} "
-                         "differ. Both need the same backbone.")
-    for name in same:
-        target.get_layer(name).set_weights(given[name])
-    return new
+        return convolutionalize(vgg16, model)
+    kind = ValueError if path.is_file() else FileNotFoundError
+    raise kind(f"{path}: no weights can be read there; expected the file of a Keras VGG16 "
+               '(.weights.h5 or .h5), the model.keras of a run, or weights="imagenet".')
 
 
 def convolutionalize(classifier, model):

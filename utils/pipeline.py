@@ -26,11 +26,11 @@ def read_pair(sample):
 
 
 class DecodedPairs:
-    """The photos and masks of a split, decoded once; what exceeds the memory limit, each time.
+    """The photos and masks of a split, decoded once; beyond `memory_limit` bytes, each time.
 
     samples: list of (photo path, mask path). read: function from a sample to (uint8 (H, W, 3),
-    uint8 (H, W)). split: its name, if masks that are all void are to be refused. memory_limit: in
-    bytes. `pairs[i]` is a pair, read-only. Raises ValueError that lists every faulty file.
+    uint8 (H, W)), as is `pairs[i]`. split: its name, to refuse masks that are all void. Raises
+    ValueError that lists every faulty file.
     """
 
     def __init__(self, samples, read=read_pair, split="", memory_limit=MEMORY):
@@ -80,12 +80,9 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
     epochs from `first_epoch` on equal those of an unbroken run. multiple_of: number of devices, see
     `fill`. share: which sample numbers of a batch to load here. Raises ValueError for faulty files.
     """
-    if image_size < 1 or batch_size < 1:
-        raise ValueError(f"image_size is {image_size} and batch_size {batch_size}; both must be at "
-                         "least 1.")
-    if batch_size % multiple_of:
-        raise ValueError(f"batch_size is {batch_size}; expected a multiple of {multiple_of}, the "
-                         "number of devices that share each batch.")
+    if image_size < 1 or batch_size < 1 or batch_size % multiple_of:
+        raise ValueError(f"image_size is {image_size} and batch_size is {batch_size}; expected at "
+                         f"least 1, and batches that {multiple_of} devices can share.")
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
 
     def orders():
@@ -106,8 +103,8 @@ def batches(samples, *, image_size, batch_size, augment=False, shuffle=False, se
 def whole_images(samples, batch_size=1, read=read_pair, multiple_of=1, share=None):
     """Return a `tf.data.Dataset` of whole photos: (float32 (B, H, W, 3), uint8 (B, H, W)).
 
-    Photos of several sizes come one by one; of one size, `batch_size` together, or fewer if they
-    have more than `BATCH_PIXELS`. The other arguments are those of `batches`.
+    Photos of several sizes come one by one; of one size, `batch_size` together if they have at most
+    `BATCH_PIXELS`. The other arguments are those of `batches`.
     """
     pairs = samples if isinstance(samples, DecodedPairs) else DecodedPairs(samples, read)
     size, shape = 1, (None, None)
@@ -125,9 +122,8 @@ def whole_images(samples, batch_size=1, read=read_pair, multiple_of=1, share=Non
 def fill(order, multiple_of, batch_size):
     """Repeat sample numbers of a batch until `multiple_of` devices can divide it evenly.
 
-    Returns (integer (B,) numbers, bool (B,): which are repeated). Masks of repeated samples become
-    void, so that they do not count. Batch normalization does see them: equally often each, unless
-    the batch would then exceed `batch_size`.
+    Returns (integer (B,) numbers, bool (B,): which are repeated). Repeated masks become void, so
+    that they do not count. Batch normalization sees all equally often, if `batch_size` allows it.
     """
     size = math.lcm(len(order), multiple_of)
     if size > batch_size:
@@ -138,10 +134,9 @@ def fill(order, multiple_of, batch_size):
 def crop(image, mask, size, rng=None, scale=(0.75, 1.5)):
     """Cut one square out of a photo and its mask with a single affine map.
 
-    image: uint8 (H, W, 3). mask: uint8 (H, W). size: S. rng: `numpy.random.Generator` for a random
-    place, zoom within `scale`, turn of up to 10 degrees, mirroring and colours; None for the centre
-    as it is. Returns (uint8 (S, S, 3), uint8 (S, S)). The photo is interpolated, the mask takes the
-    nearest pixel; outside the photo the mask is void.
+    image: uint8 (H, W, 3). mask: uint8 (H, W). rng: `numpy.random.Generator` for a random place,
+    zoom within `scale`, turn of up to 10 degrees, mirroring and colours; None for the centre as it
+    is. The photo is interpolated, the mask takes the nearest pixel, and void outside the photo.
     """
     height, width = mask.shape
     zoom, angle, flip = 1.0, 0.0, 1.0

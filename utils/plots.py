@@ -26,7 +26,7 @@ LEGEND_COLUMNS = 6
 
 
 def show(figure, alt, varies=False):
-    """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small.
+    """Display a figure in a notebook as one picture with alt text.
 
     The text beside it, which nbval compares and readers do not see, is `digest(figure, varies)`.
     """
@@ -34,11 +34,12 @@ def show(figure, alt, varies=False):
 
 
 def show_frames(frames, alt, seconds=0.8, varies=False):
-    """Display uint8 (H, W, 3) pictures of one size as an animation that plays without JavaScript (APNG)."""
+    """Display uint8 (H, W, 3) pictures of one size as an animation without JavaScript (APNG)."""
     stream, first, *others = io.BytesIO(), *map(Image.fromarray, frames)
-    first.save(stream, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds), loop=0)
-    drawn = [f"{len(frames)} frames of {_picture(frame, varies)}" for frame in frames[:1]]
-    _display(stream.getvalue(), "png", alt, "\n".join(drawn + [_picture(frame, varies) for frame in frames[1:]]))
+    first.save(stream, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds),
+               loop=0)
+    drawn = "\n".join(_picture(frame, varies) for frame in frames)
+    _display(stream.getvalue(), "png", alt, f"{len(frames)} frames of {drawn}")
 
 
 def _display(data, kind, alt, text):
@@ -48,36 +49,42 @@ def _display(data, kind, alt, text):
 
 
 def digest(figure, varies=False):
-    """Return what a figure draws as text: titles, names, colours, numbers to three digits, colours of pictures.
+    """Return what a figure draws as text: titles, names, colours, numbers to three digits.
 
-    varies: True where the numbers differ between machines, or the titles and labels of what differs: only names,
-    colours and sizes are written then.
+    varies: True if the numbers differ between machines, or the titles and labels of those that do:
+    of these, only names, colours and sizes are written.
     """
     lines = []
     for axis in figure.axes:
         title = axis.get_title()
         if varies is True:
             title = re.sub(r"\d[\d.,%]*", "#", title)
+        hidden = _differs(title, varies)
         lines.append(" | ".join(["axes", title, axis.get_xlabel(), axis.get_ylabel()]))
         for ticks in (axis.xaxis, axis.yaxis):
             if isinstance(ticks.get_major_locator(), FixedLocator):
-                lines.append("ticks " + ", ".join(label.get_text() for label in ticks.get_ticklabels()))
+                names = [label.get_text() for label in ticks.get_ticklabels()]
+                lines.append(f"ticks {', '.join(names)}")
         for picture in axis.get_images():
-            lines.append("picture " + _picture(np.asarray(picture.get_array()), _differs(title, varies)))
+            lines.append(f"picture {_picture(np.asarray(picture.get_array()), hidden)}")
         for line in axis.get_lines():
-            name, points = line.get_label(), line.get_xydata().T
-            lines.append(f"line {name} {to_hex(line.get_color())} {_numbers(points, _differs(name, varies))}")
+            numbers = _numbers(line.get_xydata().T, _differs(line.get_label(), varies))
+            lines.append(f"line {line.get_label()} {to_hex(line.get_color())} {numbers}")
         for points in axis.collections:
             colors = " ".join(map(to_hex, points.get_facecolors()))
-            lines.append(f"points {colors} {_numbers(points.get_offsets().T, _differs(title, varies))}")
+            lines.append(f"points {colors} {_numbers(points.get_offsets().T, hidden)}")
         for patch in axis.patches:
             box = [patch.get_extents().transformed(axis.transData.inverted()).bounds]
-            lines.append(f"box {to_hex(patch.get_facecolor())} {_numbers(box, _differs(title, varies))}")
-        if not _differs(title, varies):
-            lines += ["text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position()) for text in axis.texts]
-    for legend in (*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))):
+            lines.append(f"box {to_hex(patch.get_facecolor())} {_numbers(box, hidden)}")
+        for text in axis.texts if not hidden else ():
+            lines.append("text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position()))
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    for legend in (*figure.legends, *legends):
         for handle, text in zip(legend.legend_handles, legend.get_texts()):
-            color = handle.get_color() if hasattr(handle, "get_color") else np.ravel(handle.get_facecolor())
+            if hasattr(handle, "get_color"):
+                color = handle.get_color()
+            else:
+                color = np.ravel(handle.get_facecolor())
             lines.append(f"legend {text.get_text()} {to_hex(color)}")
     return "\n".join(lines)
 
@@ -98,10 +105,11 @@ def _picture(picture, varies):
     size = "×".join(map(str, picture.shape[:2]))
     if varies:
         return size
-    values, counts = np.unique(picture.reshape(len(picture) * picture.shape[1], -1), axis=0, return_counts=True)
+    pixels = picture.reshape(len(picture) * picture.shape[1], -1)
+    values, counts = np.unique(pixels, axis=0, return_counts=True)
     if len(values) > 16:  # a photo, which decoders round differently
         return f"{size}, mean {np.round(values.T @ counts / counts.sum()).astype(int)}"
-    place = np.linspace(0, 1, picture.size) @ picture.ravel().astype(float)  # turned pictures differ in it
+    place = np.linspace(0, 1, picture.size) @ pixels.ravel().astype(float)  # turned ones differ
     counted = ", ".join(f"{value} ×{count}" for value, count in zip(values.tolist(), counts))
     return f"{size}, {counted}, {place:.0f}"
 

@@ -3,10 +3,12 @@
 Those of published data sets are listed in `RECIPES`; `derive` makes one from your own data.
 """
 
+import contextlib
 import difflib
 import math
 import numbers
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from utils.labels import VOID
 
 CLASS_WEIGHTS = ("none", "median", "root_median")
 OPTIMIZERS = ("adam", "muon")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 STRIDES = (32, 16, 8, 4, 2)
 # Peak rates for all layers: of vgg_small from random weights with Muon (results/optimizers.json),
 # and the usual one of VGG16 from ImageNet's weights.
@@ -125,10 +128,9 @@ def nearest(name, names):
 def class_weights(rule, pairs, num_classes):
     """Return float64 (C,) weights for the loss, or None for the rule "none".
 
-    rule: "median" for median frequency balancing (Eigen & Fergus 2015): a class's frequency is its
-    share of the pixels of the images that show it, its weight the median frequency over its own;
-    "root_median" for the square roots. pairs: (photo, mask) of the training split. Classes in no
-    mask get 0. Raises ValueError for another rule.
+    rule: "median" for median frequency balancing (Eigen & Fergus 2015): the median frequency over
+    the class's own, its share of the pixels of the images that show it; "root_median" for the
+    square roots. pairs: (photo, mask) of the training split. Classes in no mask get 0.
     """
     check_name("class_weights", rule, CLASS_WEIGHTS)
     if rule == "none":
@@ -142,6 +144,39 @@ def class_weights(rule, pairs, num_classes):
     return np.sqrt(weights) if rule == "root_median" else weights
 
 
+def resolve_precision(name="auto"):
+    """Return one of `PRECISIONS` as a Keras dtype policy; ValueError for other names.
+
+    "auto" takes mixed_bfloat16 if the hardware multiplies it (processors with AMX or AVX512-BF16,
+    NVIDIA Ampere and newer, TPU), else float32.
+    """
+    check_name("precision", name, PRECISIONS)
+    if name == "auto":
+        return "mixed_bfloat16" if _has_bfloat16() else "float32"
+    return name
+
+
+def _has_bfloat16():
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+        device = jax.devices()[0]
+        if device.platform != "cpu":
+            newer = float(getattr(device, "compute_capability", 0)) >= 8
+            return newer or device.platform == "tpu"
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+        for gpu in tf.config.list_physical_devices("GPU"):
+            details = tf.config.experimental.get_device_details(gpu)
+            return details.get("compute_capability", (0, 0)) >= (8, 0)
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        flags = text.partition("flags")[2].partition("\n")[0].split()
+        return "amx_bf16" in flags or "avx512_bf16" in flags
+    return False
+
+
 def derive(photos, side, shares, oracles):
     """Return the `Recipe` for a data set of your own, each value with its reason.
 
@@ -153,31 +188,29 @@ def derive(photos, side, shares, oracles):
     drawn = ", ".join(f"{stride}: {oracles[stride]:.2f}" for stride in STRIDES)
     image_size = min(256, max(64, math.ceil(side / 32) * 32))
     widest = max(0.25, min(0.7, 2 * image_size / side))
-    shown = min(1.0, image_size / widest / side)
     batch_size = 4
     per_epoch = math.ceil(photos / batch_size)
-    steps = min(max(PASSES * per_epoch, STEPS[0]), STEPS[1])
-    epochs = max(1, round(steps / per_epoch))
+    epochs = max(1, round(min(max(PASSES * per_epoch, STEPS[0]), STEPS[1]) / per_epoch))
     rarest = min((share for share in shares if share > 0), default=1.0)
     amount = f"{rarest:.1%}" if rarest >= 0.001 else "less than 0.1%"
     measured = "measured with vgg_small from random weights"
-    reasons = {
-        "stride": f"mean IoU that each stride can draw: {drawn}",
-        "image_size": f"the shorter side of a typical photo has {side} pixels",
-        "scale": f"the widest crop shows {shown:.0%} of a side",
-        "epochs": f"{photos} training photos, {epochs * per_epoch} steps",
-        "validate_every": "about ten times in all",
-        "class_weights": f"the rarest class has {amount} of all pixels",
-        "batch_size": "as for meadow and CamVid",
-        "backbone": "learns from random weights",
-        "keep": "val chooses the epoch",
-        "learning_rate": measured,
-        "optimizer": measured,
+    values = {
+        "stride": (stride, f"mean IoU that each stride can draw: {drawn}"),
+        "image_size": (image_size, f"the shorter side of a typical photo has {side} pixels"),
+        "scale": ((round(widest, 2), 1.4), "the widest crop shows "
+                  f"{min(1.0, image_size / widest / side):.0%} of a side"),
+        "batch_size": (batch_size, "as for meadow and CamVid"),
+        "epochs": (epochs, f"{photos} training photos, {epochs * per_epoch} steps"),
+        "validate_every": (max(1, round(epochs / 10)), "about ten times in all"),
+        "class_weights": ("root_median" if rarest < RARE else "none",
+                          f"the rarest class has {amount} of all pixels"),
+        "backbone": ("vgg_small", "learns from random weights"),
+        "keep": ("best", "val chooses the epoch"),
+        "learning_rate": (3e-3, measured),
+        "optimizer": ("muon", measured),
     }
-    return Recipe(
-        image_size=image_size, batch_size=batch_size, epochs=epochs, stride=stride,
-        scale=(round(widest, 2), 1.4), validate_every=max(1, round(epochs / 10)),
-        class_weights="root_median" if rarest < RARE else "none", reasons=reasons)
+    return Recipe(**{name: value for name, (value, _) in values.items()},
+                  reasons={name: reason for name, (_, reason) in values.items()})
 
 
 # Not measured: these data sets and ImageNet's weights were not available to the authors.

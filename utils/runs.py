@@ -137,6 +137,26 @@ def replace(path, write):
         temporary.unlink(missing_ok=True)
 
 
+def save_recipe(recipe, run_dir):
+    """Write a recipe to `recipe.json` in a run folder: each value with its reason."""
+    rows = {name: {"value": value, "reason": recipe.reasons.get(name, "")}
+            for name, value in recipe.values().items()}
+    write_json(Path(run_dir) / "recipe.json", rows)
+
+
+def save(model, run_dir, dataset, **card):
+    """Write a float32 model, trained on `dataset`, to a run folder; return the path of model.keras.
+
+    card: what `model.json` says beside the data set, with `fcn`, the arguments of `models.fcn`.
+    """
+    folder = Path(run_dir)
+    card |= {"dataset": dataset.name, "class_names": dataset.class_names, "colors": dataset.colors}
+    replace(folder / "model.weights.h5", model.save_weights)
+    replace(folder / "model.keras", model.save)
+    write_json(folder / "model.json", card)
+    return folder / "model.keras"
+
+
 def versions():
     """Return the versions of Python and of the packages that shape a result, importing none."""
     found = {"python": platform.python_version()}

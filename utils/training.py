@@ -1,7 +1,4 @@
-"""Training: precision, loss, metric, and all of it in one call.
-
-Notebook 03 writes the same loop in cells.
-"""
+"""Training: precision, loss, optimiser, metric, and all of it in one call."""
 
 import contextlib
 import math
@@ -10,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 
-from utils import models, pipeline, recipes, runs
+from utils import models, pipeline, runs
 from utils.callbacks import Checkpoint, Progress, StopOnNaN
 from utils.labels import VOID
-from utils.recipes import OPTIMIZERS, check_name, class_weights
-
-PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+from utils.recipes import OPTIMIZERS, check_name, check_numbers, class_weights, resolve_precision
+from utils.runs import save, save_recipe
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     faulty data and other parameters than the folder's, FileExistsError for a folder of the user's,
     FloatingPointError if the loss becomes NaN.
     """
-    recipes.check_numbers(seed=seed)
+    check_numbers(seed=seed)
     precision = resolve_precision(precision)
     keras.utils.set_random_seed(seed)
     recipe = recipe.override(stride=stride)
@@ -57,29 +52,15 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     pairs, val_pairs = (pipeline.DecodedPairs(dataset.split(split), dataset.read, split)
                         for split in ("train", "val"))
     save_recipe(recipe, run_dir)
-    steps = math.ceil(len(pairs) / recipe.batch_size)
-    path, last = run_dir / "model.keras", run_dir / "history.json"
     with runs.lock(checkpoint.folder):
+        last = run_dir / "history.json"  # of the files written: if it exists, all are whole
         with scope:
             model = models.fcn(**arguments, weights=weights, precision=precision)
-            compile_model(model, dataset.num_classes, recipe.learning_rate, steps * recipe.epochs,
-                          class_weights(recipe.class_weights, pairs, dataset.num_classes),
-                          recipe.optimizer)
-            done = checkpoint.restore(model)
-            if done < recipe.epochs:
-                last.unlink(missing_ok=True)  # written last: if it exists, all files are whole
-                shared = {"multiple_of": devices, "share": share}
-                model.fit(
-                    pipeline.batches(pairs, image_size=recipe.image_size,
-                                     batch_size=recipe.batch_size, augment=True, shuffle=True,
-                                     seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
-                                     first_epoch=done, **shared),
-                    validation_data=pipeline.whole_images(val_pairs, recipe.batch_size, **shared),
-                    validation_freq=recipe.validation_epochs, steps_per_epoch=steps,
-                    initial_epoch=done, epochs=recipe.epochs, shuffle=False, verbose=0,
-                    callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *callbacks])
+            _fit(model, pairs, val_pairs, recipe, checkpoint, callbacks, last, seed,
+                 {"multiple_of": devices, "share": share})
         exportable = models.fcn(**arguments)
         checkpoint.load_kept(exportable)
+        path = run_dir / "model.keras"
         if not (path.is_file() and last.is_file()):
             save(exportable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
                  seconds=checkpoint.seconds)
@@ -87,11 +68,30 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     return Trained(exportable, checkpoint.history, checkpoint.seconds, path)
 
 
-def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
-    """Give a model an optimiser on `schedule`, the loss `cross_entropy`, and the metric `Scores`.
+def _fit(model, pairs, val_pairs, recipe, checkpoint, callbacks, last, seed, shared):
+    """Compile `model` and train it from the checkpoint's epoch to the recipe's last."""
+    steps, num_classes = math.ceil(len(pairs) / recipe.batch_size), model.output.shape[-1]
+    weights = class_weights(recipe.class_weights, pairs, num_classes)
+    compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights,
+                  recipe.optimizer)
+    done = checkpoint.restore(model)
+    if done == recipe.epochs:
+        return
+    last.unlink(missing_ok=True)
+    batches = pipeline.batches(
+        pairs, image_size=recipe.image_size, batch_size=recipe.batch_size, augment=True,
+        shuffle=True, seed=seed, scale=recipe.scale, epochs=recipe.epochs - done,
+        first_epoch=done, **shared)
+    model.fit(batches, initial_epoch=done, epochs=recipe.epochs, steps_per_epoch=steps,
+              validation_data=pipeline.whole_images(val_pairs, recipe.batch_size, **shared),
+              validation_freq=recipe.validation_epochs, shuffle=False, verbose=0,
+              callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *callbacks])
 
-    learning_rate, steps: see `schedule`. weights: the classes' in the loss, float (C,), or None.
-    optimizer: "adam" or "muon"; ValueError for another.
+
+def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
+    """Give a model an optimiser ("adam" or "muon") on `schedule`, the loss, and `Scores`.
+
+    weights: those of the classes in `cross_entropy`, float (C,), or None.
     """
     check_name("optimizer", optimizer, OPTIMIZERS)
 
@@ -106,12 +106,11 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None, optimi
 
 @keras.saving.register_keras_serializable("fcn")
 class Muon(keras.optimizers.Muon):
-    """Keras' Muon for convolutions: kernels (h, w, in, out) count as matrices (h * w * in, out).
+    """Keras' Muon (K. Jordan et al. 2024) for convolutions: kernels count as (h * w * in, out).
 
     Adam updates biases, the layers of `exclude_layers` (scores and their upsampling), and kernels
-    wider than `MAX_WIDTH` both ways, for which Muon is slow. It moves a weight by about `rms_rate`
-    of what Adam does, so that both take the same learning rate. Source: K. Jordan et al., Muon: An
-    optimizer for hidden layers in neural networks, 2024.
+    wider than `MAX_WIDTH` both ways, for which Muon is slow. With `rms_rate`, weights move about as
+    far as under Adam, so that both take the same learning rate.
     """
 
     MAX_WIDTH = 512
@@ -138,17 +137,16 @@ class Muon(keras.optimizers.Muon):
 def schedule(learning_rate, steps):
     """Return a learning rate that rises for a twentieth of the steps, then a cosine to 0."""
     warmup = max(1, steps // 20)
-    return keras.optimizers.schedules.CosineDecay(
-        learning_rate / 100, max(1, steps - warmup), warmup_target=learning_rate,
-        warmup_steps=warmup)
+    return keras.optimizers.schedules.CosineDecay(learning_rate / 100, max(1, steps - warmup),
+                                                  warmup_target=learning_rate, warmup_steps=warmup)
 
 
 def cross_entropy(y_true, y_pred, weights=None):
     """Return the mean over non-void pixels of -log softmax(logits)[true class], a float32 scalar.
 
     y_true: integer ids (B, H, W). y_pred: float32 logits (B, H, W, C). weights: float (C,), what a
-    pixel of each class counts. Equal to Keras' `SparseCategoricalCrossentropy(from_logits=True,
-    ignore_class=255)`, and three times as fast on a CPU; 0 if all is void.
+    pixel of each class counts. Like Keras' `SparseCategoricalCrossentropy(from_logits=True,
+    ignore_class=255)`, but three times as fast on a CPU; 0 if all is void.
     """
     truth = ops.cast(y_true, "int32")
     target = ops.one_hot(truth, ops.shape(y_pred)[-1])  # zeros for void
@@ -160,42 +158,11 @@ def cross_entropy(y_true, y_pred, weights=None):
     return ops.sum(per_pixel * counted) / ops.where(total > 0, total, 1.0)
 
 
-def resolve_precision(name="auto"):
-    """Return a Keras dtype policy: "float32", "mixed_bfloat16" or "mixed_float16".
-
-    "auto" takes mixed_bfloat16 if the hardware multiplies it (processors with AMX or AVX512-BF16,
-    NVIDIA Ampere and newer, TPU), else float32. Raises ValueError for other names.
-    """
-    check_name("precision", name, PRECISIONS)
-    if name != "auto":
-        return name
-    return "mixed_bfloat16" if _has_bfloat16() else "float32"
-
-
-def _has_bfloat16():
-    if keras.backend.backend() == "jax":
-        import jax
-        device = jax.devices()[0]
-        if device.platform != "cpu":
-            capability = float(getattr(device, "compute_capability", 0))
-            return device.platform == "tpu" or capability >= 8
-    elif keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-        for gpu in tf.config.list_physical_devices("GPU"):
-            details = tf.config.experimental.get_device_details(gpu)
-            return details.get("compute_capability", (0, 0)) >= (8, 0)
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        flags = text.partition("flags")[2].partition("\n")[0].split()
-        return "amx_bf16" in flags or "avx512_bf16" in flags
-    return False
-
-
 class Scores(keras.metrics.Metric):
     """The four scores of `metrics.scores`, of logits (B, H, W, C), inside `fit` and `evaluate`.
 
     All come from `confusion`, int32 (C, C), rows are truth, over all batches. `result` returns a
-    dict: logs and history hold `mean_iou`, `pixel_accuracy`, ... NaN without any pixel.
+    dict, so that logs and history hold `mean_iou`, `pixel_accuracy`, ...
     """
 
     def __init__(self, num_classes, name="scores", **kwargs):
@@ -219,11 +186,10 @@ class Scores(keras.metrics.Metric):
         truth, predicted = ops.sum(confusion, axis=1), ops.sum(confusion, axis=0)
         correct = ops.diagonal(confusion)
         iou = correct / (truth + predicted - correct)  # NaN for an absent class
-        weighted = ops.sum(truth * ops.nan_to_num(iou))
         return {"pixel_accuracy": ops.sum(correct) / ops.sum(truth),
                 "mean_accuracy": _mean_of_defined(correct / truth),
                 "mean_iou": _mean_of_defined(iou),
-                "frequency_weighted_iou": weighted / ops.sum(truth)}
+                "frequency_weighted_iou": ops.sum(truth * ops.nan_to_num(iou)) / ops.sum(truth)}
 
     def get_config(self):
         return {**super().get_config(), "num_classes": self.num_classes}
@@ -239,23 +205,3 @@ def _count(values, length):
         return ops.cast(ops.bincount(values, minlength=length), "int32")
     # JAX cannot trace bincount; in TensorFlow this is ten times slower.
     return ops.segment_sum(ops.ones_like(values), values, num_segments=length)
-
-
-def save_recipe(recipe, run_dir):
-    """Write a recipe to `recipe.json` in a run folder: each value with its reason."""
-    rows = {name: {"value": value, "reason": recipe.reasons.get(name, "")}
-            for name, value in recipe.values().items()}
-    runs.write_json(Path(run_dir) / "recipe.json", rows)
-
-
-def save(model, run_dir, dataset, **card):
-    """Write a float32 model, trained on `dataset`, to a run folder; return the path of model.keras.
-
-    card: what `model.json` says beside the data set, with `fcn`, the arguments of `models.fcn`.
-    """
-    folder = Path(run_dir)
-    card |= {"dataset": dataset.name, "class_names": dataset.class_names, "colors": dataset.colors}
-    runs.replace(folder / "model.weights.h5", model.save_weights)
-    runs.replace(folder / "model.keras", model.save)
-    runs.write_json(folder / "model.json", card)
-    return folder / "model.keras"
