@@ -104,8 +104,7 @@ class StopOnNaN(keras.callbacks.Callback):
 
 
 class Progress(keras.callbacks.Callback):
-    """Print loss, validation score and time left: after the first, the last and each validated
-    epoch, after others at most every five seconds, in long epochs every ten seconds."""
+    """Print loss, validation score and time left: after each validated epoch, and now and then."""
 
     def on_train_begin(self, logs=None):
         self._steps, self._printed = 0, time.perf_counter()

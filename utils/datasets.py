@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from utils import oracles, recipes
-from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, bullets, fault_of_pair
-from utils.images import read_image, read_mask
+from utils.images import PHOTO_SUFFIXES, THREADS, ImageError
+from utils.images import bullets, fault_of_pair, read_image, read_mask
 from utils.labels import VOID, voc_colormap
 from utils.recipes import check_name, nearest
 
@@ -34,10 +34,7 @@ NAMES = ("meadow", *PUBLISHED, "voc")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What `load_dataset` returns.
-
-    class_names: C names. colors: uint8 (C, 3) RGB. splits: name -> [(photo path, mask path), ...].
-    """
+    """class_names: C names. colors: uint8 (C, 3) RGB. splits: name -> [(photo path, mask path)]."""
 
     name: str
     root: Path
@@ -62,8 +59,8 @@ class Dataset:
         samples = self.split("train")
         chosen = np.linspace(0, len(samples) - 1, min(len(samples), 100)).astype(int)
         with ThreadPoolExecutor(THREADS) as pool:
-            sides, pixels, windows = zip(*pool.map(self._describe, map(samples.__getitem__, chosen),
-                                                   chosen))
+            masks = pool.map(self._describe, [samples[i] for i in chosen], chosen)
+            sides, pixels, windows = zip(*masks)
         shares = np.sum(pixels, axis=0) / max(np.sum(pixels), 1)
         drawn = oracles.by_stride(windows, self.num_classes, recipes.STRIDES)
         return recipes.derive(len(samples), int(np.median(sides)), shares, drawn)
@@ -192,14 +189,14 @@ def listed_pairs(file):
 
 
 def _listed_photo(folder, line):
-    """Return the photo that a line names: its stem, perhaps with a suffix or, in VOC, a number."""
+    """Return the photo that a line names: its stem, perhaps with a suffix or, as in VOC, a 1."""
     stem = re.sub(r"\s+-?[01]$", "", line)
     for name in (line, stem):
         for suffix in ("", *PHOTO_SUFFIXES, *map(str.upper, PHOTO_SUFFIXES)):
             photo = folder / f"{name}{suffix}"
             if photo.suffix.lower() in PHOTO_SUFFIXES and photo.is_file():
                 return photo
-    return (folder / stem).with_suffix(".jpg")
+    return folder / f"{stem}.jpg"
 
 
 def _classes(root):
@@ -217,8 +214,7 @@ def _classes(root):
         colors.append([int(value) for value in row.groups()[1:]])
     twice = {name for name in names if names.count(name) > 1}
     if twice or not names:
-        raise ValueError(f"{file}: expected classes of different names, at least one; duplicate: "
-                         f"{sorted(twice)}.")
+        raise ValueError(f"{file}: expected one class or more; duplicate: {sorted(twice)}.")
     return tuple(names), np.uint8(colors)
 
 

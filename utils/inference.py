@@ -12,8 +12,7 @@ def predict(model, image, tile=None):
     """Label every pixel of a photo, (H, W, 3) RGB in 0..255 of any size: uint8 (H, W) class ids.
 
     tile: None, or the side in pixels of the tiles in which to label a photo too large for memory;
-    each sees as much around it as the network can, so the result is the same. Raises ValueError for
-    other shapes.
+    each sees as much around it as the network can, so the result is the same.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:

@@ -32,9 +32,8 @@ class Im2ColConv2D(layers.Conv2D):
     """A "same" convolution of stride 1 as one matrix product: patches, as rows, by the kernel.
 
     The weights, numbers and arguments of Keras' `Conv2D`; ValueError for other strides, padding,
-    dilation or groups. Two to four times as fast on a CPU for kernels of millions of weights.
-    Source: K. Chellapilla et al., High performance convolutional neural networks for document
-    processing, 2006.
+    dilation or groups. Two to four times as fast on a CPU for kernels of millions of weights
+    (K. Chellapilla et al. 2006).
     """
 
     def __init__(self, filters, kernel_size, padding="same", **kwargs):

@@ -13,8 +13,7 @@ def confusion_matrix(y_true, y_pred, num_classes, void=VOID):
 
     y_true, y_pred: integer arrays of equal shape. Returns int64 (C, C): `confusion[i, j]` pixels
     of class i are labelled j. Add the matrices of all images, then call `scores` once. Raises
-    ValueError for other shapes and dtypes, and for labels outside 0..C-1 where the truth is not
-    void.
+    ValueError for other shapes and dtypes, and for labels outside 0..C-1 that are not void.
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape:

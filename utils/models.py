@@ -138,8 +138,7 @@ def load(path):
     except Exception:  # whatever the layers of another network raise
         fits = False
     if not fits:
-        raise ValueError(f"{path}: is no network of this project, which scores each pixel of an "
-                         "RGB photo. Give a run's model.keras.")
+        raise ValueError(f"{path}: is no network of this project. Give a run's model.keras.")
     named = len(card.get("class_names", range(classes)))
     if named != classes:
         raise ValueError(f"{path} has {classes} classes, its card {_card_of(path).name} names "
@@ -189,7 +188,9 @@ def _start_from(model, backbone, weights):
                          "which starts from the model.keras of a run.")
     if weights == "imagenet":
         return convolutionalize(keras.applications.VGG16(weights="imagenet"), model)
-    for classifier in (True, False) if path.is_file() else ():
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such weights file of a Keras VGG16.")
+    for classifier in (True, False):
         vgg16 = keras.applications.VGG16(weights=None, include_top=classifier,
                                          input_shape=(224, 224, 3))
         try:
@@ -197,9 +198,8 @@ def _start_from(model, backbone, weights):
         except Exception:  # Keras and HDF5 raise many kinds
             continue
         return convolutionalize(vgg16, model)
-    kind = ValueError if path.is_file() else FileNotFoundError
-    raise kind(f"{path}: no weights can be read there; expected the file of a Keras VGG16 "
-               '(.weights.h5 or .h5), the model.keras of a run, or weights="imagenet".')
+    raise ValueError(f"{path}: cannot be read; expected the weights file of a Keras VGG16 "
+                     "(.weights.h5 or .h5), or the model.keras of a run.")
 
 
 def convolutionalize(classifier, model):

@@ -29,8 +29,8 @@ class DecodedPairs:
     """The photos and masks of a split, decoded once; beyond `memory_limit` bytes, each time.
 
     samples: list of (photo path, mask path). read: function from a sample to (uint8 (H, W, 3),
-    uint8 (H, W)), as is `pairs[i]`. split: its name, to refuse masks that are all void. Raises
-    ValueError that lists every faulty file.
+    uint8 (H, W)), like `pairs[i]`. split: its name, to refuse masks that are all void. ValueError
+    lists every faulty file.
     """
 
     def __init__(self, samples, read=read_pair, split="", memory_limit=MEMORY):

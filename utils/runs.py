@@ -74,16 +74,18 @@ def foreign_files(folder):
 
     Older runs left no run.json: a training state, or a model with its card, identifies them.
     """
-    names = {path.name for path in folder.glob("*")}
+    if (folder / "run.json").exists():
+        return []
     with contextlib.suppress(OSError, zipfile.BadZipFile):
-        if "history.npy" in zipfile.ZipFile(folder / "training" / "state.npz").namelist():
-            return []
-    if "model.keras" in names and {"fcn", "dataset"} <= read_json(folder / "model.json").keys():
-        names -= set(MODEL)
-    found = [folder / name for name in sorted(names) if "run.json" not in names
-             and any(fnmatchcase(name.lower(), pattern) for pattern in WRITTEN)]
-    return [path.name for path in found
-            if (path.is_file() or any(path.glob("[!.]*"))) and not is_executed(path)]
+        with zipfile.ZipFile(folder / "training" / "state.npz") as state:
+            if "history.npy" in state.namelist():
+                return []
+    found = [path for path in sorted(folder.glob("*"))
+             if any(fnmatchcase(path.name.lower(), pattern) for pattern in WRITTEN)
+             and not is_executed(path) and (path.is_file() or any(path.glob("[!.]*")))]
+    card = read_json(folder / "model.json")
+    own = MODEL if (folder / "model.keras").is_file() and {"fcn", "dataset"} <= card.keys() else ()
+    return [path.name for path in found if path.name not in own]
 
 
 def is_executed(file):
@@ -122,16 +124,11 @@ def _plain(value):
 
 
 def replace(path, write):
-    """Let `write` write a temporary file, given its path, then move it to `path`.
-
-    So `path` is never half written.
-    """
+    """Let `write` write a temporary file, given its path, and move it to `path` when whole."""
     path = Path(path)
     temporary = path.with_name(f".part.{path.name}")
     try:
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())  # else a power cut can leave the new name without its content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
