@@ -79,7 +79,7 @@ def write_mask(path, ids, colors):
 def find_photo(source, folder):
     """Return the path of a photo: `source` itself, or for an http(s) address its copy in `folder`.
 
-    Raises ConnectionError for an address that gives no image, or one of more than LARGEST bytes.
+    Raises ConnectionError for an address that gives no image in its first LARGEST bytes.
     """
     address = urllib.parse.urlsplit(str(source))
     if address.scheme not in ("http", "https"):

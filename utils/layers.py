@@ -118,10 +118,8 @@ class CropLike(layers.Layer):
 
 @keras.saving.register_keras_serializable("fcn")
 def bilinear_kernel(shape, dtype="float32"):
-    """Return the (2f, 2f, C, C) kernel of a transposed convolution that enlarges by f, bilinearly.
-
-    A Keras initializer, for stride f and padding "same".
-    """
+    """Return the kernel (2f, 2f, C, C) that enlarges by f, bilinearly, with stride f; a Keras
+    initializer for a transposed convolution with padding "same"."""
     ramp = 1 - np.abs(np.arange(shape[0]) + 0.5 - shape[0] / 2) / (shape[0] / 2)
     kernel = np.multiply.outer(np.outer(ramp, ramp), np.eye(shape[3]))
     return ops.convert_to_tensor(kernel, dtype)

@@ -57,8 +57,7 @@ def digest(figure, varies=False):
     lines = []
     for axis in figure.axes:
         title = axis.get_title()
-        if varies is True:
-            title = re.sub(r"\d[\d.,%]*", "#", title)
+        title = re.sub(r"\d[\d.,%]*", "#", title) if varies is True else title
         hidden = _differs(title, varies)
         lines.append(" | ".join(["axes", title, axis.get_xlabel(), axis.get_ylabel()]))
         for ticks in (axis.xaxis, axis.yaxis):
@@ -76,8 +75,9 @@ def digest(figure, varies=False):
         for patch in axis.patches:
             box = [patch.get_extents().transformed(axis.transData.inverted()).bounds]
             lines.append(f"box {to_hex(patch.get_facecolor())} {_numbers(box, hidden)}")
-        for text in axis.texts if not hidden else ():
-            lines.append("text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position()))
+        if not hidden:
+            lines += ["text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position())
+                      for text in axis.texts]
     legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
     for legend in (*figure.legends, *legends):
         for handle, text in zip(legend.legend_handles, legend.get_texts()):
