@@ -139,10 +139,10 @@ def load(path):
         fits = False
     if not fits:
         raise ValueError(f"{path}: is no network of this project. Give a run's model.keras.")
-    named = len(card.get("class_names", range(classes)))
-    if named != classes:
+    names = card.get("class_names")
+    if isinstance(names, list) and len(names) != classes:
         raise ValueError(f"{path} has {classes} classes, its card {_card_of(path).name} names "
-                         f"{named}: bring both files from the same run, or train again.")
+                         f"{len(names)}: bring both files from the same run, or train again.")
     return model
 
 

@@ -512,9 +512,9 @@ def test_shares_are_of_all_pixels(folder, capsys):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["nowhere"], "'nowhere' is not a folder"),
+    (["nowhere"], "nowhere: holds no voc data"),
     (["{empty}"], "holds no voc data .* add --dataset NAME; python -m tools.convert"),
-    (["--dataset", "medow"], "there is no data set 'medow'; did you mean 'meadow'"),
+    (["--dataset", "medow"], "dataset is 'medow'; did you mean 'meadow'"),
 ])
 def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, sentence):
     assert main([argument.format(empty=tmp_path) for argument in arguments]) == 2
