@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import check
+from tools import check, progress
 from tools.check import check_dataset, faults
 from tools.check.__main__ import main
-from utils import images, progress
+from utils import images
 from utils.datasets import find_dataset, load_dataset
 from utils.labels import VOID, VOID_COLOR
 

@@ -405,13 +405,13 @@ def test_the_command_says_what_it_has(offline, archives, capsys):
 # Faulty and partial copies
 
 
-def test_without_its_test_archive_voc2007_trains_and_says_where_test_is(offline, archives, tmp_path):
+def test_without_its_test_archive_voc2007_trains(offline, archives, tmp_path):
     alone = tmp_path / "alone" / "VOCtrainval_06-Nov-2007.tar"
     alone.parent.mkdir()
     alone.write_bytes((archives / alone.name).read_bytes())
     dataset = get("voc2007", alone)
     assert counts(dataset) == {"train": 3, "val": 2} and dataset.test_split == "val"
-    with pytest.raises(ValueError, match="no split 'test'.* VOCtest_06-Nov-2007.tar"):
+    with pytest.raises(ValueError, match="voc2007 .*split 'test'.*train, val"):
         dataset.split("test")
 
 
@@ -422,7 +422,7 @@ def test_each_year_of_voc_finds_its_own_folder(offline, archives, tmp_path):
     assert counts(get("voc2007", tmp_path / "all")) == {"train": 3, "val": 2, "test": 2}
     dataset = get("voc2012", tmp_path / "all")
     assert dataset.split("val")[0][0].stem == "2007_000033"
-    with pytest.raises(ValueError, match="Its masks were never published"):
+    with pytest.raises(ValueError, match="voc2012 .*split 'test'.*train, val"):
         dataset.split("test")
     shutil.rmtree(dataset.root)
     with pytest.raises(FileNotFoundError, match="holds no voc2012 data"):

@@ -28,7 +28,7 @@ class Report(NamedTuple):
 def check_dataset(dataset, progress=None):
     """Read every photo and mask of a `Dataset` once; returns a list of `Problem`s, worst first.
 
-    progress: a function of (done, total), such as `utils.progress.bar` makes.
+    progress: a function of (done, total), such as `tools.progress.bar` makes.
     """
     return survey(dataset, progress).problems
 

@@ -8,8 +8,9 @@ import argparse
 import shutil
 import sys
 
+from tools import progress
 from tools.check import shares, survey, table, verdict
-from utils import datasets, progress
+from utils import datasets
 
 EPILOG = """\
 examples:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from tools import progress
 from tools.convert.labelme import embedded_photo, to_labelme
-from utils import progress
 from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
 from utils.labels import VOID
 

@@ -6,8 +6,8 @@ import tarfile
 import zlib
 
 from tools.fetch.sources import SOURCES
+from tools.progress import bar
 from utils.datasets import search
-from utils.progress import bar
 
 
 def find_archives(name, folder):

@@ -13,7 +13,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from utils.progress import bar
+from tools.progress import bar
 
 TIMEOUT = 30  # seconds without a byte
 WAITS = (2, 5, 15)  # seconds before each further round over the addresses

@@ -7,7 +7,7 @@ import numpy as np
 from tools.fetch.sources import SOURCES
 from utils import datasets, images
 from utils.labels import VOID
-from utils.progress import bar
+from tools.progress import bar
 
 
 def find_pairs(name, root):
