@@ -52,8 +52,9 @@ EXAMPLES = """examples:
 
 
 def find_notebooks(names: Iterable[str]) -> list[Path]:
-    """Return the notebooks that numbers ("03"), stems ("03_training") or paths name, sorted by stem."""
-    there = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    """Return the notebooks that numbers ("03", "A1"), stems ("03_training") or paths name, sorted by stem."""
+    paths = [*NOTEBOOKS.glob("[0-9]*.ipynb"), *NOTEBOOKS.glob("appendix/A[0-9]*.ipynb")]
+    there = {path.stem: path for path in sorted(paths)}
     numbers = {stem.split("_")[0]: stem for stem in there}
     found = {}
     for name in names:
