@@ -20,7 +20,7 @@ from PIL import Image
 
 from tools import check
 from tools import run as runner
-from tools.execute import Progress, RunError
+from tools.execute import RunError, _Epochs
 from tools.run import convert, main, run
 from utils import runs
 
@@ -180,10 +180,7 @@ def test_name_must_be_a_plain_folder_name(name, capsys):
 
 def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
     def folder(*argv):
-        rest, parameters = runner.take_parameters(list(argv))
-        options = runner._parser().parse_intermixed_args(rest)
-        parameters |= {"dataset": options.dataset} if options.dataset else {}
-        return runner._chosen_folder(options, parameters)
+        return runner._options(list(argv))[2]
 
     all_runs = runs.ROOT / "results" / "runs"
     assert folder() == ""  # FCN_RUN_DIR, which conftest.py sets
@@ -248,7 +245,7 @@ def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr()
     assert "\n    epoch 1/1  loss 0.5\n" in said.out and "not shown" not in said.out and not said.err
     assert "epochs=3, learning_rate=0.001; the others" in said.out and "[2/2] 02_two" in said.out
-    assert f"notebook    {Path('{run}', '02_two.ipynb')}" in said.out
+    assert "run folder  {run}" in said.out
     assert {path.name for path in elsewhere.iterdir()} == {"{run}"}
 
 
@@ -360,7 +357,7 @@ def test_interrupt_stops_runner_and_kernel(tmp_path):
         out, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 130 and "The same command goes on" in err and "Traceback" not in err + out
+    assert process.returncode == 130 and "The same command" in err and "Traceback" not in err + out
     assert status(folder) == {"01_toy": "interrupted"}
 
     def gone() -> bool:
@@ -403,7 +400,7 @@ def test_faults_of_own_data_stop_the_run_before_its_first_notebook(own, tmp_path
     (voc / "SegmentationClass" / "train2.png").unlink()
     assert command() == 1
     said = capsys.readouterr()
-    assert "train1.png: the file is empty" in said.err and "train2.png" in said.err and "2 errors" in said.err
+    assert "train1.png: the file is empty" in said.err and "train2.png" in said.err and "errors: 2" in said.err
     assert not said.out and "Traceback" not in said.err and not (tmp_path / "run").exists()
 
 
@@ -414,7 +411,7 @@ def test_at_most_twenty_faults_are_listed(own, make_voc, capsys):
         mask.unlink()
     assert command() == 1
     said = capsys.readouterr().err
-    assert "30 errors" in said and "10 more" in said and len(re.findall(r"train\d+\.png", said)) == 20
+    assert "errors: 30" in said and "10 more" in said and len(re.findall(r"train\d+\.png", said)) == 20
 
 
 def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_path, monkeypatch, capsys):
@@ -424,7 +421,7 @@ def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_p
     Image.fromarray(np.uint8(np.eye(20))).save(voc / "SegmentationClass" / "train0.png")
     assert command() == 0
     said = capsys.readouterr().out
-    assert "1 warning" in said and "train0.png: the photo is only 20x20" in said
+    assert "warnings: 1" in said and "train0.png: the photo is only 20x20" in said
     assert said.index("train0.png") < said.index("01_toy") and status(tmp_path / "run") == {"01_toy": "finished"}
     read = []
     look_at = check.look_at
@@ -440,22 +437,51 @@ def test_published_data_are_not_read_before(tmp_path, monkeypatch):
     assert main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir", str(tmp_path / "run")]) == 0
 
 
+# Secrets, and folders of earlier versions
+
+
+ADDRESS = "https://ann:secret1@example.org/a/photo.jpg?token=secret2&size=5"
+
+
+def test_an_address_is_recorded_without_its_secrets(tmp_path, capsys):
+    parameters = "run_dir: str = ''\nphoto: str = ''"
+    toy = notebook(tmp_path / "01_toy.ipynb", "print(photo)\nassert '@' in photo",
+                   parameters=parameters)
+    command = [toy, "--run-dir", str(tmp_path / "run"), "-p", "photo"]
+    assert main([*command, ADDRESS]) == 0
+    for file in ("run.json", "01_toy.ipynb"):
+        text = (tmp_path / "run" / file).read_text(encoding="utf-8")
+        assert "secret" not in text and "https://example.org/a/photo.jpg?" in text
+    said = capsys.readouterr()
+    assert "secret" not in said.out + said.err
+    assert main([*command, ADDRESS.replace("secret1", "other")]) == 0  # the same photo
+    assert "kept" in capsys.readouterr().out
+    assert main([*command, ADDRESS.replace("size=5", "size=6")]) == 1
+    assert "photo was" in (said := capsys.readouterr().err) and "secret" not in said
+
+
+@pytest.mark.parametrize("value", ["", "photo.jpg", "C:\\a?b@c", "https://example.org/a@b.jpg", 5, None])
+def test_what_holds_no_secret_is_public(value):
+    assert runner.public(value) == value
+
+
+def test_a_folder_with_a_former_default_still_opens():
+    stored = {"scene": "test_023", "stride": 32, "seed": 1}
+    assert runner.changes(stored, {"scene": "", "stride": 0, "seed": 1}) == ""
+    assert runner.changes(stored, {"scene": "test_023", "stride": 32, "seed": 1}) == ""
+    said = runner.changes(stored, {"scene": "test_001", "stride": 16, "seed": 0})
+    assert "scene was" in said and "stride was" in said and "seed was" in said
+    assert "scene was" in runner.changes({"scene": "test_007"}, {"scene": ""})
+
+
 # What is shown
 
 
-def test_progress_on_a_terminal_rewrites_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    progress = Progress("[1/1] 01_toy")
-    progress.total = 2
-    progress.next_cell("1")
+def test_only_lines_of_training_are_shown_whole(capsys):
+    shown = _Epochs()
     for piece in ("epo", "ch 1/2  loss 0.5\nother\nepoch 2", "/2\n"):
-        progress.write(piece)
-    progress.next_cell("2")
-    progress.show("finished in 2 s", last=True)
-    lines = capsys.readouterr().out.split("\n")
-    shown = [line.split("\r")[-1].rstrip() for line in lines]
-    assert shown == ["    epoch 1/2  loss 0.5", "    epoch 2/2", "[1/1] 01_toy  finished in 2 s", ""]
-    assert "cell 1 of 2" in lines[0] and "cell 2 of 2" in lines[2]
+        shown.write(piece)
+    assert capsys.readouterr().out.splitlines() == ["    epoch 1/2  loss 0.5", "    epoch 2/2"]
 
 
 def test_summary_shows_scores_and_where_to_look(tmp_path):
@@ -467,15 +493,13 @@ def test_summary_shows_scores_and_where_to_look(tmp_path):
         "scores": {"pixel_accuracy": 0.95, "mean_iou": 0.675}})
     (tmp_path / "model.keras").touch()
     said = runner.summary(tmp_path)
-    for words in ("meadow, test split, 80 images", "0.90 of 0.750", "0.950", "0.060", "2 min 00 s"):
+    for words in ("meadow, test split, 80 images", "0.90 of 0.750", "0.950", "0.060"):
         assert words in said
     assert str(tmp_path / "model.keras") in said and "figures" not in said
 
 
-def test_summary_leaves_out_notebooks_that_were_killed(tmp_path):
-    runs.write_json(tmp_path / "run.json", {"notebooks": {"03_training": {"status": "finished", "seconds": 9},
-                                                          "04_iou_evaluation": {"status": "running"}}})
-    assert "03_training" in (said := runner.summary(tmp_path)) and "04_iou" not in said
+def test_durations_in_words():
+    assert [runner.duration(seconds) for seconds in (44.6, 119.6)] == ["45 s", "2 min 00 s"]
 
 
 def test_help_has_examples(capsys):

@@ -19,7 +19,6 @@ from tools.execute import RunError
 from tools.sweep import board as sweep_board
 from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
-from tools.sweep import progress as sweep_progress
 from tools.sweep import sweep
 from tools.sweep.grid import Point, combine, differing, folder_name, plan
 from utils import runs
@@ -140,7 +139,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     ("grid: [", "cannot be read as YAML"),
     ("- 1", "expected a mapping with notebooks, grid, points"),
     ("gird: {}", "there is no key gird; did you mean grid?"),
-    ("grid: [1]", "grid is .1.; expected a mapping of names to values"),
+    ("grid: [1]", "grid is .1.; expected a dict"),
     ("points: {a: 1}", "points is .*; expected a list"),
 ])
 def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
@@ -152,7 +151,7 @@ def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
         sweep_grid.read_file(tmp_path / "grid.yaml")
 
 
-def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
+def test_commands_without_sense_are_refused(toy, capsys):
     def said(*argv):
         assert sweep.main(list(argv)) == 1
         return capsys.readouterr().err
@@ -165,8 +164,23 @@ def test_commands_without_sense_are_refused(toy, capsys, monkeypatch):
     assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
     assert "--scheduler nowhere: " in said(str(toy), "-p", "seed=1,2", "--scheduler", "nowhere")
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "requirements/extra.txt" in said(str(toy), "-p", "seed=1,2")
+
+
+@pytest.mark.parametrize("address", ["nowhere", "tcp://host", "ftp://host:1", "host:port"])
+def test_an_address_that_cannot_be_is_refused_without_a_client(address, monkeypatch):
+    monkeypatch.setattr(sweep_cluster, "Client", lambda *_, **__: pytest.fail("a client was started"))
+    with pytest.raises(RunError, match=f"--scheduler {address}"), sweep_cluster.connect(address, 1):
+        pass
+
+
+def test_a_client_whose_thread_does_not_start_is_a_run_error(monkeypatch):
+    def client(*_, **__):
+        raise AssertionError  # as distributed's LoopRunner, on a machine that is too busy
+
+    monkeypatch.setattr(sweep_cluster, "Client", client)
+    with pytest.raises(RunError, match="--scheduler tcp://host:1"):
+        with sweep_cluster.connect("tcp://host:1", 1):
+            pass
 
 
 def test_refused_sweeps_leave_no_folder(toy, tmp_path, capsys):
@@ -185,7 +199,8 @@ def test_ranges_and_sweeps_that_are_too_large(toy, tmp_path, monkeypatch, capsys
         with pytest.raises(RunError, match=f"seed is {text}"):
             sweep_grid.read_values("seed", text)
     chosen = []
-    monkeypatch.setattr(sweep, "_sweep", lambda points, *_: chosen.extend(points) or [])
+    monkeypatch.setattr(sweep, "_collect", lambda points, *_: chosen.extend(points) or [])
+    monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
     command = [str(toy), "-p", "seed=1..5000", "-p", "rate=0,1", "--run-dir", str(tmp_path / "s")]
     assert sweep.main(command) == 1
     said = capsys.readouterr().err
@@ -206,15 +221,13 @@ def test_help_says_what_a_file_holds(capsys):
 
 
 def test_one_worker_per_gpu_else_per_core_with_memory(tmp_path, monkeypatch):
-    from distributed import system
-
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(sweep_cluster, "cores", lambda: 8)
-    monkeypatch.setattr(system, "MEMORY_LIMIT", 16 * 10 ** 9)
+    monkeypatch.setattr(sweep_cluster, "CPU_COUNT", 8)
+    monkeypatch.setattr(sweep_cluster, "MEMORY_LIMIT", 16 * 10 ** 9)
     assert sweep_cluster.workers_here(20) == 5 and sweep_cluster.workers_here(3) == 3
     assert sweep_cluster.share_of(4)["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "2")
-    monkeypatch.setattr(system, "MEMORY_LIMIT", 10 ** 9)
+    monkeypatch.setattr(sweep_cluster, "MEMORY_LIMIT", 10 ** 9)
     assert sweep_cluster.workers_here(20) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert sweep_cluster.gpus() == ["2", "5"] and sweep_cluster.workers_here(20) == 2
@@ -232,65 +245,26 @@ def test_gpus_are_counted_without_tensorflow(tmp_path, monkeypatch):
     assert sweep_cluster.gpus() == ["0", "1"]
 
 
-# What is told
+# Why a point failed
 
 
 def test_reason_names_notebook_cell_and_error(tmp_path):
-    progress = execute.Progress("[1/1] 01_toy")
-    progress.total = 9
-    for _ in range(4):
-        progress.next_cell("first = 1\n\nraise ValueError('no')")
-    screen = execute._screen(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", progress, 3, "ValueError: no\nnever")
-    lines = ["Run folder  x", "[1/1] 01_toy", "", *screen.splitlines()]
-    assert sweep_progress.reason(tmp_path, 1, lines) == "notebook 01_toy, cell 4 of 9: ValueError: no"
-    assert sweep_progress.reason(tmp_path, 0, lines) == ""
-    refusal = ["Run folder  x", "", "run.json is damaged.", "Delete it."]
-    assert sweep_progress.reason(tmp_path, 1, refusal) == "run.json is damaged. Delete it."
-    assert "exit code 3" in sweep_progress.reason(tmp_path, 3, [])
+    cells = [nbformat.v4.new_code_cell("first = 1\n\nraise ValueError('no')") for _ in range(9)]
+    for cell in cells[:4]:
+        cell.metadata["papermill"] = {"start_time": "2026-01-01"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
+    report = execute._report(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", 3, "ValueError: no\nnever")
+    text = f"Run folder  x\n[1/1] 01_toy\n\n{report}\n"
+    assert sweep_cluster.reason(1, text) == "notebook 01_toy, cell 4 of 9: ValueError: no"
+    assert sweep_cluster.reason(0, text) == ""
+    refusal = "Run folder  x\n\nrun.json is damaged.\nDelete it.\n"
+    assert sweep_cluster.reason(1, refusal) == "run.json is damaged. Delete it."
+    assert "killed (signal 9)" in sweep_cluster.reason(-9, "Run folder  x\n")
+    assert "exit code 3" in sweep_cluster.reason(3, "")
 
 
-def test_reason_of_a_killed_process_comes_from_its_files(tmp_path):
-    assert sweep_progress.reason(tmp_path, -9, []).startswith("before its first notebook: its process was killed (sig")
-    notebooks = {"01_a": {"status": "finished"}, "02_b": {"status": "running"}}
-    runs.write_json(tmp_path / "run.json", {"notebooks": notebooks})
-    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Title")])
-    for state in ("completed", "running", "pending"):
-        made.cells.append(nbformat.v4.new_code_cell("1", metadata={"papermill": {"status": state}}))
-    nbformat.write(made, tmp_path / "02_b.ipynb")
-    assert sweep_progress.reason(tmp_path, -9, []).startswith("notebook 02_b, cell 2 of 3: its process was killed")
-
-
-def test_progress_tells_epochs_ends_and_lost_workers(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(sweep_progress.shutil, "get_terminal_size", lambda: os.terminal_size((200, 20)))
-    point = Point(tmp_path / "a", {"seed": 1}, {"seed": 1})
-    progress = sweep_progress.Progress(2, ["seed"])
-    progress.begin(point)
-    for told in ({"begins": "tcp://1"}, {"line": "[1/2] 03_training"}, {"line": ""},
-                 {"line": "    epoch 3/8  loss 0.5  0:12 left"}):
-        progress.event((0.0, {"folder": str(point.folder), "worker": "added by Dask", **told}))
-    progress.show(1, ["tcp://1", "tcp://2"])
-    assert "0 of 2 done, 1 running | seed=1: notebook 03, epoch 3/8 loss 0.5 0:12 left" in capsys.readouterr().out
-    progress.show(1, ["tcp://2"])
-    progress.show(1, ["tcp://2"])
-    assert capsys.readouterr().out.count("seed=1: its worker tcp://1 was lost") == 1
-    progress.end(point, "mean IoU 0.500")
-    progress.show(1, ["tcp://2"])
-    said = capsys.readouterr().out
-    assert "[1/2] seed=1  mean IoU 0.500, 0 s\n" in said and "1 of 2 done, 0 running, about 0 s left" in said
-
-
-def test_where_lines_pile_up_only_news_are_told(tmp_path, monkeypatch, capsys):
-    point = Point(tmp_path / "a", {"seed": 1}, {"seed": 1})
-    progress = sweep_progress.Progress(2, ["seed"])
-    progress.begin(point)
-    for line in ("[1/1] 01_toy", "    epoch 1/2  loss 0.5", "Parameters", "    epoch 2/2  loss 0.4"):
-        progress.event((0.0, {"folder": str(point.folder), "line": line}))
-        progress.reported -= 11
-        progress.show(1, ["tcp://1"])
-    assert capsys.readouterr().out.splitlines() == [
-        "0 of 2 done, 1 running", "    seed=1: notebook 01", "    seed=1: notebook 01, epoch 1/2 loss 0.5",
-        "    seed=1: notebook 01, epoch 2/2 loss 0.4"]
+def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
+    assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
 
 
 # The leaderboard
@@ -302,7 +276,8 @@ def results(folder, *values):
     for number, (parameters, score) in enumerate(values):
         points.append(Point(folder / f"p{number}", {}, parameters))
         points[-1].folder.mkdir()
-        runs.write_json(points[-1].folder / "run.json", {"notebooks": {"a": {"seconds": 60}, "b": {"seconds": 5.5}}})
+        notebooks = {name: {"status": "finished", "seconds": seconds} for name, seconds in (("a", 60), ("b", 5.5))}
+        runs.write_json(points[-1].folder / "run.json", {"parameters": {}, "notebooks": notebooks})
         if score is not None:
             runs.write_json(points[-1].folder / "metrics.json",
                             {"split": "val", "scores": {"mean_iou": score, "iou": [score]}})
@@ -326,7 +301,6 @@ def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
     assert text[0] == "ranked by mean IoU on val"
     assert text[2].split() == ["1.", "0.2", "0.600", "66", "s"]
     assert text[4] == "p2: notebook a, cell 2 of 3: no"
-    assert sweep_board.headline(points[0].folder) == "mean IoU 0.400 on val"
 
 
 def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
@@ -349,6 +323,7 @@ def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     assert row["split"] == "test"
     assert set(scores) == {"pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"}
     (points[0].folder / "metrics.json").write_text("{")
+    (points[0].folder / "run.json").write_text("{")
     assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
 
 
@@ -393,34 +368,23 @@ def test_test_is_scored_for_the_best_point_in_a_folder_of_its_own(scored):
          "model.keras of p1")]
     assert json.loads((folder / "p1" / "metrics.json").read_text())["split"] == "val"
     assert not (folder / "p0" / "test").exists()
-    assert "before" not in sweep_board.sentence_on_test(rows[0], scores, folder)
-    said = sweep_board.sentence_on_test(rows[1], scores, folder)
-    assert "0.500 on test" in said and "before, for p1" in said
 
 
-def test_a_model_that_was_trained_again_is_scored_again(scored):
+def test_test_is_scored_again_by_the_model_of_today(scored):
     folder, rows, asked = scored
     sweep.score_test(rows, folder)
-    (folder / "p1" / "test" / "kept").touch()
-    (folder / "p1" / "test" / "model.keras").unlink()  # as if it had been killed while copying
-    sweep.score_test(rows, folder)
-    assert (folder / "p1" / "test" / "kept").exists()
     (folder / "p1" / "model.keras").write_text("model.keras of p9")
     sweep.score_test(rows, folder)
-    assert not (folder / "p1" / "test" / "kept").exists() and asked[2][3] == "model.keras of p9"
+    assert asked[1][3] == "model.keras of p9"
 
 
-def test_without_score_model_or_test_split_nothing_is_scored(scored, make_voc):
+def test_without_score_or_model_nothing_is_scored(scored):
     folder, rows, asked = scored
     (folder / "p1" / "model.keras").unlink()
     with pytest.raises(RunError, match="p1 holds no model.keras"):
         sweep.score_test(rows, folder)
     with pytest.raises(RunError, match="no point has a score"):
         sweep.score_test([{**rows[0], "scores": {}, "status": "it failed"}], folder)
-    own = str(make_voc(folder / "own"))
-    with pytest.raises(RunError, match="has no split 'test'"):
-        sweep.require_test({"dataset": "voc", "data_dir": own, "seed": [0, 1]}, [])
-    sweep.require_test({"seed": [0, 1]}, [{"dataset": "meadow"}])
     assert asked == []
 
 
@@ -489,8 +453,8 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     killer.join()
     said = capfd.readouterr()
     assert code == 1 and "Traceback" not in said.out + said.err, said
-    assert "rate=0.5: its worker tcp://127.0.0.1" in said.out and "mean IoU 0.260" in said.out
-    assert "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high," in said.out
+    assert "mean IoU 0.260" in said.out
+    assert "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high" in said.out
     first, = folder.glob("rate=0.5*")
     assert len(kernels(first)) == 2 and all(gone(pid) for path in folder.glob("rate=*") for pid in kernels(path))
     assert json.loads((first / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "finished"
@@ -501,7 +465,7 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     assert (folder / "leaderboard.png").stat().st_size > 1000
 
     assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
-    assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
+    assert "kept" in capfd.readouterr().out and len(kernels(first)) == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
@@ -518,7 +482,7 @@ def test_interrupt_leaves_nothing_running_and_the_folder_free(toy, tmp_path):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130 and "The same command goes on" in err and "Traceback" not in err + out
+    assert process.returncode == 130 and "The same command" in err and "Traceback" not in err + out
     assert gone(kernels(place)[0])
     with runs.lock(place), runs.lock(folder):
         assert json.loads((place / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "interrupted"

@@ -1,1 +1,1 @@
-"""Notebooks run once for each point of a parameter grid: `sweep.sweep` and, for its results, `board`."""
+"""Run notebooks once for each point of a parameter grid: `sweep.sweep`; its results: `board`."""

@@ -1,5 +1,6 @@
 """What came out of a sweep: a leaderboard as CSV, as a figure and as text."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterable
@@ -10,70 +11,58 @@ from matplotlib.figure import Figure
 
 from tools.run import duration
 from tools.sweep.grid import Point
-from utils import plots
+from utils import plots, runs
 
 SCORE = "mean_iou"
+UNSCORED = {"split": "", "scores": {}}
 SHOWN = 30  # rows that a figure has room for
 
 
-def leaderboard(points: Iterable[Point], failed: dict[Path, str], names: Iterable[str]) -> list[dict]:
+def leaderboard(points: Iterable[Point], failed: dict[Path, str],
+                names: Iterable[str]) -> list[dict]:
     """Return a dict per point, best mean IoU first.
 
     point: its folder's name. parameters: the values of `names`. split, scores: see `metrics`; empty
-    if it failed. seconds: of all its notebooks, or None. status: "finished", or the reason that
-    `failed` gives for its folder.
+    if it failed. seconds: of all its notebooks. status: "finished", or the reason that `failed`
+    gives for its folder.
     """
-    rows, names = [], list(names)
+    names, rows = list(names), []
     for point in points:
-        found = {"split": "", "scores": {}} if point.folder in failed else metrics(point.folder)
-        rows.append({"point": point.folder.name, "parameters": {name: point.parameters.get(name) for name in names},
-                     **found, "seconds": _seconds(point.folder),
+        entries = []
+        with contextlib.suppress(OSError):  # of a damaged run.json: the status says so
+            entries = runs.read_record(point.folder)["notebooks"].values()
+        rows.append({"point": point.folder.name,
+                     "parameters": {name: point.parameters.get(name) for name in names},
+                     **(UNSCORED if point.folder in failed else metrics(point.folder)),
+                     "seconds": round(sum(entry.get("seconds", 0) for entry in entries), 1),
                      "status": failed.get(point.folder, "finished")})
     return sorted(rows, key=lambda row: -row["scores"].get(SCORE, -1.0))
 
 
 def metrics(folder: Path) -> dict[str, object]:
-    """Return the split and the scores, those that are numbers, of the metrics.json in a folder."""
+    """Return the split and the scores, those that are numbers, of a folder's metrics.json."""
     try:
         found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         scores = {name: float(value) for name, value in found["scores"].items()
                   if isinstance(value, (int, float))}
-        return {"split": str(found.get("split", "")), "scores": scores}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {"split": "", "scores": {}}
+        return {"split": found.get("split", ""), "scores": scores}
+    except (OSError, ValueError, LookupError):  # a notebook need not score
+        return UNSCORED
 
 
-def _seconds(folder: Path) -> float | None:
-    try:
-        notebooks = json.loads((folder / "run.json").read_text(encoding="utf-8"))["notebooks"]
-        return round(sum(entry["seconds"] for entry in notebooks.values()), 1)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None
-
-
-def headline(folder: Path) -> str:
-    """Return the score of a finished point: "mean IoU 0.431 on val"."""
-    found = metrics(folder)
-    if SCORE not in found["scores"]:
+def headline(row: dict) -> str:
+    """Return how a point ended: "mean IoU 0.431 on val"."""
+    if row["status"] != "finished":
+        return f"FAILED: {row['status']}"
+    if SCORE not in row["scores"]:
         return "finished"
-    return f"mean IoU {found['scores'][SCORE]:.3f}{_on([found])}"
+    return f"mean IoU {row['scores'][SCORE]:.3f}{_on([row])}"
 
 
 def _on(rows: Iterable[dict]) -> str:
-    """Return " on val" where all rows were scored on val; "" where they differ or do not say."""
+    """Return " on val" if all rows were scored on val; "" if they differ or do not say."""
     splits = {row["split"] for row in rows if row["scores"]}
     return f" on {min(splits)}" if len(splits) == 1 and splits != {""} else ""
-
-
-def sentence_on_test(row: dict, scores: dict, folder: Path) -> str:
-    """Return a sentence on the best point's test score, and on others that test scored before."""
-    scored = sorted(path.parents[1].name for path in folder.glob("*/test/metrics.json"))
-    others = [name for name in scored if name != row["point"]]
-    line = f"{row['point']}: mean IoU {scores[SCORE]:.3f} on test"
-    if others:
-        line += (f"\nTest has been scored before, for {', '.join(others)}. Do not choose between "
-                 "them by it.")
-    return line
 
 
 def _score_names(rows: list[dict]) -> list[str]:
@@ -82,40 +71,39 @@ def _score_names(rows: list[dict]) -> list[str]:
 
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write a leaderboard as a table with a head line; scores that a row lacks are left empty."""
+    columns = ["point", *rows[0]["parameters"], "split", *_score_names(rows), "seconds", "status"]
     with open(path, "w", encoding="utf-8", newline="") as file:
-        columns = ["point", *rows[0]["parameters"], "split", *_score_names(rows), "seconds",
-                   "status"]
-        writer = csv.DictWriter(file, dict.fromkeys(columns))  # split once, where it is swept over
+        # Each column once: split may also be a parameter that is swept over.
+        writer = csv.DictWriter(file, dict.fromkeys(columns), extrasaction="ignore")
         writer.writeheader()
-        writer.writerows({"point": row["point"], **row["parameters"], "split": row["split"],
-                          **row["scores"], "seconds": row["seconds"], "status": row["status"]}
-                         for row in rows)
+        writer.writerows(row["parameters"] | row["scores"] | row for row in rows)
 
 
 def table(rows: list[dict]) -> str:
     """Return a leaderboard as text: rank, parameters, scores, time; below it what failed, and why.
 
-    The first line says by the scores of which split it is ranked.
+    The first line names the split whose scores it is ranked by.
     """
-    names, scores = list(rows[0]["parameters"]), _score_names(rows)
-    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time"]]
     finished = [row for row in rows if row["status"] == "finished"]
+    names, scores = list(rows[0]["parameters"]), _score_names(finished)
+    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time"]]
     for rank, row in enumerate(finished, 1):
-        cells.append([f"{rank}.", *(str(row["parameters"][name]) for name in names),
-                      *(f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores),
-                      duration(row["seconds"] or 0)])
+        found = [f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores]
+        cells.append([f"{rank}.", *(str(row["parameters"][name]) for name in names), *found,
+                      duration(row["seconds"])])
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths)) for line in cells] if finished else []
-    if _score_names(finished):
-        lines.insert(0, f"ranked by mean IoU{_on(finished)}")
-    return "\n".join(lines + [f"{row['point']}: {row['status']}" for row in rows if row not in finished])
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells]
+    ranked = [f"ranked by mean IoU{_on(finished)}", *lines] if finished else []
+    return "\n".join(ranked + [f"{row['point']}: {row['status']}" for row in rows
+                               if row not in finished])
 
 
 def figure(rows: list[dict]) -> Figure:
-    """Draw mean IoU, best first: a dot per run, one row with a mean for those that differ in nothing but the seed."""
+    """Draw mean IoU, best first: a dot per run, and a row for runs that differ only in the seed."""
     groups: dict[str, list[float]] = {}
     for row in rows:
-        label = "  ".join(f"{name}={value}" for name, value in row["parameters"].items() if name != "seed")
+        label = "  ".join(f"{name}={value}" for name, value in row["parameters"].items()
+                          if name != "seed")
         if SCORE in row["scores"]:
             groups.setdefault(label or "all", []).append(row["scores"][SCORE])
     best = sorted(groups.items(), key=lambda group: -fmean(group[1]))[:SHOWN]

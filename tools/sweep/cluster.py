@@ -1,173 +1,222 @@
-"""The Dask side of a sweep: a cluster, its workers, and the points that they work off."""
+"""The Dask side of a sweep: workers, here or elsewhere, and the points that they run.
 
-import collections
+Each point is a process, `python -m tools.sweep.cluster ...`: it does what `python -m tools.run ...`
+does, and stops with its kernel when its worker ends, in whatever way.
+"""
+
+import _thread
 import contextlib
-import importlib.util
 import json
 import logging
 import os
 import re
+import signal
 import subprocess
+import sys
+import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tools import run
 from tools.execute import RunError
-from tools.run import NOTEBOOKS, fingerprint
-from tools.sweep import point as sweep_point
 from tools.sweep.grid import Point
-from tools.sweep.progress import Progress, reason
 from utils import runs
 
-BYTES = 3 * 10 ** 9  # of memory that a point may need: TensorFlow, the photos, the training
-GONE = "The scheduler is gone. Start one; the same command then goes on, and finished points are kept."
+try:
+    from dask.system import CPU_COUNT
+    from distributed import Client, Event, KilledWorker, LocalCluster, as_completed, get_worker
+    from distributed.comm.addressing import parse_address, parse_host_port
+    from distributed.comm.registry import get_backend
+    from distributed.system import MEMORY_LIMIT
+except ImportError as missing:
+    sys.exit(f"Sweeps need dask.distributed ({missing}): "
+             "python -m pip install -r requirements/extra.txt")
+
+BYTES = 3 * 10**9  # of memory that a point may need: TensorFlow, the photos, the training
+GRACE = 20.0  # seconds that a notebook gets to stop by itself
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-def require() -> None:
-    """Raise RunError where dask.distributed is not installed."""
-    if importlib.util.find_spec("distributed") is None:
-        raise RunError("Sweeps need dask.distributed, which is not installed here: "
-                       "python -m pip install -r requirements/extra.txt")
+# One point, on a worker ------------------------------------------------------------------------
+
+
+def run_point(folder: str, arguments: list[str], environment: dict[str, str], gpus: list[str],
+              stop: str) -> str:
+    """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
+
+    arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
+    gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
+    Dask event; once it is set, the process is stopped. Its output is added to sweep.log.
+    """
+    if not Path(folder).is_dir():
+        return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
+                "under the same path (--run-dir)")
+    if gpus:
+        number = int(get_worker().name) % len(gpus)
+        environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
+    wait_until_free(folder)  # the process of a lost worker may still be ending
+    command = [sys.executable, "-m", "tools.sweep.cluster", *arguments, "--run-dir", folder]
+    variables = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
+    log = Path(folder) / "sweep.log"
+    before = log.stat().st_size if log.exists() else 0
+    # Leaving the block closes the process's input and waits for its end.
+    with open(log, "ab") as file, subprocess.Popen(
+            command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
+            stderr=subprocess.STDOUT, start_new_session=True) as process:
+        stopped = Event(stop)
+        while process.poll() is None and not stopped.wait(timeout=1):
+            pass
+    return reason(process.returncode, log.read_bytes()[before:].decode(errors="replace"))
+
+
+def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
+    """Wait until no process writes into a run folder, or so many seconds have passed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(RuntimeError), runs.lock(folder):
+            return
+        time.sleep(0.2)
+
+
+def reason(code: int, text: str) -> str:
+    """Return why a run failed, in a sentence with notebook and cell; "" if it did not.
+
+    code, text: the exit code of its process and what it printed.
+    """
+    if code == 0:
+        return ""
+    if code < 0:
+        return f"its process was killed (signal {-code}); often the machine ran out of memory"
+    report = re.search(r"(?s)Notebook (\S+) failed in ([^\n]+):\n\n.*?\n\n([^\n]+)", text)
+    if report:
+        return "notebook {}, {}: {}".format(*report.groups())
+    said = text.strip().rpartition("\n\n")[2]
+    if "Traceback" in said:
+        said = said.splitlines()[-1]
+    return " ".join(said.split()) or f"its process ended with exit code {code}"
+
+
+def _stop_with_parent() -> None:
+    """Wait until standard input is closed; then interrupt the run, and end it if it goes on."""
+    os.read(0, 1)
+    _thread.interrupt_main()
+    time.sleep(GRACE)
+    os._exit(1)
+
+
+def main() -> int:
+    """Run notebooks as tools.run does, until they end or standard input is closed."""
+    # Background jobs ignore SIGINT, and so would their kernels.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    return run.main()
+
+
+# The workers -----------------------------------------------------------------------------------
 
 
 def gpus() -> list[str]:
-    """Return the numbers of the NVIDIA GPUs that this process may use, without starting TensorFlow."""
+    """Return the numbers of the NVIDIA GPUs that this process may use; starts no TensorFlow."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name not in ("", "-1")]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
-        return re.findall(r"(?m)^GPU (\d+):", listed)
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [name for name in names if name not in ("", "-1")]
+    with contextlib.suppress(OSError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+        return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
     return []
 
 
-def cores() -> int:
-    """Return the cores that this process, in its container, may use."""
-    from dask.system import CPU_COUNT
-    return CPU_COUNT
-
-
 def workers_here(points: int) -> int:
-    """Return how many points to run at once on this machine: one per GPU; without any, one per core that has memory."""
-    from distributed.system import MEMORY_LIMIT
-    return max(1, min(points, len(gpus()) or min(cores(), MEMORY_LIMIT // BYTES)))
+    """Return how many points to run at once: one per GPU, else one per core with memory."""
+    return max(1, min(points, len(gpus()) or min(CPU_COUNT, MEMORY_LIMIT // BYTES)))
 
 
 def share_of(workers: int) -> dict[str, str]:
-    """Return variables that give a process its share of this machine's cores and, of a GPU, what it needs."""
-    threads = max(1, cores() // workers)
-    return {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **{name: os.environ.get(name, str(threads)) for name in THREADS}}
+    """Return variables that give a process its share of the cores, and of a GPU what it needs."""
+    threads = str(max(1, CPU_COUNT // workers))
+    return {"TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            **{name: os.environ.get(name, threads) for name in THREADS}}
+
+
+def check_address(scheduler: str) -> None:
+    """Raise RunError unless a Dask client can be given this address; starts no thread."""
+    try:
+        scheme, location = parse_address(scheduler)
+        get_backend(scheme)
+        parse_host_port(location)
+    except ValueError as error:
+        raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as "
+                       "tcp://10.0.0.1:8786.") from None
 
 
 @contextlib.contextmanager
 def connect(scheduler: str, workers: int) -> Iterator:
-    """Yield a Dask client: of the scheduler at an address, or else of a cluster of `workers` on this machine."""
-    from distributed import Client, LocalCluster
-
-    for name in [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters, the sweep says itself
+    """Yield a Dask client: of the scheduler at an address, or of `workers` on this machine."""
+    for name in logging.root.manager.loggerDict:
+        if name.split(".")[0] == "distributed":  # the sweep reports what matters
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    if not scheduler:
+        # Free ports and no dashboard: nothing that another sweep could have taken.
+        with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
+                          dashboard_address=None, silence_logs=logging.CRITICAL + 1) as cluster:
+            with Client(cluster) as client:
+                yield client
+        return
+    check_address(scheduler)
     with contextlib.ExitStack() as stack:
-        if not scheduler:
-            # Ports of the system's choice, and no dashboard: nothing that another sweep could have taken.
-            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1",
-                                   dashboard_address=None, memory_limit=0, silence_logs=logging.CRITICAL + 1)
-            yield stack.enter_context(Client(stack.enter_context(cluster)))
-            return
         try:
             client = stack.enter_context(Client(scheduler, timeout=10))
             client.wait_for_workers(1, timeout=30)
-        except TimeoutError:
-            raise RunError(f"--scheduler {scheduler}: no scheduler answered within 10 s, or none of its workers within "
-                           "30. Start them with `dask scheduler` and `dask worker ADDRESS --nthreads 1`.") from None
-        except (OSError, ValueError) as error:
-            raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as tcp://10.0.0.1:8786."
-                           ) from None
+        except (OSError, AssertionError):  # AssertionError: Client's own thread did not start
+            raise RunError(f"--scheduler {scheduler}: no scheduler answered within 10 s, or none "
+                           "of its workers within 30. Start them with `dask scheduler` and "
+                           "`dask worker ADDRESS --nthreads 1`.") from None
         yield client
 
 
-def check_workers(client, folder: Path, paths: Iterable[Path]) -> None:
-    """Raise RunError that says of each worker why it cannot run points: no repository, other code, no shared folder."""
-    token = folder / f".{uuid.uuid4().hex}"
-    token.touch()
-    try:
-        found = client.run(sweep_point.probe, str(folder), token.name,
-                           {name_for_workers(path): fingerprint(path) for path in paths}, on_error="return")
-    finally:
-        token.unlink()
-    complaints = []
-    for address, said in found.items():
-        if isinstance(said, Exception):
-            said = f"cannot import this repository ({said}): run `python -m pip install -e .` in its clone there"
-        complaints += [f"worker {address} {said}."] if said else []
-    if complaints:
-        raise RunError("\n".join(complaints))
+def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
+            devices: list[str]) -> Iterator[tuple[Point, str]]:
+    """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
 
-
-def name_for_workers(path: Path) -> str:
-    """Return what a worker knows a notebook by: its name in the worker's own clone, or where it lies."""
-    return path.stem if path.parent == NOTEBOOKS else str(path)
-
-
-def results(client, points: Iterable[Point], arguments: list[str], environment: dict[str, str], devices: list[str],
-            progress: Progress) -> Iterator[tuple[Point, str]]:
-    """Yield each point as it ends, and why it failed ("" if it did not); as many run at once as there are workers.
-
-    arguments, environment, devices: see `sweep_point.run_point`. Broken off, the running points are stopped.
+    For arguments, environment and devices see `run_point`. A point whose worker is lost runs again
+    on another. Closed before its end, the generator stops the points that run.
     """
-    waiting, running, topic = collections.deque(points), {}, f"sweep-{uuid.uuid4().hex}"
-    client.subscribe_topic(topic, progress.event)
-
-    def submit(point: Point):
-        given = [text for name, value in point.given.items() for text in ("-p", f"{name}={json.dumps(value)}")]
-        progress.begin(point)
-        return client.submit(sweep_point.run_point, str(point.folder), [*arguments, *given], environment, devices,
-                             topic, pure=False)
-
+    stop, futures = Event(f"stop-{uuid.uuid4().hex}", client=client), {}
     try:
-        while waiting or running:
-            workers = _workers(client)
-            # No more than run at once: a point that waited on a lost worker would be blamed with the one that ran.
-            while waiting and len(running) < sum(workers.values()):
-                future = submit(waiting[0])
-                running[future] = waiting.popleft()
-            for future in [future for future in running if future.done()]:
-                yield running[future], _outcome(future, running[future].folder)
-                del running[future]
-            progress.show(len(waiting), workers)
-            time.sleep(0.2)
+        for point in points:
+            point.folder.mkdir(exist_ok=True)
+            given = [word for name, value in point.given.items()
+                     for word in ("-p", f"{name}={json.dumps(value)}")]
+            future = client.submit(run_point, str(point.folder), [*arguments, *given], environment,
+                                   devices, stop.name, pure=False)
+            futures[future] = point
+        for future in as_completed(futures):
+            yield futures[future], _outcome(future)
     finally:
-        _stop(running)
+        running = [future for future in futures if future.status == "pending"]
+        if running:
+            with contextlib.suppress(Exception):  # without a scheduler, workers stop them
+                client.cancel(running)
+                stop.set()
+            for future in running:
+                wait_until_free(futures[future].folder)
 
 
-def _workers(client) -> dict[str, int]:
-    """Return address -> threads of the workers that are there; raises RunError when the scheduler is not."""
+def _outcome(future) -> str:
+    """Return what `run_point` has returned, or why no worker could run it."""
+    if future.status in ("cancelled", "lost"):
+        raise RunError("The scheduler is gone. Start one; the same command then continues, and "
+                       "finished points are kept.")
     try:
-        return client.nthreads()
-    except OSError:
-        raise RunError(GONE) from None
-
-
-def _outcome(future, folder: Path) -> str:
-    from distributed import KilledWorker
-
-    if future.status == "cancelled":
-        raise RunError(GONE)
-    try:
-        return reason(folder, *future.result())
+        return future.result()
     except KilledWorker as error:
-        return f"its worker was lost, {error.allowed_failures + 1} times; does it need more memory than there is?"
+        return (f"its worker was lost, {error.allowed_failures + 1} times; does it need more "
+                "memory than there is?")
     except Exception as error:  # of a worker that cannot run it
         return f"{type(error).__name__}: {error}"
 
 
-def _stop(running: dict) -> None:
-    """Cancel the running points and wait until their processes have ended, which frees their folders."""
-    for future in running:
-        future.cancel()
-    end = time.monotonic() + sweep_point.GRACE
-    for point in running.values():
-        while point.folder.exists() and time.monotonic() < end:
-            with contextlib.suppress(RuntimeError), runs.lock(point.folder):
-                break
-            time.sleep(0.2)
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,38 +14,38 @@ import yaml
 
 from tools.run import Loader, RunError, declared_parameters, nearest, resolve
 
-KEYS = ("notebooks", "grid", "points")
+KINDS = {"notebooks": list, "grid": dict, "points": list}
 LONGEST = 100  # characters of a folder name
 LARGEST = 100_000  # values that a range may have
 
 
 @dataclass(frozen=True)
 class Point:
-    """folder: its run folder. given: the parameters that the sweep sets. parameters: all, with their defaults."""
+    """folder: its run folder. given: what the sweep sets. parameters: all, with their defaults."""
 
     folder: Path
     given: dict
     parameters: dict
 
     def label(self, names: Iterable[str]) -> str:
-        """Return the values of the named parameters: "learning_rate=0.001 seed=0", or the folder's name without any."""
+        """Return the values of the named parameters, "rate=0.001 seed=0", or the folder's name."""
         return " ".join(f"{name}={self.parameters.get(name)}" for name in names) or self.folder.name
 
 
 def read_file(path: Path) -> dict:
-    """Return the mapping that a YAML file of a sweep holds, with `notebooks`, `grid` and `points` or some of them."""
+    """Return what a sweep's YAML file holds: notebooks, grid and points, or some of them."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RunError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())}).") from None
+        why = " ".join(str(error).split())
+        raise RunError(f"{path}: cannot be read as YAML ({why}).") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a mapping with {', '.join(KEYS)} or some of them.")
-    for key, kind, words in zip(KEYS, (list, dict, list), ("a list", "a mapping of names to values", "a list")):
-        if not isinstance(content.get(key, kind()), kind):
-            raise RunError(f"{path}: {key} is {content[key]!r}; expected {words}.")
-    for key in content:
-        if key not in KEYS:
-            raise RunError(f"{path}: there is no key {key}{nearest(str(key), KEYS)} Expected are {', '.join(KEYS)}.")
+        raise RunError(f"{path}: expected a mapping with {', '.join(KINDS)} or some of them.")
+    for key, value in content.items():
+        if key not in KINDS:
+            raise RunError(f"{path}: there is no key {key}{nearest(str(key), KINDS)}")
+        if not isinstance(value, KINDS[key]):
+            raise RunError(f"{path}: {key} is {value!r}; expected a {KINDS[key].__name__}.")
     return content
 
 
@@ -64,61 +64,70 @@ def read_values(name: str, text: str) -> list[str]:
 
 def combine(grid: dict[str, object], listed: Iterable[dict],
             limit: int = sys.maxsize) -> list[dict]:
-    """Return the assignments of a sweep: each listed one with each combination of the grid's values.
+    """Return the assignments of a sweep: each listed one with each combination of the grid.
 
-    A value of the grid that is no list is the same for all. Raises RunError for an empty list, a listed point that is
-    no mapping, a name that is in both, or more than `limit` points.
+    A value of the grid that is no list is the same for all. Raises RunError for an empty list, a
+    listed point that is no mapping, a name that is in both, or more than `limit` points.
     """
     values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
-    if empty := [name for name, several in values.items() if not several]:
-        raise RunError(f"Parameter {empty[0]} has no values to sweep over.")
+    for name, several in values.items():
+        if not several:
+            raise RunError(f"Parameter {name} has no values to sweep over.")
     listed = list(listed) or [{}]
-    if (count := len(listed) * math.prod(map(len, values.values()))) > limit:
+    count = len(listed) * math.prod(map(len, values.values()))
+    if count > limit:
         raise RunError(f"This sweep has {count:,} points, and each runs all notebooks. More than "
                        f"{limit} are refused: give fewer values, or say --yes.")
     assignments = []
     for point in listed:
         if not isinstance(point, dict):
-            raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as {{stride: 16}}.")
-        if twice := sorted(point.keys() & values.keys()):
-            raise RunError(f"Parameter {twice[0]} is in the grid and in the point {point}: give it in one of them.")
-        assignments += [point | dict(zip(values, chosen)) for chosen in itertools.product(*values.values())]
+            raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as "
+                           "{stride: 16}.")
+        for name in point.keys() & values.keys():
+            raise RunError(f"Parameter {name} is in the grid and in the point {point}: give it in "
+                           "one of them.")
+        assignments += [point | dict(zip(values, chosen))
+                        for chosen in itertools.product(*values.values())]
     return assignments
 
 
 def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path = Path()) -> list[Point]:
     """Return the points, once each, in folders inside `folder` that are named after what is given.
 
-    Where a notebook takes a split to score and nobody gives one, it is val: choosing by the scores
-    of test uses it up. Raises RunError for parameters that no notebook declares, or values that do
-    not fit.
+    A notebook that takes a split to score gets val, unless another is given: choosing by the
+    scores of test uses it up. Raises RunError for parameters that no notebook declares, or values
+    that do not fit.
     """
     declared = {path: declared_parameters(path) for path in paths}
     scored = {"split": "val"} if any("split" in names for names in declared.values()) else {}
     points = {}
     for given in assignments:
-        given = scored | given
         if "run_dir" in given:
-            raise RunError("run_dir cannot be swept over: each point has its own. For the sweep's folder: --run-dir.")
-        everything, _ = resolve(declared, given)
-        given = {name: everything[name] for name in sorted(given)}
+            raise RunError("run_dir cannot be swept over: each point has its own. For the sweep's "
+                           "folder: --run-dir.")
+        given = scored | given
+        values = resolve(declared, given)
+        given = {name: values[name] for name in sorted(given)}
         name = folder_name(given)
-        points.setdefault(name, Point(folder / name, given, everything))
+        points.setdefault(name, Point(folder / name, given, values))
     return list(points.values())
 
 
 def folder_name(given: dict) -> str:
-    """Return a folder name that tells the parameters, "epochs=5,seed=0", and differs where they differ."""
-    name = ",".join(f"{key}={Path(value).name if isinstance(value, str) else value}" for key, value in given.items())
-    plain = re.sub(r"[^\w.,=+-]+", "-", name)[:LONGEST]
-    exact = ",".join(f"{key}={value}" for key, value in given.items())
-    # What a file name cannot hold is told apart by a hash.
-    return plain if plain == exact else f"{plain},{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:8]}"
+    """Return a folder name such as "epochs=5,seed=0", which differs where parameters differ."""
+    exact = ",".join(f"{name}={value}" for name, value in given.items())
+    brief = ",".join(f"{name}={Path(value).name if isinstance(value, str) else value}"
+                     for name, value in given.items())
+    plain = re.sub(r"[^\w.,=+-]+", "-", brief)[:LONGEST]
+    if plain == exact:
+        return plain
+    return f"{plain},{hashlib.sha256(json.dumps(given).encode()).hexdigest()[:8]}"
 
 
 def differing(points: Iterable[Point]) -> list[str]:
     """Return the names of the parameters that are not the same in all points."""
-    points = list(points)
-    names = dict.fromkeys(name for point in points for name in point.parameters)
-    return [name for name in names
-            if len({json.dumps(point.parameters.get(name), default=str) for point in points}) > 1]
+    values = {}
+    for point in points:
+        for name, value in point.parameters.items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name, several in values.items() if len(several) > 1]
