@@ -151,8 +151,9 @@ def refresh(names: list[str], model: bool = False) -> None:
 
 
 def tracked() -> list[Path]:
-    """Return the repository's notebooks."""
-    return sorted(run.NOTEBOOKS.glob("*.ipynb"))
+    """Return the repository's notebooks, those of the appendix last."""
+    paths = [*run.NOTEBOOKS.glob("*.ipynb"), *run.NOTEBOOKS.glob("appendix/*.ipynb")]
+    return sorted(paths, key=lambda path: path.stem)
 
 
 def not_canonical(paths: Iterable[Path]) -> list[Path]:

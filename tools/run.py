@@ -53,8 +53,9 @@ EXAMPLES = """examples:
 
 
 def find_notebooks(names: Iterable[str]) -> list[Path]:
-    """Return the notebooks that numbers ("03"), stems or paths name, sorted by stem."""
-    known = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))}
+    """Return the notebooks that numbers ("03", "A1"), stems or paths name, sorted by stem."""
+    paths = [*NOTEBOOKS.glob("[0-9]*.ipynb"), *NOTEBOOKS.glob("appendix/A[0-9]*.ipynb")]
+    known = {path.stem: path for path in sorted(paths)}
     numbers = {stem.split("_")[0]: path for stem, path in known.items()}
     found = {}
     for name in names:

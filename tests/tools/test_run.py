@@ -141,6 +141,9 @@ def test_notebooks_are_found_by_number_name_and_path_in_order(tmp_path, monkeypa
     paths = [tmp_path / "01_first.ipynb", tmp_path / "02_second.ipynb"]
     assert runner.find_notebooks(["2", "01"]) == paths
     assert runner.find_notebooks(["02_second", str(paths[0]), "01"]) == paths
+    (tmp_path / "appendix").mkdir()
+    notebook(tmp_path / "appendix" / "A1_more.ipynb")
+    assert runner.find_notebooks(["A1", "02"]) == [paths[1], tmp_path / "appendix" / "A1_more.ipynb"]
     with pytest.raises(RunError, match="did you mean 02_second?"):
         runner.find_notebooks(["02_secnod"])
 
