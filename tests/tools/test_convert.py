@@ -148,7 +148,7 @@ def test_colour_masks_without_a_table_get_a_draft_of_one(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, mask=np.uint8(COLORS)[ids_of(seed)], seed=seed)
     said = refusal(tmp_path / "s", target)
-    assert "nothing says which colour is which class" in said and "fault" not in said
+    assert "--classes FILE" in said and "fault" not in said
     draft = re.findall(r"^ *(NAME .*)", said, re.MULTILINE)
     named = [line.replace("NAME", f"thing{i}") for i, line in enumerate(draft)]
     (tmp_path / "table.txt").write_text("\n".join(named))
@@ -174,20 +174,19 @@ def test_grey_ids_in_three_channels_are_ids(tmp_path, target):
     assert (served(target)[1]["b"][1] == ids_of(1)).all()
 
 
-def test_a_few_files_in_colour_among_many_in_ids_do_not_change_the_many(source, target):
+def test_files_in_colour_among_many_in_ids_are_not_misread(source, target):
     save(source / "masks" / "a.png", np.uint8(COLORS)[ids_of(0)])
-    said = refusal(source, target, classes=["background", "horse", "sheep"])
-    assert "colour pictures" in said
+    assert "colour" in refusal(source, target, classes=["background", "horse", "sheep"])
     (source / "classes.txt").write_text("background 0 0 0\nhorse 128 0 0\nsheep 0 128 0\n")
     said = refusal(source, target)
-    assert "1 fault" in said and "a.png: is a colour picture, and the other masks hold ids" in said
+    assert "3 faults" in said and all(f"{stem}.png" in said for stem in "bcd")
 
 
 def test_palettes_that_number_colours_differently_are_not_believed(tmp_path, target):
     swapped = [COLORS[0], COLORS[2], COLORS[1]]
     pair(tmp_path / "s", "a", colors=COLORS)
     pair(tmp_path / "s", "b", mask=np.uint8([0, 2, 1])[ids_of(1)], seed=1, colors=swapped)
-    assert "The palettes of the masks differ: id 1 is (128, 0, 0) in a.png" in refusal(tmp_path / "s", target)
+    assert "palettes" in refusal(tmp_path / "s", target)
     (tmp_path / "s" / "classes.txt").write_text("background 0 0 0\nhorse 128 0 0\nsheep 0 128 0\n")
     convert(tmp_path / "s", target)
     pairs = served(target)[1]
@@ -277,8 +276,8 @@ def test_the_list_of_labelme_numbers_from_background(tmp_path, target):
 
 
 @pytest.mark.parametrize("text, said", [
-    ("background\nhorse\nhorse\n", "name horse stands there twice"),
-    ("a 1 2 3\nb 1 2 3\n", "color .* stands there twice"),
+    ("background\nhorse\nhorse\n", "duplicate name horse"),
+    ("a 1 2 3\nb 1 2 3\n", "duplicate colour"),
     ("0 a\n300 b\n", "found '300 b'"),
     ("a 1 2 300\n", "found 'a 1 2 300'"),
     ("\n# nothing\n", "holds no class"),
@@ -364,7 +363,7 @@ def test_names_that_fit_nowhere_are_shown(tmp_path, target):
     pair(tmp_path / "s", "a")
     (tmp_path / "s" / "masks" / "a.png").rename(tmp_path / "s" / "masks" / "mask of a.png")
     said = refusal(tmp_path / "s", target)
-    assert "named like a photo" in said and "mask of a.png" in said
+    assert "images/a.png: " in said and "mask of a.png: " in said and "--mask-suffix" in said
 
 
 def test_stems_that_would_become_equal_are_refused(source, target):
@@ -521,7 +520,7 @@ def test_a_split_that_the_source_has_is_not_drawn_again(source, target):
 
 def test_one_photo_cannot_be_split(tmp_path, target):
     pair(tmp_path / "s")
-    assert "1 photo cannot be split" in refusal(tmp_path / "s", target)
+    assert re.search("1 photo .*--val 0", refusal(tmp_path / "s", target))
     convert(tmp_path / "s", target, val=0)
     assert lists_of(target) == {"train": ["a"]}
 
@@ -559,19 +558,13 @@ def test_faulty_files_can_be_left_out(faulty, target):
     assert json.loads((target / "conversion.json").read_text())["skipped"] == done.skipped
 
 
-def test_faults_are_found_while_a_question_is_open(faulty, target):
-    save(faulty / "masks" / "e.png", 50 * ids_of(4))
-    said = refusal(faulty, target)
-    assert "--map 50=3,100=4" in said and "5 faults" in said and "d.png: the file is empty" in said
-
-
 def test_the_target_must_be_new_or_empty_and_outside_the_source(source, target):
     (target / "sub").mkdir(parents=True)
     with pytest.raises(UsageError, match="is there already, and not empty"):
         convert(source, target)
     (target / "sub").rmdir()
     convert(source, target)
-    with pytest.raises(UsageError, match="lies inside .*source"):
+    with pytest.raises(UsageError, match="inside .*source"):
         convert(source, source / "new")
 
 
@@ -634,15 +627,17 @@ def test_cvat_folders_and_zips_are_recognised(cvat, target, tmp_path):
 @pytest.mark.parametrize("images, prefix", [("", "cam_1_"), ("cam 1", "")])
 def test_cvat_exports_without_photos_take_those_that_were_uploaded(cvat, target, tmp_path, images, prefix):
     (cvat / "JPEGImages").rename(tmp_path / "uploaded")
-    assert "the export holds no photos" in refusal(cvat, target)
+    assert "--images" in refusal(cvat, target)
     convert(cvat, target, images=tmp_path / "uploaded" / images)
     check_cvat(target, prefix)
 
 
-def test_cvat_palettes_go_by_colour_and_grey_masks_by_line(cvat, target):
-    # Lines of the labelmap: 0 car, 1 background, 2 traffic light. The palette has other ids, and the right colours.
-    save(cvat / "SegmentationClass" / "cam 1" / "frame 0.png", np.uint8([1, 0, 2])[ids_of(0)])
-    save(cvat / "SegmentationClass" / "cam 1" / "frame 1.png", np.uint8([2, 1, 0])[ids_of(1)], COLORS[::-1])
+@pytest.mark.parametrize("order, colors", [([1, 0, 2], None), ([2, 1, 0], COLORS[::-1])])
+def test_cvat_palettes_go_by_colour_and_grey_masks_by_line(cvat, target, order, colors):
+    # Lines of the labelmap: 0 car, 1 background, 2 traffic light.
+    for seed in range(3):
+        path = cvat / "SegmentationClass" / "cam 1" / f"frame {seed}.png"
+        save(path, np.uint8(order)[ids_of(seed)], colors)
     convert(cvat, target)
     check_cvat(target)
 
@@ -658,7 +653,7 @@ def test_cvat_subsets_become_splits(cvat, target):
 
 def test_cvat_frames_on_which_nothing_was_drawn(cvat, target):
     (cvat / "SegmentationClass" / "cam 1" / "frame 1.png").unlink()
-    assert "frame 1.jpg: nothing was drawn on it in CVAT" in refusal(cvat, target)
+    assert "frame 1.jpg: has no mask" in refusal(cvat, target)
     convert(cvat, target, missing="background")
     assert (served(target)[1]["cam_1_frame_1"][1] == 0).all()
 
@@ -679,15 +674,6 @@ def test_a_black_label_of_cvat_is_the_background_whatever_its_name(cvat, target)
     dataset, pairs = served(target)
     assert dataset.class_names == ("nothing", "car", "traffic_light")
     assert (pairs["cam_1_frame_0"][1] == ids_of(0)).all()
-
-
-def test_without_a_labelmap_the_classes_of_cvat_are_vocs(cvat, target):
-    (cvat / "labelmap.txt").unlink()
-    save(cvat / "SegmentationClass" / "cam 1" / "frame 0.png", np.full((*SIZE, 3), (224, 224, 192)))
-    convert(cvat, target, format="cvat")
-    dataset, pairs = served(target)
-    assert dataset.num_classes == 21 and dataset.class_names[2] == "bicycle"
-    assert (pairs["cam_1_frame_0"][1] == 255).all() and (pairs["cam_1_frame_1"][1] == ids_of(1)).all()
 
 
 def test_other_exports_are_named(tmp_path, target):
@@ -727,7 +713,8 @@ def test_a_source_that_cannot_be_read_is_not_called_the_target(source, target, m
 
     monkeypatch.setitem(tool.READERS, "folder", denied)
     assert main([str(source), str(target), "--format", "folder"]) == 1
-    assert f"{source / 'a.json'} could not be read (Permission denied); nothing" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(source / "a.json") in said and "Permission denied" in said and str(target) not in said
 
 
 # labelme
@@ -877,28 +864,36 @@ def test_all_faults_of_labelme_files_are_listed(tmp_path, target):
     labelled(root, "broken", fine)
     (root / "broken.json").write_text('{"shapes": [')
     said = refusal(root, target, classes=tmp_path / "labels.txt")
-    for sentence in ("8 faults", "few.json: shape 1 ('cow') has 2 points, which make no polygon", "the type 'spline'",
-                     "nan.json: shape 1", "typo.json: has shapes with the labels cwo, which labels.txt lacks",
-                     "was drawn on a photo of 64x48",
-                     "gone.json: its photo 'gone.png' is not there", "broken.json: is no whole JSON file",
-                     "data.json: its embedded photo is not an image"):
-        assert sentence in said, sentence
+    for keywords in ("8 faults", "few.json: .*2 points", "kind.json: .*spline", "nan.json: .*shape 1",
+                     "typo.json: .*cwo.* labels.txt", "size.json: .*64x48", "gone.json: .*gone.png",
+                     "broken.json: .*whole", "data.json: .*embedded"):
+        assert re.search(keywords, said), keywords
 
 
-@pytest.mark.parametrize("text, said", [
-    ('{"shapes": ' * 100_000, "no whole JSON"),
-    ('{"shapes": [], "flags": ' + "[" * 100_000 + "]" * 100_000 + "}", "no whole JSON"),
-    (f"1{'0' * 400}", "shape 1 .*pixels away"), ("1e300", "shape 1 .*pixels away"), ("-1e9", "shape 1 .*pixels away"),
-    ("1e400", "shape 1"), ("9" * 5000, "no whole JSON|shape 1|digits")], ids=range(7))
+@pytest.mark.parametrize("text", [
+    '{"shapes": ' * 100_000, '{"shapes": [], "flags": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    f"1{'0' * 400}", "1e300", "-1e9", "1e400", "9" * 5000], ids=range(7))
 @pytest.mark.parametrize("kind", ["polygon", "mask"])
-def test_labelme_files_that_no_labelme_wrote_are_named(tmp_path, target, text, said, kind):
+def test_labelme_files_that_no_labelme_wrote_are_named(tmp_path, target, text, kind):
     """Nested without end, or with a coordinate far from any photo."""
     corners = [(1, 1), (1234, 9), (9, 9)][:3 if kind == "polygon" else 2]
     labelled(tmp_path / "s", "a", shape("cow", *corners, kind=kind, mask="bm8gcGhvdG8="))
     file = tmp_path / "s" / "a.json"
     written = file.read_text().replace("1234", text)
     file.write_text(text if "shapes" in text else written)
-    assert re.search(f"a.json: .*({said})", refusal(tmp_path / "s", target))
+    assert "a.json: " in refusal(tmp_path / "s", target)
+
+
+@pytest.mark.parametrize("size", [(0, 24), (-32, -24), (None, 24), (1e9, 1e9), ("a", 3)])
+def test_labelme_files_without_a_size_are_named(tmp_path, target, size):
+    labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)), imageWidth=size[0], imageHeight=size[1])
+    assert "a.json: " in refusal(tmp_path / "s", target)
+
+
+def test_masks_that_show_nothing_but_background_are_refused(tmp_path, target):
+    for stem in "ab":
+        pair(tmp_path / "s", stem, mask=np.zeros(SIZE))
+    assert "nothing to learn" in refusal(tmp_path / "s", target)
 
 
 def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, target):
@@ -1022,7 +1017,7 @@ def test_the_command_says_what_it_did_and_what_is_next(source, target, capsys):
     (["--void", "300"], "--void 300: expected ids from 0 to 255"),
     (["--to", "labelme", "--tolerance", "-1"], "--tolerance -1.0: expected 0 or more"),
     (["--seed", "-1"], "--seed -1: expected 0 or more"),
-    (["--classes", "cow,horse,cow"], "cow stands there twice"),
+    (["--classes", "cow,horse,cow"], "duplicate name cow"),
 ])
 def test_wrong_options_end_with_2_and_a_sentence(source, target, capsys, options, said):
     assert main([str(source), str(target), *options]) == 2

@@ -548,10 +548,11 @@ def dying(function, times, after):
     def call(*arguments, **named):
         nonlocal count
         count += 1
-        if count == times and not after:
+        mine = count == times  # other threads go on counting during the call
+        if mine and not after:
             die()
         result = function(*arguments, **named)
-        if count == times:
+        if mine:
             die()
         return result
     return call

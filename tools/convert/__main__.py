@@ -87,7 +87,8 @@ def main(argv=None):
             stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
         options["id_map"] = _id_map(options.pop("map"))
-        options["void"] = [word.strip() for text in options["void"] for word in text.split(",")]
+        words = [word.strip() for text in options["void"] for word in text.split(",")]
+        options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)
     except UsageError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -92,8 +92,8 @@ def _entry(place, line, number):
     if len(words) > 1 and words[0].isdecimal():
         file_id = int(words.pop(0))
     if not words or max(file_id, *(color or [0])) > VOID:
-        raise ValueError(f"{place}: found {line!r}; expected a class as 'ID NAME RED GREEN BLUE' or "
-                         "'NAME' (see --help), numbers from 0 to 255.")
+        raise ValueError(f"{place}: found {line!r}; expected a class as 'ID NAME RED GREEN BLUE' "
+                         "or 'NAME' (see --help), numbers from 0 to 255.")
     return Entry(file_id, clean_name(" ".join(words)), color)
 
 
