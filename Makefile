@@ -11,7 +11,9 @@ CANDIDATES := python3 python3.13 python3.12 python3.11 python
 PYTHON ?= $(shell for name in $(CANDIDATES); do \
 	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
 	&& echo "$$name" && break; done)
-COLAB_PYTHON ?= python3.13
+# Colab's Python; a name that only stands for one (a shim of pyenv) is passed over.
+COLAB_PYTHON ?= $(shell for name in python3.13 python3 python $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python); do \
+	"$$name" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null && echo "$$name" && break; done)
 STARTER = $(if $(wildcard $(PY)),$(PY),$(PYTHON))
 
 SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
@@ -20,7 +22,7 @@ SET_UP = @starter="$(STARTER)"; test -n "$$starter" || { \
 	"$$starter" tools/set_up.py --venv "$(VENV)" --versions $(VERSIONS)
 
 .DEFAULT_GOAL := help
-.PHONY: help set-up set-up-extra run test test-all test-colab bench lab notebooks lock clean
+.PHONY: help set-up set-up-extra run test test-all test-colab site bench lab notebooks lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,7 +43,14 @@ test-all: set-up-extra ## the same, and what is slow: several processes, JAX, ra
 	@$(PY) -m pytest -n auto --maxprocesses 4 --dist loadscope --nbval -m "slow or not slow" tests notebooks $(ARGS)
 
 test-colab: ## the same tests with Google Colab's versions, in .venv-colab; needs Python 3.13
+	@test -n "$(COLAB_PYTHON)" || { echo "Colab has Python 3.13, and none was found here: install it, or name" \
+		"yours, as in: make test-colab COLAB_PYTHON=/path/to/python3.13" >&2; exit 1; }
 	@$(MAKE) --no-print-directory test VENV=.venv-colab VERSIONS=colab PYTHON="$(COLAB_PYTHON)"
+
+site: ## build the web site into build/site from the stored outputs; needs Node.js, runs no notebook
+	@test -x .venv-site/bin/sphinx-build || { $(STARTER) -m venv .venv-site && \
+		.venv-site/bin/python -m pip install --quiet --require-hashes -r requirements/site.lock; }
+	@.venv-site/bin/python docs/build.py
 
 bench: set-up ## measure speed beside what people use otherwise; ARGS="scores" for one section
 	@$(PY) -m dev.bench $(ARGS)
@@ -58,8 +67,9 @@ COMPILE = $(PY) -m uv pip compile --quiet --universal --python-version 3.11 --ge
 lock: set-up-extra ## renew requirements/core.lock and requirements/extra.lock from the ranges
 	$(COMPILE) requirements/core.txt -o requirements/core.lock
 	$(COMPILE) requirements/extra.txt -c requirements/core.lock -o requirements/extra.lock
+	$(COMPILE) requirements/site.txt -o requirements/site.lock
 
 clean: ## remove the environments and caches; your runs in results/runs/ stay
-	rm -rf .venv .venv-colab .venv-newest .pytest_cache build *.egg-info
+	rm -rf .venv .venv-colab .venv-newest .venv-site .pytest_cache build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -31,8 +31,8 @@ MODEL_COPIES = [("model.weights.h5", "model/model.weights.h5"), ("model.json", "
 def canonical(notebook: NotebookNode) -> str:
     """Return the text of `notebook` in the one form that is tracked, so that a diff shows what changed.
 
-    nbformat 4.5; kernel python3; no widget state, timings or other machine metadata; cells keep their ids and
-    tags; what was printed in pieces is one output; stderr is dropped.
+    nbformat 4.5; kernel python3; no widget state, timings or other machine metadata; cells keep their ids, tags and
+    whether they are collapsed; what was printed in pieces is one output; stderr is dropped.
     """
     taken: set[str] = set()
     cells = [_canonical_cell(cell, number, taken) for number, cell in enumerate(notebook.cells, 1)]
@@ -45,14 +45,25 @@ def _canonical_cell(cell: NotebookNode, number: int, taken: set[str]) -> dict:
     while not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) or name in taken:
         name, number = f"cell-{number:02}", number + 1
     taken.add(name)
-    tags = cell.metadata.get("tags")
-    plain = {"id": name, "cell_type": cell.cell_type, "metadata": {"tags": tags} if tags else {},
+    plain = {"id": name, "cell_type": cell.cell_type, "metadata": _canonical_metadata(cell.metadata),
              "source": cell.source.replace("\r\n", "\n")}
     if cell.get("attachments"):
         plain["attachments"] = cell.attachments
     if cell.cell_type == "code":
         plain |= {"execution_count": cell.get("execution_count"), "outputs": _canonical_outputs(cell.outputs)}
     return plain
+
+
+def _canonical_metadata(metadata: dict) -> dict:
+    """Keep tags, and the two keys that collapse a cell: in Jupyter and, as a form, on Colab."""
+    kept: dict = {}
+    if metadata.get("tags"):
+        kept["tags"] = metadata["tags"]
+    if metadata.get("jupyter", {}).get("source_hidden"):
+        kept["jupyter"] = {"source_hidden": True}
+    if metadata.get("cellView") == "form":
+        kept["cellView"] = "form"
+    return kept
 
 
 def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:

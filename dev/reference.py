@@ -15,7 +15,9 @@ FOLDER = runs.ROOT / "results" / "runs" / "reference"
 # What notebook 03 compares: file in results -> name -> what differs from the recipe. The first is the recipe itself.
 COMPARISONS = {"class_weights": {"none": {}, "median": {"class_weights": "median"}},
                "optimizers": {"muon": {}, "adam": {"optimizer": "adam"},
-                              "adam, twice as long": {"optimizer": "adam", "epochs": 2}}}
+                              "adam, twice as long": {"optimizer": "adam", "epochs": 2},
+                              "adam, 1e-3": {"optimizer": "adam", "learning_rate": 1e-3},
+                              "adam, 1e-2": {"optimizer": "adam", "learning_rate": 1e-2}}}
 
 
 def measure(precision: str, seed: int, name: str, changes: dict) -> dict[str, object]:

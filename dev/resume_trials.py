@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils import progress
+from tools import progress
 
 SCENES = {"train": 16, "val": 4}
 UNBROKEN = ("unbroken", "unbroken again")

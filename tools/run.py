@@ -29,9 +29,9 @@ try:
     import yaml
     from papermill.iorw import NoDatesSafeLoader
 
-    from tools import check, fetch
+    from tools import check, fetch, progress
     from tools.execute import RunError, execute, guarded, literal, short
-    from utils import datasets, progress, recipes, runs
+    from utils import datasets, recipes, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, "
              "which installs them all, or: python -m pip install -r requirements/core.txt")

@@ -1,4 +1,4 @@
-"""Keras callbacks: keep the state after each epoch, stop when the loss is not a number, print progress."""
+"""Keras callbacks: keep the state after each epoch, stop at NaN, print progress."""
 
 import json
 import time
@@ -13,12 +13,11 @@ from utils import runs
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keep the state of a training after each epoch, so that it can be killed at any moment.
+    """Keep the whole state of a training run after each epoch, so that it can be killed any time.
 
-    folder: where `state.npz` goes: weights, optimiser, seeds, history, parameters and the weights to use in the end.
-    It is replaced in one step, never half written. parameters: JSON-like dict; a folder that holds a training with
-    other parameters, or a state that cannot be read, is refused with ValueError. keep: "best" keeps the epoch with the
-    highest `val_mean_iou`, "last" the last one. `history` holds one dict per finished epoch.
+    folder: of `state.npz`. parameters: JSON-like dict. keep: "best" keeps the epoch with best
+    `val_mean_iou`, "last" the last one. `history` holds a dict per finished epoch. Raises
+    ValueError if the folder's state has other parameters or cannot be read.
     """
 
     def __init__(self, folder, parameters, keep="best"):
@@ -29,10 +28,11 @@ class Checkpoint(keras.callbacks.Callback):
         self.state = self.folder / "state.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():
-            changed = runs.differences(json.loads(str(self._read("parameters")[0])), self.parameters)
+            before = json.loads(str(self._read("parameters")[0]))
+            changed = runs.differences(before, self.parameters)
             if changed:
-                raise ValueError(f"{self.folder} holds a training with other parameters: {changed}. Give another "
-                                 "run_dir, or delete that folder to start afresh.")
+                raise ValueError(f"{self.folder} holds a training run with other parameters: "
+                                 f"{changed}. Give another run_dir, or delete that folder.")
 
     @property
     def seconds(self):
@@ -40,15 +40,16 @@ class Checkpoint(keras.callbacks.Callback):
         return sum(epoch["seconds"] for epoch in self.history)
 
     def restore(self, model):
-        """Put a compiled model back into the last finished epoch's state; return the number of epochs done."""
+        """Put a compiled model into the last finished epoch's state; return the epochs done."""
         if not self.state.is_file():
             return 0
         variables, weights = _state_of(model), model.weights
-        history, *arrays = self._read("history", *_numbered("state", variables), *_numbered("kept", weights))
-        if [array.shape for array in arrays] != [tuple(v.shape) for v in [*variables, *weights]]:
+        history, *arrays = self._read("history", *_numbered("state", variables),
+                                      *_numbered("kept", weights))
+        shapes = [tuple(variable.shape) for variable in [*variables, *weights]]
+        if [array.shape for array in arrays] != shapes:
             raise self._damaged("its arrays do not fit the network")
-        self.history = json.loads(str(history))
-        self._kept = arrays[len(variables):]
+        self.history, self._kept = json.loads(str(history)), arrays[len(variables):]
         for variable, array in zip(variables, arrays):
             variable.assign(array)
         print(f"resumed after epoch {len(self.history)}", flush=True)
@@ -66,13 +67,14 @@ class Checkpoint(keras.callbacks.Callback):
         row["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self._begin, 3)
         best = max((old.get("val_mean_iou", -1.0) for old in self.history), default=-1.0)
-        self.history.append(row)
-        if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or epoch == 0:
+        if self.keep == "last" or row.get("val_mean_iou", -1.0) > best or not self.history:
             self._kept = _copies(self.model.weights)
-        arrays = {**_numbered("state", _copies(_state_of(self.model))), **_numbered("kept", self._kept)}
-        # One file: of two, a mounted drive that breaks off may have stored the later one alone.
-        runs.replace(self.state, lambda temporary: np.savez(
-            temporary, history=json.dumps(self.history), parameters=json.dumps(self.parameters), **arrays))
+        self.history.append(row)
+        # One file: of two, a kill between them would leave one of the epoch before.
+        arrays = {"history": json.dumps(self.history), "parameters": json.dumps(self.parameters),
+                  **_numbered("state", _copies(_state_of(self.model))),
+                  **_numbered("kept", self._kept)}
+        runs.replace(self.state, lambda temporary: np.savez(temporary, **arrays))
 
     def _read(self, *names):
         try:
@@ -82,12 +84,12 @@ class Checkpoint(keras.callbacks.Callback):
             raise self._damaged(error) from None
 
     def _damaged(self, reason):
-        return ValueError(f"{self.state} cannot be used ({reason}): it is damaged, or another version of this code "
-                          f"wrote it. Delete {self.folder} to start this training afresh, or choose another run_dir.")
+        return ValueError(f"{self.state} cannot be used ({reason}): it is damaged, or from another "
+                          f"version. Delete {self.folder} to train again, or give another run_dir.")
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """End the training with FloatingPointError, naming the likely causes, when the loss is no longer a number."""
+    """End training with FloatingPointError and the likely causes if the loss is not a number."""
 
     def __init__(self, learning_rate):
         super().__init__()
@@ -96,20 +98,16 @@ class StopOnNaN(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
-                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a learning_rate too "
-                f"high (now {self.learning_rate:g}; try a tenth), mixed_float16 (try precision=\"float32\"), or masks "
-                "with ids that stand for no class. The state of the last finished epoch is kept.")
+                f"the loss became {float(logs['loss'])} at step {batch + 1}. Likely causes: a "
+                f"learning_rate too high (now {self.learning_rate:g}; try a tenth), mixed_float16 "
+                "(try float32), or masks with ids of no class. The last finished epoch is kept.")
 
 
 class Progress(keras.callbacks.Callback):
-    """Print the loss, the validation score and the time left.
-
-    A line for the first and the last epoch, each that was validated, and others at most every five
-    seconds; in long epochs every ten seconds.
-    """
+    """Print loss, validation score and time left: after each validated epoch, and now and then."""
 
     def on_train_begin(self, logs=None):
-        self._steps, self._printed, self._first = 0, time.perf_counter(), True
+        self._steps, self._printed = 0, time.perf_counter()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
@@ -117,32 +115,30 @@ class Progress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._step = batch + 1
         self._steps += 1
-        if self._steps == 1:  # it also builds the graph, so that its time says nothing about the others
+        if self._steps == 1:  # it includes building the graph, so it predicts nothing
             self._begin = time.perf_counter()
         elif time.perf_counter() - self._printed > 10:
             self._print(f"step {self._step}/{self.params['steps']}  loss {logs['loss']:.3f}")
 
     def on_epoch_end(self, epoch, logs=None):
-        last = epoch + 1 == self.params["epochs"]
-        late = time.perf_counter() - self._printed > 5
+        first, last = self._steps == self._step, epoch + 1 == self.params["epochs"]
         if "val_mean_iou" in logs:
             self._print(f"loss {logs['loss']:.3f}  val mean IoU {logs['val_mean_iou']:.3f}")
-        elif self._first or last or late:
+        elif first or last or time.perf_counter() - self._printed > 5:
             self._print(f"loss {logs['loss']:.3f}")
-        self._first = False
 
     def _print(self, text):
         self._printed = time.perf_counter()
         epochs, steps = self.params["epochs"], self.params["steps"]
-        elapsed, done = self._printed - self._begin, max(self._steps - 1, 1)
         remaining = (epochs - self._epoch) * steps - self._step
-        left = round(elapsed / done * remaining)
-        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {left // 60}:{left % 60:02d} left", flush=True)
+        left = round((self._printed - self._begin) / max(self._steps - 1, 1) * remaining)
+        print(f"epoch {self._epoch + 1}/{epochs}  {text}  {left // 60}:{left % 60:02d} left",
+              flush=True)
 
 
 def _state_of(model):
-    """Return all variables a training step changes: weights, dropout seeds, optimiser with its step count."""
-    if not model.optimizer.built:  # a second time, the optimiser of mixed_float16 begins anew
+    """Return all variables that a step changes: weights, dropout seeds, optimiser, step count."""
+    if not model.optimizer.built:  # a second time, mixed_float16's optimiser would start again
         model.optimizer.build(model.trainable_variables)
     return [v for layer in model.layers for v in layer.variables] + list(model.optimizer.variables)
 

@@ -1,19 +1,15 @@
-"""Data sets: where their photos and masks lie, how to read one, and what is wrong with them.
-
-On disk there is one contract, PASCAL VOC's:
+"""Data sets in PASCAL VOC's layout: find one on disk, list its samples, read them.
 
     JPEGImages/<stem>.jpg               photos
     SegmentationClass/<stem>.png        palette PNG: class ids, 255 is void
     ImageSets/Segmentation/<split>.txt  one stem per line
-    classes.txt                         "id name r g b" per line, where the classes are not VOC's
+    classes.txt                         "id name r g b" per line; without it, VOC's classes
 """
 
-import difflib
 import functools
 import hashlib
 import os
 import re
-import unicodedata
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from utils import oracles, recipes
-from utils.images import PHOTO_SUFFIXES, THREADS, ImageError, fault_of_pair, read_image, read_mask
+from utils.images import PHOTO_SUFFIXES, THREADS, ImageError
+from utils.images import bullets, fault_of_pair, read_image, read_mask
 from utils.labels import VOID, voc_colormap
-from utils.recipes import nearest
+from utils.recipes import check_name, nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -33,19 +30,11 @@ VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat c
 PUBLISHED = {"voc2007": r"\d{6}", "voc2012": r"\d{4}_\d{6}", "oxford_pets": r"[A-Za-z_]+_\d+",
              "camvid": r"(\d{4}[A-Z]|Seq).+"}
 NAMES = ("meadow", *PUBLISHED, "voc")
-# Where a missing test split is to be had.
-NO_TEST = {"voc2007": "It is in VOCtest_06-Nov-2007.tar.", "camvid": "Its published copy has one.",
-           "voc2012": "Its masks were never published: scores are reported on val."}
-_SUFFIX = re.compile(f"({'|'.join(map(re.escape, PHOTO_SUFFIXES))})$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What `load_dataset` returns.
-
-    class_names: C names. colors: uint8 (C, 3) RGB.
-    splits: split -> list of (photo path, mask path).
-    """
+    """class_names: C names. colors: uint8 (C, 3) RGB. splits: name -> [(photo path, mask path)]."""
 
     name: str
     root: Path
@@ -59,7 +48,7 @@ class Dataset:
 
     @property
     def test_split(self):
-        """The split that scores are reported on: "test" where it lists photos, else "val"."""
+        """The split that scores are reported on: "test" if it lists photos, else "val"."""
         return "test" if self.splits.get("test") else "val"
 
     @functools.cached_property
@@ -70,48 +59,37 @@ class Dataset:
         samples = self.split("train")
         chosen = np.linspace(0, len(samples) - 1, min(len(samples), 100)).astype(int)
         with ThreadPoolExecutor(THREADS) as pool:
-            sides, pixels, windows = zip(*pool.map(lambda i: self._look(samples[i], i), chosen))
-        pixels = np.sum(pixels, axis=0)
-        return recipes.derive(len(samples), int(np.median(sides)), pixels / max(pixels.sum(), 1),
-                              oracles.by_stride(windows, self.num_classes, recipes.STRIDES))
+            masks = pool.map(self._describe, [samples[i] for i in chosen], chosen)
+            sides, pixels, windows = zip(*masks)
+        shares = np.sum(pixels, axis=0) / max(np.sum(pixels), 1)
+        drawn = oracles.by_stride(windows, self.num_classes, recipes.STRIDES)
+        return recipes.derive(len(samples), int(np.median(sides)), shares, drawn)
 
-    def _look(self, sample, number):
+    def _describe(self, sample, seed):
         """Return (shorter side, pixels per class, window of up to 256 pixels a side) of a mask."""
         mask = self.read(sample)[1]
         pixels = np.bincount(mask.ravel(), minlength=VOID + 1)[:self.num_classes]
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng(seed)
         top, left = (rng.integers(0, max(side - 256, 0) + 1) for side in mask.shape)
         return min(mask.shape), pixels, mask[top:top + 256, left:left + 256].copy()
 
     def split(self, name):
         """Return the samples of a split; ValueError if there is none, or it is empty."""
-        if name not in self.splits:
-            hint = f" {NO_TEST[self.name]}" if name == "test" and self.name in NO_TEST else ""
-            raise ValueError(f"{self.root}: {self.name} has no split {name!r}"
-                             f"{nearest(name, self.splits)}{hint}")
-        if not self.splits[name]:
-            raise ValueError(f"{self.root}: the {name!r} split of {self.name} is empty.")
+        if not self.splits.get(name):
+            raise ValueError(f"{self.root}: {self.name} has no photos in split {name!r}"
+                             f"{nearest(name, self.splits)}")
         return self.splits[name]
 
     def find(self, split, scene, default=""):
-        """Return the place in a split of the photo called `scene`, without its suffix.
-
-        "" means `default`, or the first photo if there is none of that name. Raises ValueError.
-        """
+        """Return the index in a split of the photo with stem `scene`; "": `default`, or else 0."""
         names = [photo.stem for photo, _ in self.split(split)]
         if not scene:
             return names.index(default) if default in names else 0
-        if scene not in names:
-            near = difflib.get_close_matches(scene, names, n=3, cutoff=0.0)
-            raise ValueError(f"scene is {scene!r}; expected one of the {len(names)} photos of "
-                             f"split {split}, such as {', '.join(near)}.")
+        check_name("scene", scene, names)
         return names.index(scene)
 
     def identity(self):
-        """Return a JSON-like dict that differs where training runs must not be mixed up.
-
-        It holds names, counts, and a digest of the names and sizes of the files of train and val.
-        """
+        """Return a JSON-like dict that differs if training runs must not be mixed up."""
         digest, counts = hashlib.sha256(), []
         for split in ("train", "val"):
             samples = self.splits.get(split, [])
@@ -123,10 +101,7 @@ class Dataset:
                 "photos": f"{', '.join(counts)}, digest {digest.hexdigest()[:8]}"}
 
     def read(self, sample):
-        """Return (photo uint8 (H, W, 3) RGB, mask uint8 (H, W) ids) of one (photo path, mask path).
-
-        Raises `ImageError`, a ValueError that names the file, as `images.fault_of_pair` finds it.
-        """
+        """Return (uint8 (H, W, 3) RGB, uint8 (H, W) ids) of a sample; `ImageError` for faults."""
         image, mask = read_image(sample[0]), read_mask(sample[1], self.colors)
         fault = fault_of_pair(sample, image, mask, self.num_classes)
         if fault:
@@ -140,12 +115,11 @@ def data_folder():
 
 
 def load_dataset(name, data_dir=""):
-    """Find a data set in VOC's layout and list its samples; no photo is read yet.
+    """Find a data set and list its samples, as a `Dataset`; no photo is read yet.
 
     name: "meadow", a published one that was fetched (`python -m tools.fetch NAME`), or "voc".
-    data_dir: its folder, or one up to three levels above; "" for `data/<name>`.
-    Returns a `Dataset`. Raises ValueError for an unknown name or missing files, all listed;
-    FileNotFoundError for a folder without the data.
+    data_dir: its folder, or one up to three levels above; "" for `data/<name>`. Raises ValueError
+    for an unknown name or missing files, FileNotFoundError for a folder without data.
     """
     dataset = find_dataset(name, data_dir)
     require_files(dataset.splits)
@@ -154,20 +128,17 @@ def load_dataset(name, data_dir=""):
 
 def find_dataset(name, data_dir=""):
     """Do what `load_dataset` does, but allow missing files: `tools.check` reports them."""
-    if name not in NAMES:
-        raise ValueError(f"there is no data set {name!r}{nearest(name, NAMES)}")
+    check_name("dataset", name, NAMES)
     if name == "voc" and not data_dir:
         raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout.')
     home = data_folder() if name in PUBLISHED else REPOSITORY / "data"
     folder = Path(data_dir).expanduser() if data_dir else home / name
-    if data_dir and name not in PUBLISHED and not folder.is_dir():
-        raise FileNotFoundError(f"data_dir {str(data_dir)!r} is not a folder; give the one that holds {name}.")
     found = find_lists(folder, name)
     if not found:
         remedy = "Give the folder that holds JPEGImages, SegmentationClass and ImageSets."
         if name in PUBLISHED:
-            copy = f' --from "{data_dir}"' if data_dir else ""
-            remedy = f"Get it with: python -m tools.fetch {name}{copy}"
+            remedy = f"Get it with: python -m tools.fetch {name}"
+            remedy += f' --from "{data_dir}"' if data_dir else ""
         raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/"
                                 f"train.txt in it or in a folder below). {remedy}")
     root = found[0].parents[2]
@@ -175,20 +146,18 @@ def find_dataset(name, data_dir=""):
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
     if name == "voc2012":
-        lists.pop("test", None)  # it has no masks
+        lists.pop("test", None)  # its masks were never published
     splits = {split: listed_pairs(file) for split, file in lists.items()}
     return Dataset(name, root, *_classes(root), splits)
 
 
 def require_files(splits):
     """Raise ValueError that names all listed files that are missing."""
-    missing = [str(path) for samples in splits.values() for sample in samples for path in sample
-               if not path.is_file()]
+    paths = [path for samples in splits.values() for sample in samples for path in sample]
+    missing = [path for path in paths if not path.is_file()]
     if missing:
-        listed = "\n  ".join(missing[:20])
-        more = f"\n  and {len(missing) - 20} more" if len(missing) > 20 else ""
-        raise ValueError(f"the split lists name files that are not there ({len(missing)}):\n  "
-                         f"{listed}{more}\nAdd them, or take their lines out of the lists.")
+        raise ValueError(f"the split lists name files that are not there ({len(missing)}):"
+                         f"{bullets(missing)}\nAdd them, or take their lines out of the lists.")
 
 
 def find_lists(folder, name, split="train"):
@@ -200,10 +169,8 @@ def find_lists(folder, name, split="train"):
 
 def search(folder, marker):
     """Return all paths `marker` in `folder` and up to three levels below, but in hidden folders."""
-    found = (path for above in ("", "*/", "*/*/", "*/*/*/")
-             for path in sorted(folder.glob(above + marker)))
-    return [path for path in found
-            if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return [path for above in ("", "[!.]*/", "[!.]*/[!.]*/", "[!.]*/[!.]*/[!.]*/")
+            for path in sorted(folder.glob(above + marker))]
 
 
 def listed_pairs(file):
@@ -211,22 +178,25 @@ def listed_pairs(file):
     photos, masks = (file.parents[2] / part for part in ("JPEGImages", "SegmentationClass"))
     pairs = []
     for line in read_lines(file):
-        if line.startswith(("/", "\\")) or Path(line).is_absolute() or ".." in Path(line).parts:
+        if Path(line).is_absolute() or ".." in Path(line).parts:
             raise ValueError(f"{file}: found {line!r}; expected the name of a photo in JPEGImages.")
-        photo = _listed(line, photos)
-        stem = photo.relative_to(photos).with_suffix("")
-        pairs.append((photo, _existing(masks, stem, (".png",))))
+        photo = _listed_photo(photos, line)
+        mask = masks / photo.relative_to(photos).with_suffix(".png")
+        if not mask.is_file() and mask.with_suffix(".PNG").is_file():
+            mask = mask.with_suffix(".PNG")
+        pairs.append((photo, mask))
     return pairs
 
 
-def _listed(line, folder):
-    """Return the path of the photo that a line names; some add its suffix or, as VOC, a number."""
-    first = line.split()[0]
-    for stem in (line, _SUFFIX.sub("", line), first, _SUFFIX.sub("", first)):
-        photo = _existing(folder, stem)
-        if photo.is_file():
-            return photo
-    return _existing(folder, first if re.fullmatch(r"\S+\s+-?[01]", line) else line)
+def _listed_photo(folder, line):
+    """Return the photo that a line names: its stem, perhaps with a suffix or, as in VOC, a 1."""
+    stem = re.sub(r"\s+-?[01]$", "", line)
+    for name in (line, stem):
+        for suffix in ("", *PHOTO_SUFFIXES, *map(str.upper, PHOTO_SUFFIXES)):
+            photo = folder / f"{name}{suffix}"
+            if photo.suffix.lower() in PHOTO_SUFFIXES and photo.is_file():
+                return photo
+    return folder / f"{stem}.jpg"
 
 
 def _classes(root):
@@ -237,35 +207,21 @@ def _classes(root):
     names, colors = [], []
     for number, line in enumerate(read_lines(file)):
         row = re.fullmatch(rf"{number}\s+(\S+)" + 3 * r"\s+(\d{1,3})", line, re.ASCII)
-        if number == VOID:
-            raise ValueError(f"{file}: names more than {VOID} classes; ids end at 254.")
-        if not row or max(map(int, row.groups()[1:])) > 255:
+        if not row or max(map(int, row.groups()[1:])) > 255 or number >= VOID:
             raise ValueError(f"{file}: found {line!r}; expected '{number} NAME RED GREEN BLUE', "
-                             "ids from 0 upwards.")
+                             "ids from 0 to at most 254.")
         names.append(row[1])
         colors.append([int(value) for value in row.groups()[1:]])
-    if not names or len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"{file}: duplicate class name {', '.join(twice)}." if names else
-                         f"{file}: names no class; expected '0 NAME RED GREEN BLUE' and so on.")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not names:
+        raise ValueError(f"{file}: expected one class or more; duplicate: {sorted(twice)}.")
     return tuple(names), np.uint8(colors)
-
-
-def _existing(folder, stem, suffixes=PHOTO_SUFFIXES):
-    """Return the path of the file with this stem, or where it is expected. Cameras write .JPG."""
-    # macOS writes an umlaut as two characters, most others as one; the two look the same.
-    stems = [str(stem), *(unicodedata.normalize(form, str(stem)) for form in ("NFC", "NFD"))]
-    paths = (folder / f"{one}{end}" for one in stems for suffix in suffixes
-             for end in (suffix, suffix.upper()))
-    return next((path for path in paths if path.is_file()), folder / f"{stem}{suffixes[0]}")
 
 
 def read_lines(file):
     """Return the lines of a text file without blanks and comments."""
     try:
-        lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines())
-    except UnicodeDecodeError:
-        raise ValueError(f"{file}: is no text in UTF-8. Save it as UTF-8.") from None
-    except OSError as error:
-        raise ValueError(f"{file}: {error.strerror}; expected a text file.") from None
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: expected a text file in UTF-8 ({error}).") from None
     return [line for line in lines if line and not line.startswith("#")]

@@ -1,5 +1,7 @@
 """From a trained model to label maps and scores."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -7,12 +9,10 @@ from utils import metrics, models
 
 
 def predict(model, image, tile=None):
-    """Label every pixel of a photo.
+    """Label every pixel of a photo, (H, W, 3) RGB in 0..255 of any size: uint8 (H, W) class ids.
 
-    model: from `utils.models`. image: uint8 or float (H, W, 3) RGB in 0..255, any height and width.
-    tile: None, or the side in pixels of the squares in which a photo too large for memory is worked
-    off; each sees as much around it as the network can, so that the result is the same.
-    Returns uint8 (H, W) class ids. Raises ValueError for other shapes.
+    tile: None, or the side in pixels of the tiles in which to label a photo too large for memory;
+    each sees as much around it as the network can, so the result is the same.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -20,32 +20,32 @@ def predict(model, image, tile=None):
     if tile is None:
         return logits(model, image).argmax(axis=2).astype(np.uint8)
     if tile < 1:
-        raise ValueError(f"tile is {tile}; expected at least 1 pixel, or None for the photo in one piece.")
-    # Tiles must start on the grid of cells. Upsampling looks sideways too: by 3/4 of a cell of 32, 16 and 8 pixels each.
-    side = -(-tile // 32) * 32
-    margin = -(-(models.receptive_field(model) // 2 + 48) // 32) * 32
+        raise ValueError(f"tile is {tile}; expected at least 1 pixel, or None for no tiles.")
+    # Tiles start on the grid of cells. Upsampling by steps looks up to 48 pixels sideways, too.
+    side = math.ceil(tile / 32) * 32
+    margin = math.ceil((models.receptive_field(model) // 2 + 48) / 32) * 32
     ids = np.empty(image.shape[:2], np.uint8)
     for y in range(0, image.shape[0], side):
         for x in range(0, image.shape[1], side):
             top, left = max(0, y - margin), max(0, x - margin)
             window = image[top:y + side + margin, left:x + side + margin]
-            labels = logits(model, window).argmax(axis=2)
-            ids[y:y + side, x:x + side] = labels[y - top:y - top + side, x - left:x - left + side]
+            labels = logits(model, window).argmax(axis=2)[y - top:, x - left:]
+            ids[y:y + side, x:x + side] = labels[:side, :side]
     return ids
 
 
 def logits(model, image):
     """Return float32 (H, W, C), the model's logits for one (H, W, 3) RGB photo in 0..255."""
     photos = np.asarray(image, np.float32)[None]
-    if model.jit_compile:  # XLA, on GPUs and with JAX, would compile anew for every size
+    if model.jit_compile:  # XLA, on GPUs and with JAX, would compile again for every size
         return ops.convert_to_numpy(model(photos, training=False))[0]
     return model.predict_on_batch(photos)[0]  # compiled once: several times as fast
 
 
 def evaluate(model, dataset, split, progress=None):
-    """Score a model on every image of a split, whole, at the masks' own resolution.
+    """Return the confusion matrix, int64 (C, C), of a model on every whole image of a split.
 
-    Returns the confusion matrix, int64 (C, C). progress: function called with (done, total).
+    progress: function called with (done, total).
     """
     samples = dataset.split(split)
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)

@@ -1,7 +1,7 @@
 """Class ids, class colours, and the way from one to the other.
 
-A *label map* holds one class id per pixel. The id 255 is *void*: nobody says what the pixel shows,
-so it takes no part in the loss or in any score.
+A *label map* holds one class id per pixel. The id 255 is *void*: unlabelled or ambiguous, so it
+takes no part in the loss or in any score.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ VOID_COLOR = (224, 224, 192)
 def voc_colormap(n=256):
     """Return the colour table of PASCAL VOC: uint8 (n, 3) RGB, 0 <= n <= 256.
 
-    The bits of a class id are dealt out in turn to red, green and blue, highest bit first, so that
-    ids that differ little get colours that differ much (`VOClabelcolormap` in the VOC devkit).
+    The bits of a class id go in turn to red, green and blue, highest bit first, so that ids that
+    differ little get colours that differ much (`VOClabelcolormap` in the VOC devkit).
     """
     if not 0 <= n <= 256:
         raise ValueError(f"n is {n}; a palette has 0 to 256 colours.")
@@ -27,59 +27,56 @@ def voc_colormap(n=256):
 
 
 def colors_to_ids(rgb, colors):
-    """Turn a picture of class colours into class ids.
+    """Turn a picture of class colours, uint8 (H, W, 3), into class ids, uint8 (H, W).
 
-    rgb: uint8 (H, W, 3), every pixel exactly one of `colors` or VOID_COLOR. colors: uint8 (C, 3).
-    Returns uint8 (H, W) with ids 0..C-1, and 255 where the pixel has VOID_COLOR and no class has it.
-    Raises ValueError that lists the colours which stand for no class, and how many pixels have them.
+    colors: uint8 (C, 3). VOID_COLOR becomes 255, unless it is a class's. Raises ValueError that
+    lists the colours of no class, and how many pixels have them.
     """
-    rgb = np.asarray(rgb)
-    colors = np.asarray(colors)
+    rgb, colors = np.asarray(rgb), np.asarray(colors)
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise ValueError(f"rgb has shape {rgb.shape} and dtype {rgb.dtype}; expected uint8 (H, W, 3).")
+        raise ValueError(f"rgb is {rgb.dtype} {rgb.shape}; expected uint8 (H, W, 3).")
     if colors.ndim != 2 or colors.shape[1] != 3 or len(colors) > VOID:
-        raise ValueError(f"colors has shape {colors.shape}; expected (C, 3) with at most {VOID} classes.")
-    keys = _color_keys(rgb)
-    ids_of_key = {int(_color_keys(np.uint8(VOID_COLOR))): VOID}
-    for i in reversed(range(len(colors))):
+        raise ValueError(f"colors has shape {colors.shape}; expected (C, 3), C at most {VOID}.")
+    ids_of_key = {int(_color_keys(VOID_COLOR)): VOID}
+    for i in reversed(range(len(colors))):  # of classes of one colour, the first
         ids_of_key[int(_color_keys(colors[i]))] = i
-    found, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    unknown = [(int(count), int(key)) for key, count in zip(found, counts) if int(key) not in ids_of_key]
+    found, inverse, counts = np.unique(_color_keys(rgb), return_inverse=True, return_counts=True)
+    unknown = sorted(((int(count), int(key)) for key, count in zip(found, counts)
+                      if int(key) not in ids_of_key), reverse=True)
     if unknown:
-        unknown.sort(reverse=True)
-        listed = ", ".join(f"({k >> 16}, {k >> 8 & 255}, {k & 255}) at {n} pixels" for n, k in unknown[:5])
+        listed = ", ".join(f"({key >> 16}, {key >> 8 & 255}, {key & 255}) at {count} pixels"
+                           for count, key in unknown[:5])
         more = f" and {len(unknown) - 5} more colours" if len(unknown) > 5 else ""
-        raise ValueError(f"these colours stand for no class: {listed}{more}. Use the exact colours of the "
-                         "colour table, and save masks as PNG (JPEG and smoothing blend colours).")
-    ids = np.array([ids_of_key[int(key)] for key in found], np.uint8)
-    return ids[inverse].reshape(rgb.shape[:2])
+        raise ValueError(f"these colours stand for no class: {listed}{more}. Use the exact colours "
+                         "of the colour table, and PNG (JPEG and smoothing blend colours).")
+    return np.array([ids_of_key[int(key)] for key in found], np.uint8)[inverse].reshape(
+        rgb.shape[:2])
 
 
 def ids_to_colors(ids, colors):
-    """Paint a label map in class colours.
+    """Paint a label map, integers (H, W), in class colours, uint8 (C, 3): uint8 (H, W, 3) RGB.
 
-    ids: integers (H, W), each 0..C-1 or 255. colors: uint8 (C, 3).
-    Returns uint8 (H, W, 3) RGB; void becomes VOID_COLOR. Raises ValueError for any other id.
+    Void becomes VOID_COLOR. Raises ValueError for ids of no class.
     """
     return palette(colors, ids)[np.asarray(ids)]
 
 
 def palette(colors, ids=()):
-    """Return the uint8 (256, 3) RGB palette of a mask file: class colours, VOID_COLOR at 255, black between.
+    """Return the uint8 (256, 3) palette of a mask file: class colours, black, VOID_COLOR at 255.
 
     Raises ValueError if `ids` holds anything but 0..C-1 and 255.
     """
-    colors = np.asarray(colors, np.uint8)
     table = np.zeros((256, 3), np.uint8)
     table[:len(colors)] = colors
     table[VOID] = VOID_COLOR
-    strange = [int(i) for i in np.unique(ids) if not (0 <= i < len(colors) or i == VOID)]
-    if strange:
-        raise ValueError(f"ids {strange} stand for no class; expected 0 to {len(colors) - 1}, or {VOID} for void.")
+    unknown = [int(i) for i in np.unique(ids) if not (0 <= i < len(colors) or i == VOID)]
+    if unknown:
+        raise ValueError(f"ids {unknown} stand for no class; expected 0 to {len(colors) - 1}, or "
+                         f"{VOID} for void.")
     return table
 
 
 def _color_keys(rgb):
-    """Pack uint8 (..., 3) into one integer per colour: 0xRRGGBB."""
+    """Pack (..., 3) values of 0..255 into one integer per colour: 0xRRGGBB."""
     rgb = np.asarray(rgb).astype(np.int64)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]

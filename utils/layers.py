@@ -1,7 +1,4 @@
-"""The layers of a fully convolutional network that Keras lacks: pad, upsample, crop.
-
-Backend-neutral Keras 3.
-"""
+"""The parts of a fully convolutional network: layers that Keras lacks, and blocks of layers."""
 
 import keras
 import numpy as np
@@ -17,9 +14,9 @@ class PadToMultiple(layers.Layer):
         self.multiple = multiple
 
     def call(self, x):
-        height, width = ops.shape(x)[1:3]
-        # Not `-height % multiple`: ONNX rounds the modulus of a negative number differently.
-        missing = [(self.multiple - side % self.multiple) % self.multiple for side in (height, width)]
+        # Not `-side % multiple`: ONNX rounds the modulus of a negative number differently.
+        missing = [(self.multiple - side % self.multiple) % self.multiple
+                   for side in ops.shape(x)[1:3]]
         return ops.pad(x, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
 
     def compute_output_shape(self, shape):
@@ -32,25 +29,26 @@ class PadToMultiple(layers.Layer):
 
 @keras.saving.register_keras_serializable("fcn")
 class Im2ColConv2D(layers.Conv2D):
-    """A "same" convolution of stride 1 as one matrix product: of each cell's patch, written as a row, and the kernel.
+    """A "same" convolution of stride 1 as one matrix product: patches, as rows, by the kernel.
 
-    The same weights and numbers as Keras' `Conv2D`, and its arguments; ValueError for other strides or padding, for
-    dilation and for groups. On a CPU it takes a half to a quarter of the time for kernels of millions of weights, such
-    as those of VGG16's fc6 and fc7. Source: K. Chellapilla et al., High performance convolutional neural networks for
-    document processing, 2006.
+    The weights, numbers and arguments of Keras' `Conv2D`; ValueError for other strides, padding,
+    dilation or groups. Two to four times as fast on a CPU for kernels of millions of weights
+    (K. Chellapilla et al. 2006).
     """
 
     def __init__(self, filters, kernel_size, padding="same", **kwargs):
         super().__init__(filters, kernel_size, padding=padding, **kwargs)
-        if (self.padding, self.strides, self.dilation_rate, self.groups) != ("same", (1, 1), (1, 1), 1):
-            raise ValueError(f'{self.name} has padding {self.padding!r}, strides {self.strides}, dilation '
-                             f'{self.dilation_rate} and {self.groups} groups; expected "same" and ones.')
+        given = self.padding, self.strides, self.dilation_rate, self.groups
+        if given != ("same", (1, 1), (1, 1), 1):
+            raise ValueError(f"{self.name} has padding, strides, dilation and groups {given}; "
+                             'expected "same" and ones.')
 
     def call(self, x):
         height, width = ops.shape(x)[1:3]
-        padded = ops.pad(x, [[0, 0], *(((size - 1) // 2, size // 2) for size in self.kernel_size), [0, 0]])
+        margins = [((size - 1) // 2, size // 2) for size in self.kernel_size]
+        padded = ops.pad(x, [[0, 0], *margins, [0, 0]])
         rows, columns = map(range, self.kernel_size)
-        # Not `ops.image.extract_patches`: it multiplies by an identity matrix, which for fc6 would take 2.5 GB.
+        # Not `ops.image.extract_patches`: for fc6 it would take 2.5 GB.
         patches = ops.concatenate([padded[:, row:row + height, column:column + width]
                                    for row in rows for column in columns], axis=3)
         kernel = ops.reshape(self.kernel, (-1, self.filters))
@@ -74,10 +72,9 @@ class PadEdges(layers.Layer):
 class BilinearUpsampling(layers.Layer):
     """Enlarge (B, h, w, C) to float32 (B, h * factor, w * factor, C) by bilinear interpolation.
 
-    Cell centres lie half a cell from the border and border values are held, so that cell i covers
-    pixels factor * i to factor * (i + 1) - 1. Equal to `UpSampling2D(factor, interpolation="bilinear")`,
-    and to a transposed convolution with a fixed bilinear kernel of 2 * factor away from the border; as
-    two matrix products it is faster and can be exported with any height and width.
+    Equal to `UpSampling2D(factor, interpolation="bilinear")`, and away from the border to a
+    transposed convolution with a bilinear kernel of 2 * factor. As two matrix products it is
+    faster, and can be exported with any height and width.
     """
 
     def __init__(self, factor, **kwargs):
@@ -92,9 +89,10 @@ class BilinearUpsampling(layers.Layer):
                            (-1, height * self.factor, width * self.factor, channels))
 
     def _weights(self, cells):
-        """Return (cells * factor, cells): each row interpolates one pixel from the cell centres."""
+        """Return (cells * factor, cells): each row interpolates a pixel from the cell centres."""
         center = ops.cast(ops.arange(cells), "float32")
-        position = (ops.cast(ops.arange(cells * self.factor), "float32") + 0.5) / self.factor - 0.5
+        pixel = ops.cast(ops.arange(cells * self.factor), "float32")
+        position = (pixel + 0.5) / self.factor - 0.5  # in cells; beyond the outer ones, hold them
         position = ops.clip(position, 0.0, ops.cast(cells - 1, "float32"))
         return ops.maximum(0.0, 1.0 - ops.abs(position[:, None] - center))
 
@@ -107,7 +105,7 @@ class BilinearUpsampling(layers.Layer):
 
 @keras.saving.register_keras_serializable("fcn")
 class CropLike(layers.Layer):
-    """Cut the first of two (B, H, W, C) inputs to the height and width of the second, from the top left."""
+    """Cut the first of two (B, H, W, C) inputs to the second's size, from the top left."""
 
     def call(self, inputs):
         x, reference = inputs
@@ -120,10 +118,71 @@ class CropLike(layers.Layer):
 
 @keras.saving.register_keras_serializable("fcn")
 def bilinear_kernel(shape, dtype="float32"):
-    """Return a transposed convolution's kernel (2f, 2f, C, C) that enlarges each channel by f, bilinearly.
-
-    A Keras initializer. With stride f and padding "same", equal to bilinear interpolation but for the outer f / 2
-    pixels.
-    """
+    """Return the kernel (2f, 2f, C, C) that enlarges by f, bilinearly, with stride f; a Keras
+    initializer for a transposed convolution with padding "same"."""
     ramp = 1 - np.abs(np.arange(shape[0]) + 0.5 - shape[0] / 2) / (shape[0] / 2)
-    return ops.convert_to_tensor(np.multiply.outer(np.outer(ramp, ramp), np.eye(shape[3])), dtype)
+    kernel = np.multiply.outer(np.outer(ramp, ramp), np.eye(shape[3]))
+    return ops.convert_to_tensor(kernel, dtype)
+
+
+def convolution(x, width, kernel, name, precision, normalize, kind=layers.Conv2D):
+    """Apply a "same" convolution of type `kind` and ReLU, with batch normalization between."""
+    arguments = {"padding": "same", "kernel_initializer": "he_normal", "dtype": precision}
+    if not normalize:
+        return kind(width, kernel, activation="relu", name=name, **arguments)(x)
+    x = kind(width, kernel, use_bias=False, name=name, **arguments)(x)
+    # With Keras' momentum of 0.99 the averages lag behind by more steps than a short run has.
+    x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"{name}_norm")(x)
+    return layers.ReLU(dtype=precision, name=f"{name}_relu")(x)
+
+
+def score(x, num_classes, name="score", start="zeros"):
+    """Score each cell by a 1x1 convolution in float32, which starts at zero as in the paper."""
+    return layers.Conv2D(num_classes, 1, kernel_initializer=start, dtype="float32", name=name)(x)
+
+
+def enlarge(scores, factor, upsampling, name):
+    """Enlarge (B, h, w, C) scores by fixed ("bilinear") or learned ("deconv") interpolation."""
+    if upsampling == "bilinear":
+        return BilinearUpsampling(factor, name=name)(scores)
+    # One more cell on each side, cut off afterwards: the outer half cells would mix with zeros.
+    x = PadEdges(dtype="float32", name=f"{name}_pad")(scores)
+    x = layers.Conv2DTranspose(scores.shape[-1], 2 * factor, strides=factor, padding="same",
+                               use_bias=False, kernel_initializer=bilinear_kernel,
+                               dtype="float32", name=name)(x)
+    return layers.Cropping2D(factor, dtype="float32", name=f"{name}_crop")(x)
+
+
+def ladder(x, pools, widths, stride, precision):
+    """Double `x` by five transposed convolutions, and add the pools down to `stride`."""
+    for number, width in enumerate(widths, start=1):
+        x = layers.Conv2DTranspose(width, 3, strides=2, padding="same", activation="relu",
+                                   kernel_initializer="he_normal", dtype=precision,
+                                   name=f"upsample_step{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, dtype=precision,
+                                      name=f"upsample_norm{number}")(x)
+        at = 32 >> number
+        if at >= stride:
+            x = layers.Add(dtype=precision, name=f"fuse{at}")([x, pools[at]])
+    return x
+
+
+def transfer(source, target):
+    """Copy weights into the layers of `target` that have the same name and shapes in `source`.
+
+    Returns the names of those that differ. Raises ValueError, before it copies, if they are of the
+    backbone; classes, stride and upsampling may differ.
+    """
+    given = {layer.name: layer.get_weights() for layer in source.layers}
+    layers_with_weights = [layer for layer in target.layers if layer.weights]
+    new = [layer.name for layer in layers_with_weights
+           if [weight.shape for weight in given.get(layer.name, ())]
+           != [tuple(weight.shape) for weight in layer.weights]]
+    differing = [name for name in new if not name.startswith(("score", "upsample"))]
+    if differing:
+        raise ValueError(f"{source.name} does not fit {target.name}: {', '.join(differing[:3])} "
+                         "differ. Both need the same backbone.")
+    for layer in layers_with_weights:
+        if layer.name not in new:
+            layer.set_weights(given[layer.name])
+    return new

@@ -1,4 +1,4 @@
-"""Figures. Each function returns a `matplotlib.figure.Figure`; `show` puts it into a notebook once, with alt text.
+"""Figures: each function returns one, and `show` puts it into a notebook, with alt text.
 
 Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C, 3).
 """
@@ -6,11 +6,15 @@ Pictures are uint8 (H, W, 3) RGB. Class colours are the data set's own, uint8 (C
 import base64
 import io
 import itertools
+import math
+import re
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from utils.labels import VOID, VOID_COLOR, ids_to_colors
@@ -21,12 +25,93 @@ DPI = 80
 LEGEND_COLUMNS = 6
 
 
-def show(figure, alt):
-    """Display a figure in a notebook as one picture with alt text; photographs become JPEG to stay small."""
+def show(figure, alt, varies=False):
+    """Display a figure in a notebook as one picture with alt text.
+
+    The text beside it, which nbval compares and readers do not see, is `digest(figure, varies)`.
+    """
+    _display(*encode(figure), alt, digest(figure, varies))
+
+
+def show_frames(frames, alt, seconds=0.8, varies=False):
+    """Display uint8 (H, W, 3) pictures of one size as an animation without JavaScript (APNG)."""
+    stream, first, *others = io.BytesIO(), *map(Image.fromarray, frames)
+    first.save(stream, "PNG", save_all=True, append_images=others, duration=int(1000 * seconds),
+               loop=0)
+    drawn = "\n".join(_picture(frame, varies) for frame in frames)
+    _display(stream.getvalue(), "png", alt, f"{len(frames)} frames of {drawn}")
+
+
+def _display(data, kind, alt, text):
     from IPython.display import display
-    data, kind = encode(figure)
-    kind = f"image/{kind}"
-    display({kind: base64.b64encode(data).decode("ascii"), "text/plain": alt}, metadata={kind: {"alt": alt}}, raw=True)
+    kind, data = f"image/{kind}", base64.b64encode(data).decode("ascii")
+    display({kind: data, "text/plain": f"{alt}\n{text}"}, metadata={kind: {"alt": alt}}, raw=True)
+
+
+def digest(figure, varies=False):
+    """Return what a figure draws as text: titles, names, colours, numbers to three digits.
+
+    varies: True if the numbers differ between machines, or the titles and labels of those that do:
+    of these, only names, colours and sizes are written.
+    """
+    lines = []
+    for axis in figure.axes:
+        title = axis.get_title()
+        title = re.sub(r"\d[\d.,%]*", "#", title) if varies is True else title
+        hidden = _differs(title, varies)
+        lines.append(" | ".join(["axes", title, axis.get_xlabel(), axis.get_ylabel()]))
+        for ticks in (axis.xaxis, axis.yaxis):
+            if isinstance(ticks.get_major_locator(), FixedLocator):
+                names = [label.get_text() for label in ticks.get_ticklabels()]
+                lines.append(f"ticks {', '.join(names)}")
+        for picture in axis.get_images():
+            lines.append(f"picture {_picture(np.asarray(picture.get_array()), hidden)}")
+        for line in axis.get_lines():
+            numbers = _numbers(line.get_xydata().T, _differs(line.get_label(), varies))
+            lines.append(f"line {line.get_label()} {to_hex(line.get_color())} {numbers}")
+        for points in axis.collections:
+            colors = " ".join(map(to_hex, points.get_facecolors()))
+            lines.append(f"points {colors} {_numbers(points.get_offsets().T, hidden)}")
+        for patch in axis.patches:
+            box = [patch.get_extents().transformed(axis.transData.inverted()).bounds]
+            lines.append(f"box {to_hex(patch.get_facecolor())} {_numbers(box, hidden)}")
+        if not hidden:
+            lines += ["text {} {:.3g} {:.3g}".format(text.get_text(), *text.get_position())
+                      for text in axis.texts]
+    legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
+    for legend in (*figure.legends, *legends):
+        for handle, text in zip(legend.legend_handles, legend.get_texts()):
+            if hasattr(handle, "get_color"):
+                color = handle.get_color()
+            else:
+                color = np.ravel(handle.get_facecolor())
+            lines.append(f"legend {text.get_text()} {to_hex(color)}")
+    return "\n".join(lines)
+
+
+def _differs(name, varies):
+    return varies if isinstance(varies, bool) else name in varies
+
+
+def _numbers(rows, varies):
+    rows = np.asarray(rows, float)
+    if varies:
+        return f"{rows.shape[1]} values"
+    chosen = np.unique(np.linspace(0, rows.shape[1] - 1, 24).astype(int))
+    return " / ".join(" ".join(f"{value:.3g}" for value in row[chosen]) for row in rows)
+
+
+def _picture(picture, varies):
+    size = "×".join(map(str, picture.shape[:2]))
+    if varies:
+        return size
+    pixels = picture.reshape(len(picture) * picture.shape[1], -1)
+    values, counts = np.unique(pixels, axis=0, return_counts=True)
+    if len(values) > 16:  # a photo, which decoders round differently
+        return f"{size}, mean {np.round(values.T @ counts / counts.sum()).astype(int)}"
+    place = np.linspace(0, 1, picture.size) @ pixels.ravel().astype(float)  # turned ones differ
+    counted = ", ".join(f"{value} ×{count}" for value, count in zip(values.tolist(), counts))
+    return f"{size}, {counted}, {place:.0f}"
 
 
 def encode(figure):
@@ -41,9 +126,8 @@ def encode(figure):
 
 
 def overlay(image, ids, colors, opacity=0.6):
-    """Lay class colours over a photo: uint8 (H, W, 3). Void stays as it is; class borders are drawn dark."""
-    painted = ids_to_colors(ids, colors)
-    mixed = (1.0 - opacity) * image + opacity * painted
+    """Lay class colours over a photo: uint8 (H, W, 3). Borders are dark, void stays as it is."""
+    mixed = (1.0 - opacity) * image + opacity * ids_to_colors(ids, colors)
     border = np.zeros(ids.shape, bool)
     border[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     border[1:] |= ids[1:] != ids[:-1]
@@ -52,10 +136,9 @@ def overlay(image, ids, colors, opacity=0.6):
 
 
 def error_map(truth, prediction):
-    """Paint where a prediction is wrong: orange; right: light grey; void: white. uint8 (H, W, 3)."""
-    wrong = (truth != prediction) & (truth != VOID)
+    """Paint where a prediction is wrong orange, right light grey, void white: uint8 (H, W, 3)."""
     picture = np.full((*truth.shape, 3), 214, np.uint8)
-    picture[wrong] = (213, 94, 0)
+    picture[truth != prediction] = (213, 94, 0)
     picture[truth == VOID] = 255
     return picture
 
@@ -63,25 +146,25 @@ def error_map(truth, prediction):
 def heat(values, low=None, high=None):
     """Paint a 2-D array from dark blue (low) to yellow (high): uint8 (H, W, 3)."""
     values = np.asarray(values, np.float64)
-    low, high = values.min() if low is None else low, values.max() if high is None else high
-    scaled = (values - low) / (high - low or 1.0)
-    return (matplotlib.colormaps["cividis"](scaled.clip(0, 1))[..., :3] * 255).round().astype(np.uint8)
+    low = values.min() if low is None else low
+    high = values.max() if high is None else high
+    scaled = ((values - low) / (high - low or 1.0)).clip(0, 1)
+    return (matplotlib.colormaps["cividis"](scaled)[..., :3] * 255).round().astype(np.uint8)
 
 
 def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), colors=(), void=False):
-    """Lay out pictures in rows of `columns`, with a title over each and, if classes are given, a legend below.
+    """Lay out uint8 (H, W, 3) or (H, W) pictures in rows, with titles and a legend of classes.
 
-    pictures: list of uint8 (H, W, 3) or (H, W) arrays. side: width of one picture, in inches. void: whether the legend
-    names void, too.
+    side: width of one picture, in inches. void: whether the legend names void, too.
     """
     if void:
         class_names, colors = [*class_names, "void"], [*colors, VOID_COLOR]
     columns = min(columns, len(pictures))
-    rows = -(-len(pictures) // columns)
+    rows = math.ceil(len(pictures) / columns)
     height, width = np.shape(pictures[0])[:2]
-    legend_rows = -(-len(class_names) // LEGEND_COLUMNS)
     row = side * height / width + (0.28 if titles else 0.06)
-    figure = Figure(figsize=(columns * side, rows * row + 0.26 * legend_rows), layout="constrained")
+    legend = 0.26 * math.ceil(len(class_names) / LEGEND_COLUMNS)
+    figure = Figure(figsize=(columns * side, rows * row + legend), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
@@ -106,31 +189,31 @@ def comparison(rows, class_names, colors, scores=()):
         note = scores[number] if len(scores) else "errors (orange)"
         titles += ["photo", "truth", "prediction", note]
     void = any((truth == VOID).any() for _, truth, _ in rows)
-    return picture_grid(pictures, titles, columns=4, class_names=class_names, colors=colors, void=void)
+    return picture_grid(pictures, titles, class_names=class_names, colors=colors, void=void)
 
 
 def class_bars(values, class_names, colors, xlabel="IoU", reference=None, reference_name=""):
-    """Draw a bar per class, in its colour, with the number behind it; NaN is written as "absent".
+    """Draw a bar per class, in its colour, with its number; NaN is written as "absent".
 
     reference: a second value per class, drawn as a black tick (such as the oracle of the stride).
     """
-    figure = Figure(figsize=(6.4, 0.36 * len(class_names) + 0.9), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _chart((6.4, 0.36 * len(class_names) + 0.9), xlabel)
     position = np.arange(len(class_names))
-    axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black", linewidth=0.6)
+    axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black",
+              linewidth=0.6)
     for y, value, other in zip(position, values, values if reference is None else reference):
-        inside = 0 < other - value < 0.08 and value > 0.1  # else the tick would strike the number through
-        axis.text(np.nan_to_num(value) + (-0.012 if inside else 0.012), y,
-                  "absent" if np.isnan(value) else f"{value:.2f}", ha="right" if inside else "left", va="center",
-                  fontsize=9, bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+        text = "absent" if np.isnan(value) else f"{value:.2f}"
+        inside = 0 < other - value < 0.08 and value > 0.1  # keeps the number clear of the tick
+        axis.text(np.nan_to_num(value) + (-0.012 if inside else 0.012), y, text, va="center",
+                  ha="right" if inside else "left", fontsize=9,
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
     if reference is not None:
-        axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2, label=reference_name, zorder=3)
+        axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2,
+                     label=reference_name, zorder=3)
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
     axis.set_yticks(position, class_names)
     axis.invert_yaxis()
     axis.set_xlim(0, max(1.0, np.nanmax(values) * 1.1))
-    axis.set_xlabel(xlabel)
-    _plain(axis)
     return figure
 
 
@@ -138,17 +221,13 @@ def confusion_plot(confusion, class_names):
     """Draw a confusion matrix, (C, C) counts, each row as shares of its class."""
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     size = 0.52 * len(class_names) + 1.8
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _chart((size, size), "predicted class", "true class", frame=True)
     axis.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    for i, j in np.ndindex(shares.shape):
-        if shares[i, j] >= 0.005:
-            axis.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
-                      color="black" if shares[i, j] > 0.6 else "white")
+    for i, j in zip(*np.nonzero(shares >= 0.005)):
+        axis.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
+                  color="black" if shares[i, j] > 0.6 else "white")
     axis.set_xticks(range(len(class_names)), class_names, rotation=90)
     axis.set_yticks(range(len(class_names)), class_names)
-    axis.set_xlabel("predicted class")
-    axis.set_ylabel("true class")
     axis.set_title("pixels of each true class, in %", fontsize=10)
     return figure
 
@@ -156,69 +235,66 @@ def confusion_plot(confusion, class_names):
 def curves(series, xlabel, ylabel, x=None):
     """Draw named lines: series is {name: values}; x the positions, by default 1, 2, 3, ..."""
     beside = len(series) > 3  # a longer legend would cover the lines
-    figure = Figure(figsize=(7.6 if beside else 5.6, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _chart((7.6 if beside else 5.6, 3.2), xlabel, ylabel, grid=True)
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
     for (name, values), (color, style) in zip(series.items(), itertools.cycle(styles)):
         positions = np.arange(1, len(values) + 1) if x is None else x
         axis.plot(positions, values, style, color=color, label=name, linewidth=2)
     if x is not None and len(x) <= 8:
         axis.set_xticks(x)
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)
-    axis.grid(alpha=0.3)
     if beside:
         figure.legend(loc="outside right center", frameon=False)
     else:
         axis.legend(frameon=False)
-    _plain(axis)
     return figure
 
 
 def grouped_bars(series, names, ylabel):
     """Draw bars side by side: series is {name: a value per entry of `names`}."""
-    room = 2.5 + 0.065 * max(map(len, names))  # long names stand below the bars, at a slant
-    figure = Figure(figsize=(7.2, max(3.2, room)), layout="constrained")
-    axis = figure.subplots()
+    height = max(3.2, 2.5 + 0.065 * max(map(len, names)))  # long names are below, at a slant
+    figure, axis = _chart((7.2, height), "", ylabel)
     width = 0.8 / len(series)
     colors = itertools.cycle((BLUE, ORANGE, GREEN, GREY))
     for number, ((label, values), color) in enumerate(zip(series.items(), colors)):
-        axis.bar(np.arange(len(names)) + number * width, values, width, color=color, label=label)
-    axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_ylabel(ylabel)
+        place = np.arange(len(names)) + number * width
+        axis.bar(place, values, width, color=color, label=label)
+    axis.set_xticks(np.arange(len(names)) + 0.4 - width / 2, names, rotation=60, ha="right",
+                    rotation_mode="anchor")
     figure.legend(loc="outside upper center", ncols=len(series), frameon=False)
-    _plain(axis)
     return figure
 
 
 def named_points(x, y, names, colors, xlabel, ylabel):
-    """Draw a point per class, in its colour, with its name beside it. x, y: a value per name; NaN is left out."""
-    figure = Figure(figsize=(5.6, 3.6), layout="constrained")
-    axis = figure.subplots()
-    axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6, zorder=3)
+    """Draw a point per class, in its colour, with its name beside it; NaN is left out."""
+    figure, axis = _chart((5.6, 3.6), xlabel, ylabel, grid=True)
+    axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6,
+                 zorder=3)
     right, near = (np.nanmax(x) - np.nanmin(x)) / 8, (np.nanmax(y) - np.nanmin(y)) / 10
     for a, b, name in zip(x, y, names):
-        # To the left, where to the right another point would lie on the name.
+        # The name goes to the left if another point is close on the right.
         left = any(0 < c - a < right and abs(d - b) < near for c, d in zip(x, y))
         if np.isfinite([a, b]).all():
-            axis.annotate(name, (a, b), xytext=(-7 if left else 7, 4), textcoords="offset points", fontsize=9,
-                          ha="right" if left else "left")
+            axis.annotate(name, (a, b), xytext=(-7 if left else 7, 4), fontsize=9,
+                          textcoords="offset points", ha="right" if left else "left")
     axis.axhline(0, color="black", linewidth=0.8)
     axis.margins(x=0.15, y=0.12)
-    axis.set_xlabel(xlabel)
-    axis.set_ylabel(ylabel)
-    axis.grid(alpha=0.3)
-    _plain(axis)
     return figure
 
 
 def add_legend(figure, class_names, colors):
     """Put a legend of class colours below a figure."""
-    patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5, label=name)
-               for name, color in zip(class_names, colors)]
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(len(patches), LEGEND_COLUMNS),
-                  frameon=False, fontsize=9)
+    patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5,
+                     label=name) for name, color in zip(class_names, colors)]
+    figure.legend(handles=patches, loc="outside lower center", frameon=False, fontsize=9,
+                  ncols=min(len(patches), LEGEND_COLUMNS))
 
 
-def _plain(axis):
-    axis.spines[["top", "right"]].set_visible(False)
+def _chart(size, xlabel, ylabel="", grid=False, frame=False):
+    """Return (figure, axis) of a size in inches, with labels."""
+    figure = Figure(figsize=size, layout="constrained")
+    axis = figure.subplots()
+    axis.set(xlabel=xlabel, ylabel=ylabel)
+    axis.spines[["top", "right"]].set_visible(frame)
+    if grid:
+        axis.grid(alpha=0.3)
+    return figure, axis

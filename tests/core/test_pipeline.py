@@ -1,7 +1,6 @@
 """From files to batches. Photos and masks here hold their own coordinates, so that any slip shows."""
 
 import itertools
-import os
 import tracemalloc
 
 import cv2
@@ -177,11 +176,11 @@ def test_epochs_differ_and_a_resumed_one_is_the_same(samples, augment, shuffle):
     assert same(unbroken[6:], batches(samples, epochs=2, first_epoch=2, **arguments))
 
 
-def test_disk_and_memory_give_the_same(samples):
+def test_what_does_not_fit_in_memory_is_decoded_again(samples):
     arguments = {"image_size": 32, "batch_size": 2, "augment": True, "shuffle": True}
-    in_memory, on_disk = DecodedPairs(samples), DecodedPairs(samples, memory_limit=0)
-    some_on_disk = DecodedPairs(samples, memory_limit=48 * 64 * 4 * 2)
-    for pairs in (on_disk, some_on_disk):
+    in_memory, decoded_again = DecodedPairs(samples), DecodedPairs(samples, memory_limit=0)
+    some_decoded_again = DecodedPairs(samples, memory_limit=48 * 64 * 4 * 2)
+    for pairs in (decoded_again, some_decoded_again):
         assert len(pairs) == 5
         assert all((a == b).all() for i in range(5) for a, b in zip(in_memory[i], pairs[i]))
         assert same(batches(in_memory, **arguments), batches(pairs, **arguments))
@@ -208,44 +207,14 @@ def test_what_does_not_fit_takes_no_memory():
     assert held < 6 and peak < 6 + 3 * THREADS
 
 
-@pytest.mark.skipif(os.name == "nt", reason="files without a name are a thing of POSIX")
-def test_no_file_stays_behind_however_the_process_ends(samples, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    pairs = DecodedPairs(samples, memory_limit=0)
-    assert pairs[4][0].shape == (48, 64, 3) and not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_told_in_a_sentence(tmp_path, monkeypatch):
-    resource = pytest.importorskip("resource")
-    samples, read = large_pairs(8)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * 2 ** 20, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"cannot hold the decoded photos \(.* after 0\.0 GB\)\. Free some space, or "
-                                          "set the environment variable TMPDIR") as error:
-            DecodedPairs(samples, read, memory_limit=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert str(tmp_path) in str(error.value) and not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("text, bytes_", [("1000000\n", 1000000), ("max\n", None)])
-def test_a_containers_limit_counts_as_the_memory(monkeypatch, text, bytes_):
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 8 * 10 ** 9
-    monkeypatch.setattr(pipeline.Path, "read_text", lambda self, encoding: text)
-    assert pipeline._memory() == (bytes_ or whole)
-
-
 def test_decoding_reports_progress_only_when_it_takes_long(monkeypatch, capsys):
     samples, read = large_pairs(3, side=8)
     DecodedPairs(samples, read)
     assert capsys.readouterr() == ("", "")
-    clock = itertools.count(step=5)
-    monkeypatch.setattr(pipeline.progress.time, "monotonic", lambda: next(clock))
+    clock = itertools.count(step=6)
+    monkeypatch.setattr(pipeline.time, "monotonic", lambda: next(clock))
     DecodedPairs(samples, read)
-    told = capsys.readouterr()
-    assert told.out == "" and told.err.endswith("decoding photos and masks: 3 of 3, 15 s\n")
+    assert "2 of 3 photos" in capsys.readouterr().out
 
 
 def test_files_are_decoded_once(samples):
@@ -279,8 +248,8 @@ def test_all_faulty_files_are_listed_in_one_error(voc):
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ({"image_size": 0, "batch_size": 2}, "image_size is 0 and batch_size 2; both must be at least 1"),
-        ({"image_size": 8, "batch_size": -1}, "image_size is 8 and batch_size -1"),
+        ({"image_size": 0, "batch_size": 2}, "image_size is 0 and batch_size is 2"),
+        ({"image_size": 8, "batch_size": -1}, "image_size is 8 and batch_size is -1"),
     ],
 )
 def test_sizes_must_be_positive(samples, arguments, sentence):
@@ -351,7 +320,7 @@ def test_photos_of_many_sizes_are_copied_to_all_devices_and_counted_once(make_vo
 
 def test_batches_that_devices_cannot_share_are_refused(shared_voc):
     samples = load_dataset("voc", shared_voc).split("train")
-    with pytest.raises(ValueError, match="batch_size is 6; .* multiple of 4"):
+    with pytest.raises(ValueError, match="batch_size is 6; .* 4 devices"):
         pipeline.batches(samples, image_size=32, batch_size=6, multiple_of=4)
 
 

@@ -161,5 +161,50 @@ def test_show_displays_one_picture_with_alt_text(monkeypatch):
     monkeypatch.setattr(IPython.display, "display", lambda bundle, **options: displayed.append((bundle, options)))
     assert plots.show(FIGURES["curves"](), alt="the loss falls") is None
     [(bundle, options)] = displayed
-    assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG" and bundle["text/plain"] == "the loss falls"
+    assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG"
+    assert bundle["text/plain"].splitlines()[0] == "the loss falls" and "3 2 1" in bundle["text/plain"]
     assert options == {"metadata": {"image/png": {"alt": "the loss falls"}}, "raw": True}
+
+
+def test_frames_become_an_animated_png(monkeypatch):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **options: shown.append(bundle))
+    plots.show_frames([IMAGE, IMAGE[::-1]], alt="two pictures by turns")
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[0]["image/png"])))
+    assert picture.n_frames == 2 and picture.size == (30, 20)
+    assert "2 frames" in shown[0]["text/plain"]
+
+
+# What is drawn wrongly, and must change the digest.
+FAULTS = {
+    "bars swapped": lambda: plots.grouped_bars({"32": [0.2, 0.1], "8": [0.3, 0.4]}, ["a", "b"], "IoU"),
+    "names swapped": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]}, ["b", "a"], "IoU"),
+    "series swapped": lambda: plots.grouped_bars({"8": [0.1, 0.2], "32": [0.3, 0.4]}, ["a", "b"], "IoU"),
+    "values mixed up": lambda: plots.grouped_bars({"32": [0.1, 0.4], "8": [0.3, 0.2]}, ["a", "b"], "IoU"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_digest_sees_what_is_drawn_wrongly(fault):
+    assert plots.digest(FAULTS[fault]()) != plots.digest(FIGURES["grouped_bars"]())
+
+
+def test_digest_sees_transposed_numbers_and_turned_or_recoloured_pictures():
+    assert plots.digest(plots.confusion_plot(TABLE.T, NAMES)) != plots.digest(plots.confusion_plot(TABLE, NAMES))
+    assert plots.digest(plots.confusion_plot(TABLE, NAMES[::-1])) != plots.digest(plots.confusion_plot(TABLE, NAMES))
+    painted = ids_to_colors(TRUTH, COLORS)
+    digests = {plots.digest(plots.picture_grid([picture], ["ids"]))
+               for picture in (painted, painted[:, ::-1], ids_to_colors(TRUTH, COLORS[::-1]), TRUTH)}
+    assert len(digests) == 4
+    legends = {plots.digest(plots.picture_grid([TRUTH], class_names=NAMES, colors=colors))
+               for colors in (COLORS, COLORS[::-1])}
+    assert len(legends) == 2
+
+
+def test_digest_leaves_out_what_varies():
+    first = plots.curves({"train": [3, 2], "val": [1, 2]}, "epoch", "loss")
+    second = plots.curves({"train": [3, 2], "val": [4, 5]}, "epoch", "loss")
+    assert plots.digest(first) != plots.digest(second)
+    assert plots.digest(first, {"val"}) == plots.digest(second, {"val"}) and "3 2" in plots.digest(first, {"val"})
+    first, second = (plots.picture_grid([TRUTH + by], [f"IoU 0.{by}"]) for by in (0, 1))
+    assert plots.digest(first, True) == plots.digest(second, True) != plots.digest(first)

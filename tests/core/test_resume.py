@@ -77,7 +77,7 @@ def test_trials_see_every_difference(run_dir, tmp_path):
 ])
 def test_damaged_state_is_named_with_the_remedy(run_dir, dataset, damage, reason):
     damage(run_dir / "training" / "state.npz")
-    with pytest.raises(ValueError, match=rf"state\.npz cannot be used \(.*{reason}.*Delete .*training to start"):
+    with pytest.raises(ValueError, match=rf"state\.npz cannot be used \(.*{reason}.*Delete .*training"):
         training.train(dataset, RECIPE, run_dir, precision="float32")
 
 

@@ -148,7 +148,7 @@ def test_median_frequency_weights_by_hand():
     assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
     assert training.class_weights("root_median", pairs, 4) ** 2 == pytest.approx(weights)
     assert training.class_weights("none", pairs, 4) is None
-    with pytest.raises(ValueError, match="class_weights is 'medium'; expected one of 'none', 'median', 'root_median'"):
+    with pytest.raises(ValueError, match="class_weights is 'medium'; did you mean 'median'.*none, median, root_median"):
         training.class_weights("medium", pairs, 4)
 
 
@@ -248,7 +248,7 @@ def test_muon_comes_back_from_its_config():
 
 
 def test_unknown_optimizer_is_named():
-    with pytest.raises(ValueError, match="optimizer is 'sgd'; expected one of 'adam', 'muon'"):
+    with pytest.raises(ValueError, match="optimizer is 'sgd'.*adam, muon"):
         training.compile_model(models.fcn(2, backbone="vgg_small"), 2, 1e-3, 10, optimizer="sgd")
     with pytest.raises(ValueError, match="optimizer is 'mion'.*muon"):
         RECIPE.override(optimizer="mion")
@@ -445,7 +445,7 @@ def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
 def test_another_data_set_of_the_same_name_is_refused(unbroken, dataset, changes, sentence):
     if "splits" in changes:
         changes = {"splits": {**dataset.splits, "train": dataset.split("train")[1:]}}
-    with pytest.raises(ValueError, match=f"holds a training with other parameters: {sentence}"):
+    with pytest.raises(ValueError, match=f"other parameters: {sentence}"):
         train(dataclasses.replace(dataset, **changes), RECIPE, unbroken[1], precision="float32", seed=1)
 
 
@@ -468,7 +468,7 @@ def test_a_path_will_do_as_weights(tmp_path, dataset, unbroken):
 def test_other_parameters_are_refused_and_nothing_is_lost(unbroken, dataset, changes, arguments, sentence):
     _, folder = unbroken
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=f"holds a training with other parameters: {sentence}"):
+    with pytest.raises(ValueError, match=f"other parameters: {sentence}"):
         train(
             dataset,
             dataclasses.replace(RECIPE, **changes),
@@ -614,21 +614,21 @@ def test_trained_model_is_found_in_its_run(unbroken, dataset, tmp_path, shared_v
     trained, folder = unbroken
     model, *_, source = models.load_trained(folder, dataset)
     assert same_weights(model, trained.model) and "this run" in source
-    with pytest.raises(ValueError, match="holds a model trained on voc, not on meadow"):
+    with pytest.raises(ValueError, match="trained on voc .*not on meadow"):
         models.load_trained(folder, load_dataset("meadow", shared_voc))
-    with pytest.raises(ValueError, match="trained on ground, block, disc, not on ground, block, tumour"):
+    with pytest.raises(ValueError, match="trained on .*disc.*not on .*tumour"):
         models.load_trained(folder, dataclasses.replace(dataset, class_names=("ground", "block", "tumour")))
-    for text in ('{"fcn"', "[" * 100_000, '{"dataset": "voc", "class_names": 3}', '{"dataset": "voc", "class_names": []}'):
+    shutil.copy(folder / "model.keras", tmp_path)
+    for text in ("", '{"fcn"', "[" * 100_000, '{"dataset": "voc", "class_names": []}'):
         (tmp_path / "model.json").write_text(text)
-        with pytest.raises(ValueError, match="model.json is damaged"):
+        with pytest.raises(ValueError, match="model.keras .*model.json"):
             models.load_trained(tmp_path, dataset)
     (tmp_path / "model.json").unlink()
-    shutil.copy(folder / "model.keras", tmp_path)
     for data in (dataset, load_dataset("meadow")):  # not the kept model in its place
-        with pytest.raises(FileNotFoundError, match="model.keras .*model.json"):
+        with pytest.raises(ValueError, match="model.keras .*model.json"):
             models.load_trained(tmp_path, data)
     (tmp_path / "model.keras").unlink()
-    with pytest.raises(FileNotFoundError, match="holds no model for voc: run notebook 03"):
+    with pytest.raises(FileNotFoundError, match="no model for voc.*notebook 03"):
         models.load_trained(tmp_path, dataset)
 
 
@@ -645,7 +645,7 @@ def test_named_precisions_are_taken(name):
 )
 def test_precision_names_get_a_hint(name, hint):
     with pytest.raises(
-        ValueError, match=f"precision is '{name}'; expected one of auto, .* Did you mean '{hint}'"
+        ValueError, match=f"precision is '{name}'; did you mean '{hint}'"
     ):
         resolve_precision(name)
 

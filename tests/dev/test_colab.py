@@ -25,7 +25,9 @@ def record(command, *arguments, **options):
     return really_run(command, *arguments, **options)
 subprocess.run = record
 """
-COLAB = "import types; sys.modules['google.colab'] = types.ModuleType('google.colab')\n"
+COLAB = {"COLAB_RELEASE_TAG": "release-colab"}
+KAGGLE = {"KAGGLE_KERNEL_RUN_TYPE": "Interactive"}
+ADDRESS = "https://github.com/fcn32-notebooks/fcn32-notebooks"
 
 
 def code_of(notebook, count):
@@ -51,17 +53,20 @@ def remote(tmp_path):
     return remote
 
 
-def test_colab_clones_once_and_installs_nothing(remote, tmp_path):
+@pytest.mark.parametrize("host", [COLAB, KAGGLE], ids=["colab", "kaggle"])
+def test_colab_and_kaggle_clone_once_and_install_nothing(host, remote, tmp_path):
     content = tmp_path / "content"
     content.mkdir()
     report = ("\n\nimport utils, numpy, sys\nprint('FROM', utils.__file__)\nprint('RAN', commands)\n"
               "print('DATA', data.name, len(data.splits['train']))")
-    script = FORGET + COLAB + code_of(NOTEBOOK, 4) + report
-    first = python(script, content, FCN_REPOSITORY=str(remote))
+    script = FORGET + code_of(NOTEBOOK, 4) + report
+    # git takes the clone from the folder in place of the address.
+    host |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
+    first = python(script, content, **host)
     assert first.returncode == 0, first.stderr
     assert f"FROM {content / 'fcn32-notebooks'}" in first.stdout
     assert "RAN [['git', 'clone']]" in first.stdout and "DATA meadow 200" in first.stdout
-    again = python(script, content, FCN_REPOSITORY=str(remote))
+    again = python(script, content, **host)
     assert "RAN []" in again.stdout, again.stderr
 
 
@@ -82,4 +87,4 @@ def test_a_foreign_utils_is_passed_over(remote):
 def test_elsewhere_one_sentence_says_what_to_do(tmp_path):
     done = python(FORGET + code_of(NOTEBOOK, 1), tmp_path)
     assert done.returncode == 1
-    assert done.stderr.rstrip().splitlines()[-1].startswith("ImportError: utils is not found: start Jupyter inside")
+    assert "utils is not found: open this notebook in the repository" in done.stderr.splitlines()[-1]

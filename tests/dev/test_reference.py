@@ -47,8 +47,10 @@ def test_a_comparison_trains_each_kind_with_each_seed_and_sums_them_up_apart(tra
     asked, results = trained
     assert reference.main(["--compare", "optimizers", "--seeds", "2", "--precisions", "float32"]) == 0
     assert [(name, seed) for _, seed, name, _ in asked] == [
-        (name, seed) for name in ("muon", "adam", "adam, twice as long") for seed in range(2)]
-    assert asked[-1][3] == {"optimizer": "adam", "epochs": 2}
+        (name, seed) for name in ("muon", "adam", "adam, twice as long", "adam, 1e-3", "adam, 1e-2")
+        for seed in range(2)]
+    assert asked[5][3] == {"optimizer": "adam", "epochs": 2}
+    assert asked[-1][3] == {"optimizer": "adam", "learning_rate": 1e-2}
     scores = json.loads((results / "optimizers.json").read_text())["scores"]
     assert scores["muon"]["mean_iou"]["mean"] == pytest.approx(0.55)
     assert scores["adam"]["mean_iou"]["mean"] == pytest.approx(1.55)

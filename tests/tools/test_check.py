@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import check
+from tools import check, progress
 from tools.check import check_dataset, faults
 from tools.check.__main__ import main
-from utils import images, progress
+from utils import images
 from utils.datasets import find_dataset, load_dataset
 from utils.labels import VOID, VOID_COLOR
 
@@ -116,10 +116,6 @@ def jpeg_named_png(folder):
     (folder.masks / "train1.png").write_bytes(encoded(folder.mask("train1"), "JPEG").getvalue())
 
 
-def ids_in_three_channels(folder):
-    folder.save_mask("train1", np.dstack([folder.mask("train1")] * 3))
-
-
 def photo_for_a_mask(folder):
     photo = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     folder.save_photo("train1", photo)
@@ -174,11 +170,18 @@ def fractions(folder):
     (folder.photos / "train1.png").unlink()
 
 
+def hide_disc(folder, split):
+    for path in folder.masks.glob(f"{split}*.png"):
+        mask = folder.mask(path.stem)
+        folder.save_mask(path.stem, np.where(mask == 2, 0, mask).astype(np.uint8))
+
+
 def class_in_val_only(folder):
-    for i in range(5):
-        mask = folder.mask(f"train{i}")
-        mask[mask == 2] = 0
-        folder.save_mask(f"train{i}", mask)
+    hide_disc(folder, "train")
+
+
+def class_in_train_only(folder):
+    hide_disc(folder, "val")
 
 
 def count_from_one(folder):
@@ -261,20 +264,9 @@ def forgotten_photo(folder):
     folder.save_photo("new", 255 - folder.photo("train0"))
 
 
-def two_photos_of_one_name(folder):
-    Image.fromarray(folder.photo("train1")).save(folder.photos / "train1.jpg")
-
-
 def unused_class(folder):
     with open(folder.root / "classes.txt", "a", encoding="utf-8") as file:
         file.write("3 unicorn 250 250 250\n")
-
-
-def class_in_train_only(folder):
-    for i in range(2):
-        mask = folder.mask(f"val{i}")
-        mask[mask == 2] = 0
-        folder.save_mask(f"val{i}", mask)
 
 
 def thumbnail(folder):
@@ -324,60 +316,57 @@ def pages(folder):
 
 PHOTO, MASK = "JPEGImages/train1.png", "SegmentationClass/train1.png"
 FAULTS = [
-    (lose_photo, "error", "JPEGImages/train1.jpg", "is in a list, but there is no such file"),
-    (lose_mask, "error", MASK, "is in a list, but there is no such file"),
-    (wrong_format, "error", MASK, r"is in a list, but the file is called train1\.bmp"),
-    (smaller_mask, "error", MASK, r"the mask is 64x40 pixels, its photo train1\.png 64x48"),
-    (strange_id, "error", MASK, r"7 pixels have the ids \[9\]; expected 0 to 2, or 255 for void"),
-    (strange_color, "error", MASK,
-     r"5 pixels .* no class: \(43, 160, 40\) at 5 pixels \(nearest: ground \(40, 160, 40\)\)"),
-    (smoothed_colors, "error", MASK, r"pixels have \d+ colours of no class: the mask looks smoothed"),
-    (colors_once_jpeg, "error", MASK, r"pixels have \d+ colours of no class: .* once a JPEG"),
-    (smoothed_ids, "error", MASK, "pass through ids in between: the mask looks smoothed"),
-    (jpeg_named_png, "error", MASK, "is a JPEG inside"),
-    (ids_in_three_channels, "error", MASK, "three equal channels, which seem to hold ids"),
-    (photo_for_a_mask, "error", MASK, "the mask has more than 65536 colours"),
-    (ids_times_257, "error", MASK, "holds the value 65535; a mask holds class ids"),
-    (renumbered_palette, "error", MASK, r"id \[0\] means ground, but the mask's palette gives it the colour of block"),
-    (truncated_photo, "error", PHOTO, "the image is damaged"),
-    (empty_mask, "error", MASK, "the file is empty"),
-    (web_page, "error", PHOTO, "is not an image that can be read"),
-    (photo_turned_mask_not, "error", MASK,
-     "the mask is 48x64 .* as stored; EXIF orientation 6 turns the photo to 64x48"),
-    (in_two_lists, "error", PHOTO, "is in the lists of both train and val"),
-    (copied_to_val, "error", "JPEGImages/val1.png", r"is in val and equals train1\.png in train\."),
-    (same_picture_in_another_format, "error", "JPEGImages/val1.bmp", "equals train1.png in train, with another mask"),
-    (fractions, "error", "JPEGImages/train1.tif", "holds numbers from 0.* expected 8 or 16 bits"),
-    (class_in_val_only, "error", "split val", r"val shows \['disc'\], and train never does"),
-    (count_from_one, "error", "all masks", "their ids run from 1 to 3, none is 0: they count from 1"),
-    (black_and_white, "error", "all masks", "they hold 0 and 255 only, as black and white pictures do"),
+    (lose_photo, "error", "JPEGImages/train1.jpg", "no such file"),
+    (lose_mask, "error", MASK, "no such file"),
+    (wrong_format, "error", MASK, r"train1\.bmp"),
+    (smaller_mask, "error", MASK, r"64x40.* train1\.png 64x48"),
+    (strange_id, "error", MASK, r"7 pixels .*\[9\]"),
+    (strange_color, "error", MASK, r"\(43, 160, 40\) at 5 pixels"),
+    (smoothed_colors, "error", MASK, "smoothed"),
+    (colors_once_jpeg, "error", MASK, "JPEG"),
+    (smoothed_ids, "error", MASK, "smoothed"),
+    (jpeg_named_png, "error", MASK, "JPEG"),
+    (photo_for_a_mask, "error", MASK, "65536 colours"),
+    (ids_times_257, "error", MASK, "65535"),
+    (renumbered_palette, "error", MASK, "palette.*block"),
+    (truncated_photo, "error", PHOTO, "damaged"),
+    (empty_mask, "error", MASK, "empty"),
+    (web_page, "error", PHOTO, "not an image"),
+    (photo_turned_mask_not, "error", MASK, "EXIF orientation 6 .*64x48"),
+    (in_two_lists, "error", PHOTO, "both train and val"),
+    (copied_to_val, "error", "JPEGImages/val1.png", r"equals train1\.png in train\."),
+    (same_picture_in_another_format, "error", "JPEGImages/val1.bmp",
+     "equals train1.png in train, with another mask"),
+    (fractions, "error", "JPEGImages/train1.tif", "8 or 16 bits"),
+    (class_in_val_only, "error", "split val", r"\['disc'\], and train never"),
+    (count_from_one, "error", "all masks", "from 1"),
+    (black_and_white, "error", "all masks", "they hold 0 and 255"),
     (nothing_but_void, "error", "all masks", "they hold nothing but void"),
-    (void_in_val, "error", "split val", "nothing but void"),
-    (single_class, "error", "classes.txt", "one class only"),
-    (no_val, "error", "split val", "there is no such split; there are train"),
-    (empty_val, "error", "split val", "the list is empty"),
-    (void_mask, "warning", MASK, "every pixel is void"),
-    (one_black_and_white, "warning", MASK, "holds 0 and 255 only, as black and white pictures do; 255 means void"),
-    (half_smoothed, "warning", MASK, "pass through ids in between: the mask looks smoothed"),
-    (upside_down, "warning", MASK, "EXIF orientation 3 turns or mirrors its photo train1.png"),
-    (square_on_its_side, "warning", MASK, "EXIF orientation 6 turns or mirrors its photo train1.png"),
-    (listed_twice, "warning", PHOTO, "is in the list of train 2 times"),
-    (copied_within_train, "warning", PHOTO, r"is in train and equals train0\.png in train, with another mask"),
-    (forgotten_pair, "warning", "JPEGImages/new.png", "photo and mask are in no list"),
-    (forgotten_mask, "warning", "SegmentationClass/new.png", "a mask without a photo, in no list"),
-    (two_photos_of_one_name, "warning", PHOTO, r"has the name of train1\.jpg, which is read instead"),
-    (unused_class, "warning", "all masks", r"none shows \['unicorn'\]"),
-    (thumbnail, "warning", PHOTO, "the photo is only 64x20 pixels"),
-    (transparent, "warning", PHOTO, "25% of the photo is transparent"),
-    (twelve_bits, "warning", PHOTO, "16 bits per channel but uses low values only: it is read as almost black"),
-    (bytes_as_32_bits, "warning", "JPEGImages/train1.tif", "32 bits per channel but uses low values only"),
-    (pages, "warning", "JPEGImages/train1.tif", "has 2 pages; only the first is read"),
-    (class_in_train_only, "note", "split val", r"val never shows \['disc'\]"),
-    (forgotten_photo, "note", "JPEGImages/new.png", "a photo without a mask, in no list"),
-    (opaque, "note", PHOTO, "has an alpha channel, opaque everywhere"),
-    (sixteen_bits, "note", PHOTO, "has 16 bits per channel"),
-    (sixteen_bit_colors, "note", PHOTO, "has 16 bits per channel"),
-    (cmyk, "note", "JPEGImages/train1.jpg", "has CMYK colours"),
+    (void_in_val, "error", "split val", "val hold nothing"),
+    (single_class, "error", "classes.txt", "one class"),
+    (no_val, "error", "split val", "there are train"),
+    (empty_val, "error", "split val", "empty"),
+    (void_mask, "warning", MASK, "void"),
+    (one_black_and_white, "warning", MASK, "black and white"),
+    (half_smoothed, "warning", MASK, "smoothed"),
+    (upside_down, "warning", MASK, r"EXIF orientation 3 .*train1\.png"),
+    (square_on_its_side, "warning", MASK, r"EXIF orientation 6 .*train1\.png"),
+    (listed_twice, "warning", PHOTO, "train 2 times"),
+    (copied_within_train, "warning", PHOTO, r"equals train0\.png in train, with another mask"),
+    (forgotten_pair, "warning", "JPEGImages/new.png", "in no list"),
+    (forgotten_mask, "warning", "SegmentationClass/new.png", "without a photo"),
+    (unused_class, "warning", "all masks", "unicorn"),
+    (thumbnail, "warning", PHOTO, "64x20"),
+    (transparent, "warning", PHOTO, "25%.*transparent"),
+    (twelve_bits, "warning", PHOTO, "16 bits .*black"),
+    (bytes_as_32_bits, "warning", "JPEGImages/train1.tif", "32 bits .*low values"),
+    (pages, "warning", "JPEGImages/train1.tif", "2 pages"),
+    (class_in_train_only, "note", "split val", "disc"),
+    (forgotten_photo, "note", "JPEGImages/new.png", "without a mask"),
+    (opaque, "note", PHOTO, "alpha"),
+    (sixteen_bits, "note", PHOTO, "16 bits"),
+    (sixteen_bit_colors, "note", PHOTO, "16 bits"),
+    (cmyk, "note", "JPEGImages/train1.jpg", "CMYK"),
 ]
 # Faults of all masks or of a list, which also show in single files.
 WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val",
@@ -390,7 +379,8 @@ def test_every_fault_is_told_once_with_file_and_remedy(folder, fault, severity, 
     problems = folder.problems()
     told = [problem for problem in problems if re.search(found, problem.found)]
     assert [problem.severity for problem in told] == [severity]
-    assert Path(told[0].file).as_posix().endswith(file) and told[0].remedy.endswith((".", "?"))
+    assert Path(told[0].file).as_posix().endswith(file)
+    assert f"{told[0].found} {told[0].remedy}".strip().endswith((".", "?", ")."))
     assert problems == told or fault.__name__ in WIDE
 
 
@@ -461,11 +451,10 @@ def test_a_table_joins_what_differs_in_file_size_and_count_only():
     problems = [problem(f"{i}.png", f"{i} pixels have the ids [7]; expected 0 to 3.") for i in range(1, 301)]
     problems += [problem("1.png", "5 pixels have the ids [8]; expected 0 to 3.")]
     problems += [problem(f"{i}.png", f"the mask is {i}x9 pixels, its photo {i}.jpg 9x9.") for i in (3, 4)]
-    text = check.table(problems, "set")
-    rows = [" ".join(row.split()) for row in text.split("\n\n")]
-    assert len(rows) == 4
-    assert "45150 pixels" in rows[1] and all(name in rows[1] for name in ("1.png,", "2.png,", "3.png", "and 297 more"))
-    assert "[8]" in rows[2] and "3.png," in rows[3] and "4.png" in rows[3]
+    rows = check.table(problems, "set", width=200).splitlines()
+    assert len(rows) == 3 and all(row.startswith("error") for row in rows)
+    assert "1.png, 2.png, 3.png and 297 more: " in rows[0] and "[8]" in rows[1]
+    assert "3.png, 4.png: " in rows[2]
 
 
 def test_a_table_of_nothing_says_so():
@@ -487,19 +476,16 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
 # The command
 
 
-@pytest.mark.parametrize("fault, code, line", [
-    (None, 0, "Nothing to complain about: training can start."),
-    (thumbnail, 0, "1 warning: training can start."),
-    (cmyk, 0, "1 note: training can start."),
-    (strange_id, 1, "1 error: training would go wrong."),
-    (lose_mask, 1, "1 error: training would go wrong."),
+@pytest.mark.parametrize("fault, code, verdict", [
+    (None, 0, "can start"), (thumbnail, 0, "1 warning: .*can start"), (cmyk, 0, "1 note: .*can start"),
+    (strange_id, 1, "1 error: .*wrong"), (lose_mask, 1, "1 error: .*wrong"),
 ])
-def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault, code, line):
+def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault, code, verdict):
     if fault:
         fault(folder)
     assert main([str(folder.root)]) == code
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == line and ("what to do" in out) == bool(fault)
+    assert re.search(verdict, out.splitlines()[-1]) and ("train1" in out) == bool(fault)
     assert re.search(r"^pairs +5 +2$", out, re.MULTILINE) and re.search(r"^disc +\d+\.\d\d% +\d", out, re.MULTILINE)
 
 
@@ -512,9 +498,8 @@ def test_shares_are_of_all_pixels(folder, capsys):
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (["nowhere"], "'nowhere' is not a folder"),
-    (["{empty}"], "holds no voc data .* add --dataset NAME; python -m tools.convert"),
-    (["--dataset", "medow"], "there is no data set 'medow'; did you mean 'meadow'"),
+    (["nowhere"], "nowhere"), (["{empty}"], "--dataset NAME.* tools.convert"),
+    (["--dataset", "medow"], "'medow'.*'meadow'"),
 ])
 def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, sentence):
     assert main([argument.format(empty=tmp_path) for argument in arguments]) == 2
@@ -525,7 +510,7 @@ def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, 
 def test_a_command_without_a_data_set_is_refused(capsys):
     with pytest.raises(SystemExit) as exit:
         main([])
-    assert exit.value.code == 2 and "Give its folder, or --dataset NAME" in capsys.readouterr().err
+    assert exit.value.code == 2 and "--dataset NAME" in capsys.readouterr().err
 
 
 # Progress

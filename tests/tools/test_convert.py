@@ -18,8 +18,9 @@ from PIL import Image
 
 from tools import convert as tool
 from tools.check import check_dataset
-from tools.convert import UsageError, convert, main
-from tools.convert.base import read_entries
+from tools.convert import UsageError, convert
+from tools.convert.__main__ import main
+from tools.convert.classes import read_entries
 from tools.convert.labelme import to_labelme
 from utils.datasets import load_dataset
 from utils.images import read_image

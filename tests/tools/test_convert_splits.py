@@ -12,7 +12,8 @@ from PIL import Image
 from tools import convert as tool
 from tools.check import check_dataset
 from tools.check.__main__ import main as check_command
-from tools.convert import UsageError, convert, main
+from tools.convert import UsageError, convert
+from tools.convert.__main__ import main
 from tools.convert.base import list_faults
 from tools.convert.split import draw
 from utils.datasets import load_dataset

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import namedtuple
 from pathlib import Path
 
 import nbformat
@@ -150,9 +149,9 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb")
     (tmp_path / "file").touch()
     assert main([toy, "--run-dir", str(tmp_path / "file")]) == 1
-    assert "a file stands in the way" in capsys.readouterr().err
+    assert str(tmp_path / "file") in capsys.readouterr().err
     assert main([toy, "--run-dir", str(tmp_path / "file" / "run")]) == 1
-    assert "a file stands in the way" in capsys.readouterr().err
+    assert str(tmp_path / "file") in capsys.readouterr().err
     assert main([toy, "--run-dir", str(tmp_path)]) == 1  # would overwrite the notebook with its own execution
     assert "01_toy.ipynb" in capsys.readouterr().err and not (tmp_path / "run.json").exists()
 
@@ -162,11 +161,8 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patched:
         patched.setattr(runs.tempfile, "TemporaryFile", forbidden)
         assert main([toy, "--run-dir", str(tmp_path / "run")]) == 1
-    assert "no right to write there" in capsys.readouterr().err
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(runs.shutil, "disk_usage", lambda folder: usage(2**40, 2**40, 5 * 2**20))
-    assert main([toy, "--run-dir", str(tmp_path / "run")]) == 1
-    assert "has 5 MB free and the run needs about 200 MB" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert str(tmp_path / "run") in said and "Permission denied" in said
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "C:x"])
@@ -624,9 +620,7 @@ def test_papermill_may_have_begun_to_write_the_notebook(tmp_path):
 
 @pytest.mark.parametrize("text", [
     "{", "[]", "5", "", "[" * 100_000, '{"parameters": {}}', '{"parameters": [], "notebooks": {}}',
-    '{"parameters": {}, "notebooks": []}', '{"parameters": {}, "notebooks": {"01_toy": 5}}',
-    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished"}}}',
-    '{"parameters": {}, "notebooks": {"01_toy": {"status": "finished", "seconds": "9"}}}',
+    '{"parameters": {}, "notebooks": []}',
     '{"project": "another program"}',
 ])
 def test_record_changed_by_hand_is_refused(text, tmp_path, capsys):

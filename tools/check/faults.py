@@ -6,23 +6,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.images import STRIP, ImageError, Problem, decode, fault_of_pair, has_colors, strange_ids, to_ids, to_rgb
+from utils.images import (STRIP, ImageError, Problem, decode, fault_of_pair, has_colors,
+                          strange_ids, to_ids, to_rgb)
 from utils.labels import VOID, VOID_COLOR
 
 SMALL = 32  # pixels of a side: the stride of FCN-32s
 LARGE = 50 * 10 ** 6  # pixels
 PHOTO = 2 ** 16  # colours: no mask has more, not even one that was a JPEG
 MANY = 16  # unknown colours: nobody draws more, so something has blended them
-RAMPS = 0.2  # share of borders that are ramps: up to 0.06 in CamVid and meadow, mostly over 0.3 once resized bilinearly
-
+# Share of borders that are ramps: up to 0.06 in CamVid and meadow, mostly over 0.3 in masks that
+# were resized bilinearly.
+RAMPS = 0.2
 BLENDED = "Export it again as PNG without smoothing; resize masks with nearest neighbour."
+SMOOTHED = "the mask looks smoothed (resized with interpolation, anti-aliased, or once a JPEG)."
 
 
 class Look(NamedTuple):
     """What one pair showed.
 
-    problems: list of `Problem`. pixels: int64 (256,), per id; 0 where the mask could not be read. photo, mask: bytes
-    that only equal pictures share, None where they could not be read.
+    problems: list of `Problem`. pixels: int64 (256,), per id; 0 where the mask could not be read.
+    photo, mask: bytes that only equal pictures share, None where they could not be read.
     """
 
     problems: list
@@ -34,10 +37,12 @@ class Look(NamedTuple):
 def look_at(sample, dataset):
     """Read one (photo path, mask path) of a `utils.datasets.Dataset` and return its `Look`."""
     image, orientation, problems = _photo(str(sample[0]))
-    ids, pixels, faults = _mask(str(sample[1]), dataset)
+    ids, pixels, fault = _mask(str(sample[1]), dataset)
+    unfit = None
     if image is not None and ids is not None:
-        faults.append(_of_fit(sample, image, ids, orientation))
-    return Look(problems + [fault for fault in faults if fault], pixels, _digest(image), _digest(ids))
+        unfit = _of_fit(sample, image, ids, orientation)
+    problems += [problem for problem in (fault, unfit) if problem]
+    return Look(problems, pixels, _digest(image), _digest(ids))
 
 
 def _photo(path):
@@ -50,77 +55,81 @@ def _photo(path):
     problems = []
 
     def say(severity, found, remedy):
-        problems.append(Problem(path, found, remedy, severity))
+        problems.append(Problem(path, f"the photo {found}.", remedy, severity))
 
     height, width = image.shape[:2]
     if min(height, width) < SMALL:
-        say("warning", f"the photo is only {width}x{height} pixels.", "Thumbnails do not train well; get the original.")
+        say("warning", f"is only {width}x{height} pixels",
+            "Thumbnails do not train well; get the original.")
     if height * width > LARGE:
-        say("note", f"the photo has {height * width // 10 ** 6} million pixels.", "Tiles of it would load faster.")
+        say("note", f"has {height * width // 10 ** 6} million pixels",
+            "Tiles of it would load faster.")
     bits = 16 if stored.deep else 32 if stored.mode == "I" else 8
     if bits > 8 and image.max() < 64:
-        say("warning", f"the photo has {bits} bits per channel but uses low values only: it is read as almost black.",
-            "Scale its values up to 65535.")
+        say("warning", f"has {bits} bits per channel but uses low values only: it is read as "
+            "almost black", "Scale its values up to 65535.")
     elif bits > 8:
-        say("note", f"the photo has {bits} bits per channel.", "None: it is read as 8-bit RGB.")
+        say("note", f"has {bits} bits per channel", "None: it is read as 8-bit RGB.")
     if stored.mode == "CMYK":
-        say("note", "the photo has CMYK colours.", "None: it is read as RGB, without its colour profile.")
+        say("note", "has CMYK colours", "None: it is read as RGB, without its colour profile.")
     if picture.has_transparency_data:
         clear = np.mean(np.asarray(picture.convert("RGBA").getchannel("A")) < 255)
         if clear:
-            say("warning", f"{clear:.0%} of the photo is transparent; what lies under it is read as if it were seen.",
-                "Look at it with read_image, or save it without transparency.")
+            problems.append(Problem(
+                path, f"{clear:.0%} of the photo is transparent; what lies under it is read as if "
+                "it were seen.", "Look at it with read_image, or save it without transparency.",
+                "warning"))
         else:
-            say("note", "the photo has an alpha channel, opaque everywhere.", "None: it is left out.")
-    if stored.pages > 1 and stored.format != "MPO":  # phones add a preview to a photo and call it MPO
-        say("warning", f"the photo's file has {stored.pages} pages; only the first is read.", "Save pages as files.")
+            say("note", "has an alpha channel, opaque everywhere", "None: it is left out.")
+    if stored.pages > 1 and stored.format != "MPO":  # phones add a preview and call it MPO
+        say("warning", f"has {stored.pages} pages; only the first is read", "Save pages as files.")
     return image, stored.orientation, problems
 
 
 def _mask(path, dataset):
-    """Return (uint8 (H, W) ids or None, pixels per id or 0, list of `Problem` or None) of a mask.
-
-    Of several faults that have one cause, the list holds the cause.
-    """
+    """Return (uint8 (H, W) ids or None, pixels per id or 0, `Problem` or None) of a mask."""
     try:
         picture, stored = decode(path)
         if stored.format == "JPEG":
-            return None, 0, [Problem(path, "the mask is a JPEG inside, which blends ids and colours.",
-                                     "Export it again as PNG; changing its name or format afterwards mends nothing.")]
+            return None, 0, Problem(path, "the mask is a JPEG inside, which blends ids and "
+                                    "colours.", "Export it again, as PNG.")
         fault = _of_colors(path, picture, dataset) if has_colors(picture) else None
         if fault:
-            return None, 0, [fault]
+            return None, 0, fault
         ids = to_ids(picture, path, dataset.colors)
     except ImageError as error:
-        return None, 0, [error.problem]
+        return None, 0, error.problem
     # In strips: bincount needs eight bytes a pixel.
-    pixels = sum(np.bincount(ids[top:top + STRIP].ravel(), minlength=VOID + 1) for top in range(0, len(ids), STRIP))
-    fault = _of_ids(path, ids, pixels, dataset.num_classes) or _of_palette(path, picture, ids, dataset)
-    return ids, pixels, [fault]
+    pixels = sum(np.bincount(ids[top:top + STRIP].ravel(), minlength=VOID + 1)
+                 for top in range(0, len(ids), STRIP))
+    fault = _of_ids(path, ids, pixels, dataset.num_classes)
+    return ids, pixels, fault or _of_palette(path, picture, ids, dataset)
 
 
 def _of_ids(path, ids, pixels, num_classes):
-    """Return the `Problem` of a mask's ids, uint8 (H, W), or None. pixels: int64 (256,), how many of each."""
+    """Return the `Problem` of a mask's ids, uint8 (H, W), or None. pixels: int64 (256,)."""
     strange = np.flatnonzero(pixels[num_classes:VOID]) + num_classes
     ramps, between = _ramps(ids)
     if ramps > RAMPS or (ramps > RAMPS / 2 and len(strange) > 3):
-        return Problem(path, "borders between two ids pass through ids in between: the mask looks smoothed (resized "
-                       "with interpolation, anti-aliased, or once a JPEG).",
+        return Problem(path, f"borders between two ids pass through ids in between: {SMOOTHED}",
                        BLENDED, "error" if len(strange) or between > 2 else "warning")
     if len(strange):
         return strange_ids(path, strange, pixels[strange].sum(), num_classes)
     if pixels[VOID] == ids.size:
-        return Problem(path, "every pixel is void.", "Draw its classes, or take it out of the split.", "warning")
+        return Problem(path, "every pixel is void.",
+                       "Draw its classes, or take it out of the split.", "warning")
     if pixels[VOID] and pixels[0] + pixels[VOID] == ids.size and num_classes > 1:
-        return Problem(path, f"it holds 0 and {VOID} only, as black and white pictures do; {VOID} means void.",
-                       f"Is {VOID} meant as a class? Then turn it into that class's id.", "warning")
+        return Problem(path, f"it holds 0 and {VOID} only, as black and white pictures do; {VOID} "
+                       "means void.", f"Is {VOID} meant as a class? Then turn it into that "
+                       "class's id.", "warning")
     return None
 
 
 def _ramps(ids):
     """Return (share of borders that are no clean step but a ramp, number of ids on ramps).
 
-    A ramp is one or two pixels of an id between those to the left and to the right, as 3 in the row 0 0 0 3 5 5 5.
+    A ramp is one or two pixels of an id between those to the left and to the right, as 3 in the
+    row 0 0 0 3 5 5 5.
     """
     row = ids.ravel()
     at = np.flatnonzero(row[1:] != row[:-1])
@@ -137,56 +146,45 @@ def _of_colors(path, picture, dataset):
     """Return the `Problem` of a mask in colours, a Pillow image, or None."""
     counted = picture.convert("RGB").getcolors(PHOTO)
     if counted is None:
-        return Problem(path, f"the mask has more than {PHOTO} colours.", "Is it a photo? Put the mask in its place.")
-    names = dict(zip([*map(tuple, dataset.colors.tolist()), VOID_COLOR], [*dataset.class_names, "void"]))
-    unknown = sorted([(count, color) for count, color in counted if color not in names], reverse=True)
-    pixels = sum(count for count, _ in unknown)
-    if not unknown:
-        return None
-    if all(len(set(color)) == 1 and color[0] in (*range(dataset.num_classes), VOID) for _, color in counted):
-        return Problem(path, "the mask has three equal channels, which seem to hold ids.",
-                       "Save one of them, as a grey or palette PNG.")
+        return Problem(path, f"the mask has more than {PHOTO} colours.",
+                       "Is it a photo? Put the mask in its place.")
+    known = {*map(tuple, dataset.colors.tolist()), VOID_COLOR}
+    unknown = [count for count, color in counted if color not in known]
     if len(unknown) > MANY:
-        return Problem(path, f"{pixels} pixels have {len(unknown)} colours of no class: the mask looks smoothed "
-                       "(resized with interpolation, anti-aliased, or once a JPEG).", BLENDED)
-    listed = []
-    for count, color in unknown[:4]:
-        nearest = min(names, key=lambda other: np.linalg.norm(np.subtract(color, other)))
-        listed.append(f"{color} at {count} pixels (nearest: {names[nearest]} {nearest})")
-    more = f" and {len(unknown) - 4} more" if len(unknown) > 4 else ""
-    return Problem(path, f"{pixels} pixels have colours of no class: {', '.join(listed)}{more}.",
-                   "Paint them in the exact colour of a class, or add their class.")
+        return Problem(path, f"{sum(unknown)} pixels have {len(unknown)} colours of no class: "
+                       f"{SMOOTHED}", BLENDED)
+    return None
 
 
 def _of_palette(path, picture, ids, dataset):
-    """Return the `Problem` of a mask whose palette gives ids the colours of other classes, or None."""
-    if picture.mode != "P":
+    """Return the `Problem` of a mask whose palette gives ids the colours of other classes."""
+    used = [i for i in np.unique(ids).tolist() if i < dataset.num_classes]
+    colors, names = dataset.colors.tolist(), dataset.class_names
+    shown = dict(enumerate(np.reshape(picture.getpalette() or [], (-1, 3)).tolist()))
+    told = [shown.get(i) for i in used]
+    if told == [colors[i] for i in used] or not all(color in colors for color in told):
         return None
-    colors, shown = dataset.colors.tolist(), np.reshape(picture.getpalette(), (-1, 3)).tolist()
-    used = [i for i in np.unique(ids).tolist() if i < min(dataset.num_classes, len(shown))]
-    moved = [i for i in used if shown[i] != colors[i]]
-    if not moved or any(shown[i] not in colors for i in used):
-        return None
-    name, other = dataset.class_names[moved[0]], dataset.class_names[colors.index(shown[moved[0]])]
-    return Problem(path, f"id [{moved[0]}] means {name}, but the mask's palette gives it the colour of {other}: a "
+    return Problem(path, f"the ids {used} mean {[names[i] for i in used]}, but the mask's palette "
+                   f"gives them the colours of {[names[colors.index(one)] for one in told]}: a "
                    "program seems to have renumbered the palette.",
                    "Export the mask again, or save it as RGB, which is read by colour.")
 
 
 def _of_fit(sample, image, ids, orientation):
     """Return the `Problem` of a photo and a mask that do not cover each other, or None."""
-    height, width = image.shape[:2]
-    mask, name = str(sample[1]), Path(sample[0]).name
-    sideways = orientation in (5, 6, 7, 8)
-    if sideways and height != width and ids.shape == (width, height):
-        return Problem(mask, f"the mask is {height}x{width} pixels, like its photo {name} as stored; EXIF orientation "
-                       f"{orientation} turns the photo to {width}x{height}.",
-                       "Turn the mask the same way, or save the photo without its EXIF orientation.")
-    if orientation in (2, 3, 4) or (sideways and height == width):
-        return Problem(mask, f"EXIF orientation {orientation} turns or mirrors its photo {name}; sizes do not tell "
-                       "whether the mask does the same.", "Look at them, one over the other.", "warning")
+    (height, width), mask, name = image.shape[:2], str(sample[1]), Path(sample[0]).name
+    if orientation > 4 and height != width and ids.shape == (width, height):
+        return Problem(mask, f"the mask is {height}x{width} pixels, like its photo {name} as "
+                       f"stored; EXIF orientation {orientation} turns it to {width}x{height}.",
+                       "Turn the mask, too, or save the photo without its EXIF orientation.")
+    if orientation in (2, 3, 4) or (orientation > 4 and height == width):
+        return Problem(mask, f"EXIF orientation {orientation} turns or mirrors its photo {name}; "
+                       "sizes do not tell whether the mask does the same.",
+                       "Look at them, one over the other.", "warning")
     return fault_of_pair(sample, image, ids, VOID)
 
 
 def _digest(array):
-    return None if array is None else hashlib.blake2b(array, digest_size=16).digest() + str(array.shape).encode()
+    if array is None:
+        return None
+    return hashlib.blake2b(array, digest_size=16).digest() + str(array.shape).encode()

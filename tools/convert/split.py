@@ -1,6 +1,7 @@
 """Which photo goes into which split: as the source has it, else drawn, stratified by class."""
 
 import re
+from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -12,7 +13,7 @@ ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
 
 
 def check_splits(samples, val, test, group):
-    """Refuse --val, --test and --group where the source forbids them, before it is converted."""
+    """Refuse --val, --test and --group that do not fit the source, before it is converted."""
     splits = {sample.split for sample in samples} - {""}
     for option, value in (("val", val), ("test", test)):
         if value is not None and option in splits:
@@ -21,23 +22,17 @@ def check_splits(samples, val, test, group):
     if splits and "train" not in splits:
         raise ValueError(f"the source has the splits {', '.join(sorted(splits))} and nothing to "
                          "train on; name one train.")
-    if group and samples and not any(re.search(group, name_of(sample)) for sample in samples):
-        raise UsageError(f"--group {group}: matches none of the photos' names, such as "
-                         f"{name_of(samples[0])!r}. Give a regular expression for the part that "
-                         "photos of one clip have in common.")
-
-
-def check_pattern(group):
-    """Raise UsageError if --group is no regular expression."""
     try:
-        re.compile(group)
+        matches = any(re.search(group, _name(sample)) for sample in samples)
     except re.error as error:
-        raise UsageError(f"--group {group}: is no valid regular expression ({error}). To keep the "
-                         "photos clip1_0001, clip1_0002 and so on together, say "
+        raise UsageError(f"--group {group}: is no regular expression ({error}). An example: "
                          r"--group '(clip\d+)_'.") from None
+    if samples and not matches:
+        raise UsageError(f"--group {group}: matches no photo's name, such as {_name(samples[0])!r}."
+                         " Give a regular expression for what photos of one clip share.")
 
 
-def name_of(sample):
+def _name(sample):
     """Return a photo's path below its folder, without its split's folder and without suffix."""
     return sample.key.partition("/")[2] if split_of(sample.key) else sample.key
 
@@ -48,47 +43,45 @@ def name_of(sample):
 def groups_of(samples, photos, group, notes):
     """Return the group of each sample, int (N,), numbered from 0; adds to `notes` what is grouped.
 
-    photos: bytes that only equal photos share. group: a regular expression, or "". Photos stay
-    together if it matches the same text in their names, if Roboflow made them from one photo, or if
-    they are equal.
+    photos: bytes that only equal photos share. Photos stay together if `group` matches the same
+    text in their names, if Roboflow made them from one photo, or if they are equal.
     """
-    matches = [re.search(group, name_of(sample)) if group else None for sample in samples]
+    matches = [re.search(group, _name(sample)) if group else None for sample in samples]
     texts = [match and (match[1] if match.re.groups else match[0]) for match in matches]
-    copied = [ROBOFLOW.fullmatch(name_of(sample)) for sample in samples]
-    names = [match and match[1] for match in copied]
-    alone, copies = texts.count(None), len(names) - names.count(None)
+    copies = [ROBOFLOW.fullmatch(_name(sample)) for sample in samples]
+    names = [match and match[1] for match in copies]
     if group:
-        others = f"; {plural(alone, 'photo')} without a match, each on its own" if alone else ""
-        notes.append(f"--group {group}: {plural(len(samples) - alone, 'photo')} in "
-                     f"{plural(len(set(texts) - {None}), 'group')}{others}")
-    if copies:
-        notes.append(f"Roboflow's names (NAME.rf.HASH): {plural(copies, 'photo')} in "
-                     f"{plural(len(set(names) - {None}), 'group')}; copies of one photo stay "
-                     "together")
+        alone = plural(texts.count(None), "photo")
+        notes.append(f"--group {group}: {_counted(texts)}; {alone} without a match")
+    if any(names):
+        notes.append(f"Roboflow's names (NAME.rf.HASH): {_counted(names)}; copies of one photo "
+                     "stay together")
     if equal := len(photos) - len(set(photos)):
         notes.append(f"{plural(equal, 'photo')} with the same pixels as another one: equal photos "
                      "stay together")
-    return _joined(list(zip(photos, texts, names)))
+    return _joined([photos, texts, names])
 
 
-def _joined(marks):
+def _counted(marks):
+    marks = [mark for mark in marks if mark is not None]
+    return f"{plural(len(marks), 'photo')} in {plural(len(set(marks)), 'group')}"
+
+
+def _joined(kinds):
     """Return a number for each item, from 0: equal for those that share a mark, or a chain of them.
 
-    marks: for each item the same number of marks; None is no mark.
+    kinds: lists of marks, one for each item; None is no mark.
     """
-    parent = {}
-
-    def root(one):
-        while parent.setdefault(one, one) != one:
-            one = parent[one]
-        return one
-
-    for item, found in enumerate(marks):
-        for kind_and_mark in enumerate(found):
-            if kind_and_mark[1] is not None:
-                parent[root(item)] = root(kind_and_mark)
-    numbers = {}
-    return np.array([numbers.setdefault(root(item), len(numbers)) for item in range(len(marks))])
+    numbers, before = list(range(len(kinds[0]))), None
+    while numbers != before:
+        before = list(numbers)
+        for marks in kinds:
+            first = {}
+            for mark, number in zip(marks, numbers):
+                first[mark] = min(number, first.get(mark, number))
+            numbers = [number if mark is None else first[mark]
+                       for mark, number in zip(marks, numbers)]
+    return np.unique(numbers, return_inverse=True)[1]
 
 
 # The draw ---------------------------------------------------------------------------------------
@@ -97,22 +90,23 @@ def _joined(marks):
 def split_samples(samples, shown, photos, class_names, how, notes):
     """Return (split -> stems; what was drawn, a dict): splits as the source has them, others drawn.
 
-    samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: bytes that
-    only equal photos share. how: `val` and `test`, fractions of the photos or None, `seed` and
-    `group`. Adds to `notes`. Raises ValueError where photos cannot be split.
+    samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: as in
+    `groups_of`. how: `val`, `test`, `seed`, `group`. Raises ValueError if no split is possible.
     """
     splits = {}
     for number, sample in enumerate(samples):
         splits.setdefault(sample.split, []).append(number)
     left, given = splits.pop("", []), list(splits)
-    pool = splits["train"] if given else left
     if given and left:
         notes.append(f"left out, since they are in no split: {plural(len(left), 'photo')}")
     groups, drawn = groups_of(samples, photos, how["group"], notes), {}
-    notes += _torn(splits, groups)
+    homes = Counter(group for numbers in splits.values() for group in set(groups[numbers].tolist()))
+    if torn := sum(count > 1 for count in homes.values()):
+        notes.append(f"{plural(torn, 'group')} in more than one split, as the source has them: "
+                     "scores on photos like those of training flatter")
+    pool = splits["train"] = splits["train"] if given else left
     fractions = {"val": 0.2 if how["val"] is None else how["val"], "test": how["test"] or 0}
     fractions = {split: part for split, part in fractions.items() if part and split not in given}
-    splits["train"] = pool
     if fractions:
         units = np.unique(groups[pool], return_inverse=True)[1]
         subsets = draw(shown[pool], units, list(fractions.values()), how["seed"], class_names)
@@ -120,36 +114,19 @@ def split_samples(samples, shown, photos, class_names, how, notes):
             splits[split] = [pool[i] for i in np.flatnonzero(subsets == number)]
         drawn = {"splits": list(fractions), "method": "stratified by class", "seed": how["seed"],
                  "photos": len(pool), "groups": int(units.max()) + 1}
-        notes += _told(drawn, given, {split: len(splits[split]) for split in fractions})
-    return {split: [samples[i].stem for i in splits[split]] for split in ("train", "val", "test")
-            if split in splits}, drawn
-
-
-def _torn(splits, groups):
-    """Return a note where the source itself has photos of one group in several splits."""
-    homes = {}
-    for split, numbers in splits.items():
-        for group in groups[numbers].tolist():
-            homes.setdefault(group, set()).add(split)
-    torn = sum(len(found) > 1 for found in homes.values())
-    if not torn:
-        return []
-    return [f"{plural(torn, 'group')} in more than one split, as the source has them: scores on "
-            "photos like those of training flatter"]
-
-
-def _told(drawn, given, counts):
-    """Return a sentence on what was drawn, and one on photos of one clip if nothing is grouped."""
-    what = ", ".join(f"{split} ({plural(count, 'photo')})" for split, count in counts.items())
-    units = plural(drawn["photos"], "photo")
-    if drawn["groups"] < drawn["photos"]:
-        units += f" in {plural(drawn['groups'], 'group')}"
-    source = f"train's {units}, since the source has none" if given else units
-    notes = [f"drawn: {what} of {source}; stratified by class, seed {drawn['seed']}"]
-    if drawn["groups"] == drawn["photos"]:
-        notes.append("photos of one scene or clip belong in one split: see --group, or write "
-                     "train.txt and val.txt into SOURCE")
-    return notes
+        counts = ", ".join(f"{split} ({plural(len(splits[split]), 'photo')})"
+                           for split in fractions)
+        source, grouped = plural(len(pool), "photo"), drawn["groups"] < len(pool)
+        if grouped:
+            source += f" in {plural(drawn['groups'], 'group')}"
+        if given:
+            source = f"train's {source}, since the source has none"
+        notes.append(f"drawn: {counts} of {source}; stratified by class, seed {how['seed']}")
+        if not grouped:
+            notes.append("photos of one scene or clip belong in one split: see --group, or write "
+                         "train.txt and val.txt into SOURCE")
+    order = [split for split in ("train", "val", "test") if split in splits]
+    return {split: [samples[i].stem for i in splits[split]] for split in order}, drawn
 
 
 def draw(shown, groups, fractions, seed, class_names):
@@ -160,11 +137,10 @@ def draw(shown, groups, fractions, seed, class_names):
     such split exists.
     """
     photos, sizes = len(groups), np.bincount(groups)
-    grouped = f" in {plural(len(sizes), 'group')}" if len(sizes) < photos else ""
     targets = [max(1, round(fraction * photos)) for fraction in fractions]
     if sum(targets) >= photos or len(targets) >= len(sizes):
-        raise ValueError(f"{plural(photos, 'photo')}{grouped} cannot be split into train and "
-                         f"{len(targets)} more; add photos, or say --val 0.")
+        raise ValueError(f"{plural(photos, 'photo')} in {plural(len(sizes), 'group')} cannot be "
+                         f"split into {len(targets) + 1} parts; add photos, or say --val 0.")
     shows = np.zeros((len(sizes), shown.shape[1]), int)
     np.add.at(shows, groups, shown)
     rng = np.random.default_rng(seed)
@@ -172,11 +148,9 @@ def draw(shown, groups, fractions, seed, class_names):
     if len(np.unique(subsets)) <= len(targets):
         subsets = _one_group_each(shows > 0, sizes, len(targets))
     if subsets is None:
-        unit = "group" if grouped else "photo"
         rare = [class_names[i] for i in np.flatnonzero((shows > 0).sum(axis=0) == 1)]
-        raise ValueError(f"no split leaves every class in train: too many {unit}s show a class "
-                         f"that no other {unit} shows ({some(rare)}). Label more photos of these "
-                         "classes, or say --val 0.")
+        raise ValueError(f"no split leaves every class in train: {some(rare)} are each in one "
+                         "photo or group only. Label more of them, or say --val 0.")
     return subsets[groups]
 
 

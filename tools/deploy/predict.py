@@ -25,7 +25,8 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from utils import images, labels, plots, progress
+from tools import progress
+from utils import images, labels, plots
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 LARGE, TILE = 2048, 1024  # pixels: photos with a longer side are processed in tiles of this side

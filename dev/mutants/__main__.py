@@ -1,0 +1,41 @@
+"""`python -m dev.mutants [ID OR FILE]`: plant each fault of the table, or those that match, and say who noticed."""
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+
+from dev import mutants
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 when every mutant was noticed, else 1."""
+    parser = argparse.ArgumentParser("python -m dev.mutants", description=mutants.__doc__.partition("\n")[0])
+    parser.add_argument("only", nargs="?", default="", help="part of a mutant's id or file; else all")
+    parser.add_argument("-n", type=int, default=min(4, os.cpu_count() or 1), help="how many at a time")
+    options = parser.parse_args(argv)
+    chosen = [mutant for mutant in mutants.table(options.only) if not mutant.equivalent]
+    if not chosen:
+        parser.error(f"no mutant matches {options.only!r}.")
+    copy = mutants.Copy()
+    tests = tuple(sorted({name for mutant in chosen for name in mutant.tests}))
+    print(f"without a fault: {', '.join(tests)}", flush=True)
+    failed, seconds = copy.run(tests, timeout=3600)
+    copy.close()
+    if failed:
+        print(f"{failed} fails without any fault: repair that first.", file=sys.stderr)
+        return 1
+    print(f"all pass in {seconds:.0f} s", flush=True)
+    begun = time.monotonic()
+    survivors = mutants.run(chosen, options.n)
+    kills = Counter(mutant.file for mutant in chosen)
+    lost = Counter(mutant.file for mutant in survivors)
+    for file, planted in sorted(kills.items()):
+        print(f"{file:44} {planted:3} planted, {planted - lost[file]:3} noticed")
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed in {(time.monotonic() - begun) / 60:.0f} minutes")
+    return int(bool(survivors))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

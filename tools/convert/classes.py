@@ -1,0 +1,119 @@
+"""Lists of classes in the usual forms, and the numbers that the classes get."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from tools.convert.base import SPLITS, VOID_NAMES, UsageError
+from utils.datasets import read_lines
+from utils.labels import VOID, voc_colormap
+from utils.recipes import nearest
+
+CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt")
+ROBOFLOW_CLASSES = "_classes.csv"  # in the folder of each split
+HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
+
+
+class Entry(NamedTuple):
+    """A class as the source has it: id in mask files, name, colour (r, g, b) or None."""
+
+    file_id: int
+    name: str
+    color: tuple | None
+
+
+def clean_name(name):
+    """Return a class name without spaces; labelme's _background_ becomes background."""
+    name = "_".join(name.split())
+    return "background" if name == "_background_" else name
+
+
+def find_entries(root, given):
+    """Return the source's class entries, [] if it has none, and where they are from.
+
+    given: a file, or names with commas between; "" looks for the usual files in `root`.
+    """
+    if "," in given and not Path(given).expanduser().is_file():
+        names = [name for name in given.split(",") if name.strip()]
+        return _entries("--classes", names), "--classes"
+    places = [root, *(path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS)]
+    files = [root / name for name in CLASS_FILES] + [path / ROBOFLOW_CLASSES for path in places]
+    if given:
+        files = [Path(given).expanduser()]
+    files = [file for file in files if file.is_file()]
+    if given and not files:
+        raise UsageError(f"--classes {given}: there is no such file, and names have commas "
+                         "between them: --classes background,horse")
+    if not files:
+        return [], ""
+    entries = read_entries(files[0])
+    for file in files:
+        if file.name == files[0].name and read_entries(file) != entries:
+            raise ValueError(f"{file}: differs from {files[0]}; expected the same classes in both. "
+                             "Say which one is right with --classes FILE.")
+    return entries, files[0].name
+
+
+def read_entries(file):
+    """Read a list of classes, one a line, into a list of `Entry`; without ids they count from 0.
+
+    The forms are "id name r g b" or less of it, "r g b name" (CamVid), "name:r,g,b:parts:actions"
+    (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
+    other lines and for duplicate names, ids or colours.
+    """
+    lines = [line.split("#")[0].strip() for line in read_lines(file)]
+    entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
+    if not entries:
+        raise ValueError(f"{file}: holds no class; expected one a line.")
+    return entries
+
+
+def _entries(place, lines):
+    lines = [line for line in lines if line.strip() != "__ignore__"]
+    entries = [_entry(place, line, number) for number, line in enumerate(lines)]
+    for what, values in zip(("id", "name", "colour"), zip(*entries)):
+        known = [value for value in values if value is not None]
+        if twice := sorted({value for value in known if known.count(value) > 1}):
+            error = UsageError if place == "--classes" else ValueError
+            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ.")
+    return entries
+
+
+def _entry(place, line, number):
+    """Return the entry of a line; three numbers are a colour, one is an id, the rest the name."""
+    parts = line.split(":")
+    text = " ".join(parts[:2]) if len(parts) > 2 else line
+    words = [word for word in re.split(r"[\s,;]+", text) if word]
+    numeric, color, file_id = [word.isdecimal() for word in words], None, number
+    if len(words) > 3 and all(numeric[-3:]):
+        words, color = words[:-3], tuple(map(int, words[-3:]))
+    elif len(words) > 3 and all(numeric[:3]) and not numeric[-1]:
+        words, color = words[3:], tuple(map(int, words[:3]))
+    if len(words) > 1 and words[0].isdecimal():
+        file_id = int(words.pop(0))
+    if not words or max(file_id, *(color or [0])) > VOID:
+        raise ValueError(f"{place}: found {line!r}; expected a class as 'ID NAME RED GREEN BLUE' or "
+                         "'NAME' (see --help), numbers from 0 to 255.")
+    return Entry(file_id, clean_name(" ".join(words)), color)
+
+
+def number_classes(source, entries, void):
+    """Number the classes of a `Source` from 0 and return file id -> class id, 255 for void ones.
+
+    Void are the names among `void` (words of --void), id 255 and VOID_NAMES.
+    """
+    known = [entry.name for entry in entries]
+    names = [clean_name(word) for word in void if not word.isdecimal()]
+    for name in names:
+        if name not in known:
+            raise UsageError(f"--void {name}: there is no such class{nearest(name, known)}")
+    left = [entry for entry in entries if entry.file_id == VOID or entry.name in names
+            or entry.name.lower() in VOID_NAMES]
+    kept = [entry for entry in entries if entry not in left]
+    source.class_names, source.colors = tuple(entry.name for entry in kept), voc_colormap(len(kept))
+    for number, entry in enumerate(kept):
+        source.colors[number] = entry.color or source.colors[number]
+    if left:
+        source.notes.append(f"void: {', '.join(entry.name for entry in left)}")
+    class_of = {entry.file_id: VOID for entry in left}
+    return class_of | {entry.file_id: number for number, entry in enumerate(kept)}
