@@ -25,7 +25,11 @@ def measure(precision: str, seed: int, name: str, changes: dict) -> dict[str, ob
 
     changes: what differs from meadow's recipe; of `epochs`, how many times as many.
     """
-    from utils import inference, metrics, training  # starts TensorFlow, which --help must not wait for
+    from utils import (  # starts TensorFlow, which --help must not wait for
+        inference,
+        metrics,
+        training,
+    )
 
     data = datasets.load_dataset("meadow")
     recipe = data.recipe.override(**changes | {"epochs": changes.get("epochs", 1) * data.recipe.epochs})
