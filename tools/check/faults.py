@@ -6,17 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.images import (
-    STRIP,
-    ImageError,
-    Problem,
-    decode,
-    fault_of_pair,
-    has_colors,
-    strange_ids,
-    to_ids,
-    to_rgb,
-)
+from utils.images import (STRIP, ImageError, Problem, decode, fault_of_pair, has_colors,
+                          strange_ids, to_ids, to_rgb)
 from utils.labels import VOID, VOID_COLOR
 
 SMALL = 32  # pixels of a side: the stride of FCN-32s

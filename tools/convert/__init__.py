@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.convert.base import SPLITS, Options, UsageError, files_below, list_faults, plural, some
+from tools.convert.base import (SPLITS, Options, UsageError, files_below, list_faults, plural,
+                                some)
 from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folder_called, read_cvat, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples

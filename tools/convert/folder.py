@@ -5,30 +5,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tools.convert.base import (
-    SPLITS,
-    Sample,
-    Source,
-    UsageError,
-    apply_lists,
-    files_below,
-    finder,
-    key_of,
-    some,
-    split_of,
-)
+from tools.convert.base import (SPLITS, Sample, Source, UsageError, apply_lists, files_below,
+                                finder, key_of, some, split_of)
 from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
-from tools.convert.masks import (
-    check_colors,
-    goes_by_color,
-    id_map_of_white,
-    id_table,
-    name_classes,
-    palette_colors,
-    read_colors,
-    read_ids,
-    scan_all,
-)
+from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
+                                 name_classes, palette_colors, read_colors, read_ids, scan_all)
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
 

@@ -12,18 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert.base import (
-    VOID_NAMES,
-    Sample,
-    Source,
-    apply_lists,
-    faulty,
-    files_below,
-    key_of,
-    plural,
-    some,
-    split_of,
-)
+from tools.convert.base import (VOID_NAMES, Sample, Source, apply_lists, faulty, files_below,
+                                key_of, plural, some, split_of)
 from tools.convert.classes import Entry, clean_name, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import VOID

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tools.fetch.sources import SOURCES
-from tools.progress import bar
 from utils import datasets, images
 from utils.labels import VOID
+from tools.progress import bar
 
 
 def find_pairs(name, root):
