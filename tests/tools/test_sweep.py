@@ -465,7 +465,7 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     assert (folder / "leaderboard.png").stat().st_size > 1000
 
     assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
-    assert "kept" in capfd.readouterr().out and len(kernels(first)) == 2
+    assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
