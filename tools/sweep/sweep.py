@@ -131,6 +131,7 @@ def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[
         row = next(row for row in rows if row["point"] == point.folder.name)
         print(f"[{len(ended)}/{len(points)}] {point.label(names)}  {board.headline(row)}, after "
               f"{runner.duration(time.monotonic() - start)}", flush=True)
+    rows = board.leaderboard(points, failed, names)  # equal scores in the order of the grid
     board.write_csv(rows, folder / "leaderboard.csv")
     if any(board.SCORE in row["scores"] for row in rows):
         board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
