@@ -75,6 +75,7 @@ def random_fcn():
 
     def build(num_classes=4, seed=0, **arguments):
         import keras
+
         from utils import models
 
         keras.utils.set_random_seed(seed)

@@ -8,8 +8,9 @@ metrics, figures. The same command again keeps what is finished and continues wh
 import sys
 
 if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-    sys.exit("This repository runs on Python 3.11 to 3.13, and this is Python %d.%d. Install one "
-             "of those and run the same command with it." % sys.version_info[:2])
+    sys.exit("This repository runs on Python 3.11 to 3.13, and this is Python "
+             f"{sys.version_info[0]}.{sys.version_info[1]}. Install one of those and run the same "
+             "command with it.")
 
 import argparse
 import ast

@@ -1,9 +1,9 @@
-"""Measure how fast this project is, beside what people use otherwise, and write results/bench.json.
+"""Measure how fast this project is, beside what people use otherwise: results/bench.json.
 
-Each section runs in a process of its own, and alone where you like: `python -m dev.bench scores pipeline`. Without
-a name all run, `camvid` only with --camvid; `score`, the time to a score, takes longest. Both sides of a row take turns
-in one run on one machine, after a warm-up that is not counted; rows hold medians, with the smallest and largest of all
-repeats. A ratio above 1 is in our favour. Rows of sections that are not run stay as they were measured before.
+Each section runs in a separate process, and alone where you like: `python -m dev.bench scores`.
+Both sides of a row take turns in one run on one machine, after a warm-up that is not counted; rows
+hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour. Rows
+of sections that are not run stay as they were measured before.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from utils import runs
 FILE = runs.ROOT / "results" / "bench.json"
 
 
-def row(name: str, unit: str, ours: list[float], baseline: list[float] = (), target: str = "", better: str = "lower",
-        **notes: object) -> dict[str, object]:
+def row(name: str, unit: str, ours: list[float], baseline: list[float] = (), target: str = "",
+        better: str = "lower") -> dict[str, object]:
     """Return a row of the table.
 
-    ours, baseline: measurements in `unit`. target: such as "ratio >= 3" or "<= 0.5", which is held against the ratio or
-    against ours. better: "lower" or "higher". notes: what else the row says.
+    ours, baseline: measurements in `unit`. target: such as "ratio >= 3" or "<= 0.5", which the
+    ratio or ours is compared with. better: "lower" or "higher".
     """
     values = {"ours": median(ours), "baseline": median(baseline) if baseline else None}
     ratio = None
@@ -36,12 +36,10 @@ def row(name: str, unit: str, ours: list[float], baseline: list[float] = (), tar
         relation, bound = target.removeprefix("ratio ").split()
         value = ratio if target.startswith("ratio") else values["ours"]
         met = value <= float(bound) if relation == "<=" else value >= float(bound)
-        if notes.get("baseline_not_reached") and not met:
-            met = None  # the ratio is a lower bound: longer waiting might have told
     spread = {"ours_range": [min(ours), max(ours)],
               "baseline_range": [min(baseline), max(baseline)] if baseline else None}
     return {"name": name, "unit": unit, **values, "ratio": ratio, "target": target, "met": met, **spread,
-            "repeats": len(ours), **notes}
+            "repeats": len(ours)}
 
 
 def take_turns(repeats: int, *sides: Callable[[], object]) -> list[list[float]]:
@@ -63,9 +61,8 @@ def line(found: dict[str, object]) -> str:
 
     low, high = map(number, found["ours_range"])
     verdict = {None: "", True: "met", False: "missed"}[found["met"]]
-    at_least = "> " if found.get("baseline_not_reached") else ""
     return (f"{found['name']:<58}{number(found['ours']):>8} ({low} to {high}) {found['unit']:<10}"
-            f"{at_least + number(found['baseline']):>9}{at_least + number(found['ratio']):>8}x  "
+            f"{number(found['baseline']):>9}{number(found['ratio']):>8}x  "
             f"{found['target']:<12} {verdict}")
 
 
@@ -73,8 +70,8 @@ def _one_after_another(names, options):
     """Measure each section in a process of its own, so that none has the memory of those before it; return 0 or 1."""
     failed = []
     for name in names:
-        command = [sys.executable, "-m", "dev.bench", name, "--repeats", str(options.repeats), "--camvid",
-                   options.camvid, "--limit", str(options.limit), "--out", str(options.out)]
+        command = [sys.executable, "-m", "dev.bench", name, "--repeats", str(options.repeats),
+                   "--out", str(options.out)]
         if subprocess.run(command).returncode:
             failed.append(name)
     if failed:
@@ -90,18 +87,12 @@ def main(argv: list[str] | None = None) -> int:
     sections = list(bench_sections.SECTIONS)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement but trainings (default 5)")
-    parser.add_argument("--camvid", metavar="DIR", default="", help="where CamVid lies: for the section camvid")
-    parser.add_argument("--limit", type=float, default=1500, metavar="SECONDS",
-                        help="after which a training that has not reached its score is given up; a baseline later, "
-                             "if its aim is undecided then (default 1500)")
     parser.add_argument("--out", default=FILE, help="default: results/bench.json")
     options = parser.parse_args(argv)
     unknown = [name for name in options.sections if name not in sections]
     if unknown:
         parser.error(f"there is no section {', '.join(unknown)}; expected some of {', '.join(sections)}.")
-    if "camvid" in options.sections and not options.camvid:
-        parser.error("the section camvid needs --camvid DIR, the folder in which it lies.")
-    names = options.sections or [name for name in sections if name != "camvid" or options.camvid]
+    names = options.sections or sections
     if len(names) > 1:
         return _one_after_another(names, options)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -112,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         found.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
         print(line(found[-1]), flush=True)
     rows = [old for old in rows if old["section"] != name] + found
-    rows.sort(key=lambda old: sections.index(old["section"]))
+    rows.sort(key=lambda old: [*sections, old["section"]].index(old["section"]))
     runs.write_json(options.out, rows)
     print(f"\nwrote {options.out}")
     return 0

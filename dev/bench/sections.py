@@ -14,74 +14,13 @@ import cv2
 import numpy as np
 
 from dev.bench import row, take_turns
-from utils import datasets, images, metrics, oracles, runs
+from utils import datasets, images, metrics, runs
 
-AIMS = {"naive": 3, "older": 10}  # so many times later than ours a side may reach a score
 TIMES = 10  # so often the quickest work is repeated in a turn
 NETWORKS = (("VGG16, fc6 1x1, 4 a step", "vgg16", {"fc_kernel": 1}, 4, ">= 80"),
             ("VGG16, the paper's fc6 7x7, 4 a step", "vgg16", {}, 4, ""),
             ("VGG16, the paper's fc6 7x7, 10 a step", "vgg16", {}, 10, ""),
             ("small network, 4 a step", "vgg_small", {}, 4, ""))
-
-
-def score(options):
-    """seconds from the start of the process until a training reaches a mean IoU on val."""
-    data = datasets.load_dataset("meadow")
-    masks = [data.read(sample)[1] for sample in data.split("val")]
-    confusion = sum(metrics.confusion_matrix(mask, oracles.bilinear_oracle(mask, 32, data.num_classes),
-                                             data.num_classes) for mask in masks)
-    target = 0.85 * metrics.scores(confusion)["mean_iou"]
-    yield from _time_to_scores("meadow", "", [target], options.limit, seeds=3, sides=("ours", "adam", "naive", "older"))
-
-
-def camvid(options):
-    """the same on CamVid, which lies in --camvid."""
-    yield from _time_to_scores("camvid", options.camvid, [0.3, 0.4, 0.5], options.limit, seeds=1,
-                               sides=("ours", "naive", "older"))
-
-
-def _time_to_scores(dataset, data_dir, targets, limit, seeds, sides):
-    trained = {side: [] for side in sides}
-    for seed in range(seeds):
-        for side, found in trained.items():
-            if side != "older" or seed == 0:  # so far behind that once will do
-                enough = max(limit, _decided_after(side, max(targets), trained["ours"]))
-                found.append(_train(side, dataset, data_dir, targets, enough, seed))
-    for target in targets:
-        for side in sides[1:]:
-            ours = [reached[target] for reached, _ in trained["ours"]]
-            theirs = [reached[target] or last for reached, last in trained[side]]
-            if None in ours:
-                print(f"{dataset}: our own training does not reach {target:.3f} within {limit:.0f} s", flush=True)
-                continue
-            missed = any(reached[target] is None for reached, _ in trained[side])
-            yield row(f"{dataset}: mean IoU {target:.3f}, baseline {side}", "s", ours, theirs,
-                      f"ratio >= {AIMS[side]}" if side in AIMS else "", baseline_not_reached=missed)
-
-
-def _decided_after(side, target, ours):
-    """Return the seconds after which a side that has not reached the target has missed it by more than the aim."""
-    slowest = max((reached[target] or 0 for reached, _ in ours), default=0)
-    return 1.05 * AIMS.get(side, 0) * slowest
-
-
-def _train(side, dataset, data_dir, targets, limit, seed):
-    """Return target -> seconds until the side was first scored so high, or None; and the seconds of its last score."""
-    command = [sys.executable, "-m", "dev.bench.score", side, "--dataset", dataset, "--data-dir", data_dir, "--seed",
-               str(seed), "--target", str(max(targets)), "--limit", str(limit), "--begun", str(time.time())]
-    found, last = dict.fromkeys(targets), limit
-    with subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, text=True) as process:
-        for text in process.stdout:
-            scored = json.loads(text)
-            print(f"  {dataset}, {side}, seed {seed}: epoch {scored['epoch']}, {scored['seconds']:.0f} s, mean IoU "
-                  f"{scored['mean_iou']:.3f}", flush=True)
-            last = scored["seconds"]
-            for target in targets:
-                if found[target] is None and scored["mean_iou"] >= target:
-                    found[target] = scored["seconds"]
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command[2:])} ended with exit code {process.returncode}")
-    return found, last
 
 
 def step(options):
@@ -316,4 +255,4 @@ def _peak_memory(stem, folder):
 
 
 SECTIONS = {function.__name__: function
-            for function in (score, camvid, step, label, pipeline, scores, arithmetic, whole)}
+            for function in (step, label, pipeline, scores, arithmetic, whole)}

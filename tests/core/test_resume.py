@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dev import resume_trials
 from utils import callbacks, training
 from utils.datasets import load_dataset
 from utils.recipes import Recipe
@@ -37,37 +36,6 @@ def finished(dataset, tmp_path_factory):
 def run_dir(finished, tmp_path):
     """A copy of that folder."""
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-@pytest.mark.slow
-def test_kills_at_random_moments_leave_no_trace(tmp_path, capsys):
-    """Three of the hundred trials of `python -m dev.resume_trials`."""
-    assert resume_trials.run(tmp_path, trials=3, epochs=3, seed=4) == 0
-    said = capsys.readouterr().out
-    assert "to the last bit: yes" in said and "3 of 3 trials ended as if undisturbed" in said
-
-
-def test_trials_see_every_difference(run_dir, tmp_path):
-    def differs(change):
-        other = shutil.copytree(run_dir, tmp_path / f"other{len(list(tmp_path.iterdir()))}")
-        change(other)
-        return " ".join(resume_trials.differences(run_dir, other))
-
-    def nudge(other):
-        with np.load(other / "training" / "state.npz") as file:
-            arrays = dict(file)
-        arrays["kept0"].flat[0] = np.nextafter(arrays["kept0"].flat[0], np.float32(9))
-        np.savez(other / "training" / "state.npz", **arrays)
-
-    def another_loss(other):
-        history = json.loads((other / "history.json").read_text(encoding="utf-8"))
-        history[0]["loss"] += 1e-9
-        (other / "history.json").write_text(json.dumps(history), encoding="utf-8")
-
-    assert differs(lambda other: None) == ""
-    assert "arrays differ: kept0" in differs(nudge)
-    assert "history.json differs" in differs(another_loss)
-    assert ".part.model.keras is there in one" in differs(lambda other: (other / ".part.model.keras").touch())
 
 
 @pytest.mark.parametrize("damage, reason", [

@@ -178,7 +178,7 @@ def test_scores_over_all_shards_are_numpys(on_jax, shared_voc):
 @needs_jax
 def test_all_stop_where_one_cannot_train(on_jax):
     _, printed = on_jax
-    reason = "holds a training with other parameters: seed was 1 and is now 2"
+    reason = "seed was 1 and is now 2"
     assert "ValueError" in printed["0"] and reason in printed["0"]
     assert "RuntimeError process 0 cannot train: " in printed["1"] and reason in printed["1"]
 

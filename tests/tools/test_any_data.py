@@ -9,9 +9,9 @@ import numpy as np
 import odd_folders
 import pytest
 
+from tools.check import check_dataset
 from tools.execute import RunError
 from tools.run import declared_parameters, find_notebooks, run
-from tools.check import check_dataset
 from utils import models, runs, training
 from utils.datasets import load_dataset
 

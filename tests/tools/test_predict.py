@@ -152,7 +152,7 @@ def test_photos_are_read_as_everywhere_here(run, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # lies on its side
     Image.fromarray(photo()).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    Image.fromarray((photo()[..., 0].astype(np.uint16) * 257)).save(tmp_path / "deep.png")
+    Image.fromarray(photo()[..., 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     assert run(tmp_path / "turned.jpg", tmp_path / "deep.png", "--write", "mask") == 0
     assert images.read_mask(tmp_path / "out" / "masks" / "turned.png").shape == (90, 60)
     assert images.read_mask(tmp_path / "out" / "masks" / "deep.png").shape == (60, 90)

@@ -303,6 +303,15 @@ def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
     assert text[4] == "p2: notebook a, cell 2 of 3: no"
 
 
+def test_equal_scores_are_in_the_order_of_the_grid_however_the_points_ended(tmp_path, monkeypatch):
+    points = results(tmp_path, *(({"seed": seed}, 0.5) for seed in range(3)))
+    monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
+    ended = [(point, "") for point in reversed(points)]
+    board = sweep._collect(points, points, ended, [], tmp_path)
+    assert [row["point"] for row in board] == ["p0", "p1", "p2"]
+    assert sweep._collect(points, [], (), [], tmp_path) == board
+
+
 def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
     points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6))
     runs.write_json(points[1].folder / "metrics.json",
@@ -465,7 +474,7 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     assert (folder / "leaderboard.png").stat().st_size > 1000
 
     assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
-    assert "kept" in capfd.readouterr().out and len(kernels(first)) == 2
+    assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")

@@ -1,19 +1,16 @@
-"""Train one network on several devices: each takes its part of every batch, all keep the same
-weights.
+"""Train one network on several devices: each takes its part of every batch.
 
 Environment variables choose the devices, so that one command runs on one device and on many:
 
 - FCN_DEVICES=all: all GPUs of this machine (or TPU cores, under JAX). Without it, one.
 - FCN_PROCESSES=n, FCN_PROCESS=i, FCN_COORDINATOR=host:port, with KERAS_BACKEND=jax: this is
-  process i of n, counted from 0, that train together, each with all devices of its machine. Every
-  process runs the same command on the same data. The address is one of process 0's machine, with
-  a free port, that the others reach.
+  process i of n, counted from 0, each with all devices of its machine. Every process runs the same
+  command on the same data. The address is one of process 0's machine, with a free port.
 
-What is equal to one device: JAX sees one batch that lies on several devices, so that loss,
-gradients and batch normalization are those of the whole batch, but for rounding. TensorFlow takes
-the mean of the devices' mean losses and normalizes each part by its own statistics: not equal.
-Under both, scores count each photo once. A last batch is filled up as in `pipeline.fill`, and
-counts with its filled size in the mean loss of an epoch.
+JAX sees one batch on several devices: loss, gradients and batch normalization are those of one
+device, but for rounding. TensorFlow takes the mean of the devices' mean losses and normalizes each
+part by itself: not equal. Under both, scores count each photo once. A last batch is filled up as in
+`pipeline.fill`, and counts with its filled size in the mean loss of an epoch.
 """
 
 import contextlib
@@ -58,7 +55,7 @@ def train(dataset, recipe, run_dir, **options):
         except Exception as error:
             meeting.cancel(error)
             raise
-        _wait()
+        _texts_of_all("")  # process 0 has written its files when the others return
     return dataclasses.replace(trained, path=path)
 
 
@@ -188,13 +185,6 @@ def _copy_from_first(file):
             received = np.asarray(broadcast_one_to_all(np.frombuffer(data, np.uint8)))
             if not first:
                 stream.write(received.tobytes())
-
-
-def _wait():
-    """Wait until all processes have come here."""
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices("tools.scale")
 
 
 def _several_devices():

@@ -158,9 +158,9 @@ def connect(scheduler: str, workers: int) -> Iterator:
         if name.split(".")[0] == "distributed":  # the sweep reports what matters
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not scheduler:
-        # Free ports and no dashboard: nothing that another sweep could have taken.
+        # Free ports: nothing that another sweep could have taken.
         with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
-                          dashboard_address=None, silence_logs=logging.CRITICAL + 1) as cluster:
+                          dashboard_address=":0", silence_logs=logging.CRITICAL + 1) as cluster:
             with Client(cluster) as client:
                 yield client
         return

@@ -98,7 +98,7 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
         except (OSError, RuntimeError) as error:
             raise RunError(str(error)) from None
         print(f"{len(planned)} points, each with {', '.join(path.stem for path in paths)}, into "
-              f"{folder.name}; kept: {len(planned) - len(waiting)}", flush=True)
+              f"{folder.name}", flush=True)
         return _collect(planned, waiting, results, paths, folder)
 
 
@@ -118,6 +118,8 @@ def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[
     names, failed, start = sweep_grid.differing(points), {}, time.monotonic()
     ended = [point for point in points if point not in waiting]
     rows = board.leaderboard(ended, failed, names)
+    for number, row in enumerate(rows, 1):
+        print(f"[{number}/{len(points)}] {row['point']}  kept: {board.headline(row)}", flush=True)
     for point, why in results:
         ended.append(point)
         if not why and not _is_finished(point, paths):
@@ -129,6 +131,7 @@ def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[
         row = next(row for row in rows if row["point"] == point.folder.name)
         print(f"[{len(ended)}/{len(points)}] {point.label(names)}  {board.headline(row)}, after "
               f"{runner.duration(time.monotonic() - start)}", flush=True)
+    rows = board.leaderboard(points, failed, names)  # equal scores in the order of the grid
     board.write_csv(rows, folder / "leaderboard.csv")
     if any(board.SCORE in row["scores"] for row in rows):
         board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
