@@ -129,8 +129,10 @@ def decode(path):
         raise _error(path, "is not an image that can be read.", "Save it as JPEG, PNG, BMP, WebP "
                      "or TIFF, with 8 or 16 bits per channel.") from None
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead to
-        raise _error(path, f"the image is damaged, too large or closed ({error}).",
-                     "Copy or export it again.") from None
+        found = "the image is damaged"
+        if isinstance(error, (Image.DecompressionBombError, MemoryError, PermissionError)):
+            found = "the image cannot be read"
+        raise _error(path, f"{found} ({error}).", "Copy or export it again.") from None
 
 
 def to_rgb(image, path):

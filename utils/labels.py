@@ -48,7 +48,8 @@ def colors_to_ids(rgb, colors):
                            for count, key in unknown[:5])
         more = f" and {len(unknown) - 5} more colours" if len(unknown) > 5 else ""
         raise ValueError(f"these colours stand for no class: {listed}{more}. Use the exact colours "
-                         "of the colour table, and PNG (JPEG and smoothing blend colours).")
+                         "of the colour table, and save masks as PNG (JPEG and smoothing blend "
+                         "colours).")
     return np.array([ids_of_key[int(key)] for key in found], np.uint8)[inverse].reshape(
         rgb.shape[:2])
 

@@ -169,7 +169,7 @@ def test_aerial_photos_are_read_and_bombs_are_not(tmp_path):
     header = b"IHDR" + (60000).to_bytes(4, "big") * 2 + content[24:29]
     content[12:33] = header + zlib.crc32(header).to_bytes(4, "big")
     (tmp_path / "bomb.png").write_bytes(content)
-    with pytest.raises(ImageError, match=r"bomb\.png: .*too large"):
+    with pytest.raises(ImageError, match=r"bomb\.png: .*cannot be read .*pixels"):
         read_mask(tmp_path / "bomb.png")
 
 
