@@ -83,6 +83,10 @@ def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:
             kept[-1]["text"] += plain["text"]
         else:
             kept.append(plain)
+    for plain in kept:
+        if plain["output_type"] == "stream":  # a progress bar is what a terminal shows in the end
+            text = re.sub(r"\x08+", "", plain["text"])
+            plain["text"] = re.sub("[^\n]*\r(?=[^\n])", "", text)
     return kept
 
 

@@ -54,6 +54,13 @@ def test_canonical_form():
     assert notebooks.canonical(made) == text
 
 
+def test_of_a_progress_bar_the_last_state_stays():
+    text = "Epoch 1/2\n1/2 - loss: 2\b\b\b\b\r2/2 - loss: 1\r\nend\r\n"
+    cell = v4.new_code_cell("fit()", outputs=[v4.new_output("stream", text=text)])
+    made = nbformat.reads(notebooks.canonical(v4.new_notebook(cells=[cell])), as_version=4)
+    assert made.cells[0].outputs[0].text.replace("\r", "") == "Epoch 1/2\n2/2 - loss: 1\nend\n"
+
+
 @pytest.mark.filterwarnings("ignore::nbformat.warnings.DuplicateCellId")
 def test_check_names_files_and_canonical_mends_them(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run, "NOTEBOOKS", tmp_path)
