@@ -88,7 +88,9 @@ def no_model(monkeypatch):
 
 
 def written(out):
-    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    """Return the files below a folder, but areas.csv, which is always there."""
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*")
+                  if path.is_file() and path.name != "areas.csv")
 
 
 # What is written
@@ -200,11 +202,11 @@ def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder):
 def test_large_photos_go_in_tiles(run, folder, monkeypatch, tile, given):
     tiles = {}
 
-    def predict(network, image, side):
+    def windows(network, image, side):
         tiles[image.shape[1]] = side
-        return np.zeros(image.shape[:2], np.uint8)
+        return []
 
-    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "windows", windows)
     Image.fromarray(photo(10, 2049)).save(folder / "wide.png")
     assert run(folder, "--write", "mask", *tile) == 0
     assert (tiles[90], tiles[2049]) == given
@@ -432,10 +434,10 @@ def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
 
 @pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
 def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys, trouble):
-    def predict(*_):
+    def logits(*_):
         raise trouble
 
-    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "logits", logits)
     assert run(folder / "a.png") == 1
     assert "a.png: does not fit into memory. Give a smaller --tile" in capsys.readouterr().err
 
@@ -443,15 +445,16 @@ def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys
 def test_interrupted_job_keeps_what_is_finished(run, folder, tmp_path, monkeypatch, capsys):
     real = tool.label_photo
 
-    def label_photo(source, *rest):
-        if source.stem == "b":
+    def label_photo(job, *rest):
+        if job.source.stem == "b":
             raise KeyboardInterrupt
-        real(source, *rest)
+        return real(job, *rest)
 
     monkeypatch.setattr(tool, "label_photo", label_photo)
     assert run(folder) == 130
     assert written(tmp_path / "out") == ["masks/a.png", "overlays/a.jpg"]
     assert "Interrupted" in capsys.readouterr().err
+    assert [row["photo"] for row in areas(tmp_path / "out")] == ["a.png"]
 
 
 def test_help_tells_inputs_results_and_exit_codes():
