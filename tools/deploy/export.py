@@ -225,9 +225,6 @@ def _metadata(card):
             "version": f"{about['name']} {about['version']}, Keras {keras.__version__}"}
 
 
-# The command `python -m tools.export` ------------------------------------------------------------
-
-
 def main(argv=None):
     """Export a model; return 0 all written, 1 some forms failed, 2 wrong arguments or no model."""
     parser = argparse.ArgumentParser("python -m tools.export", description="Write a trained model "

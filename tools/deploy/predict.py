@@ -121,9 +121,6 @@ class Labeller:
         return counted[[*range(len(self.colors)), labels.VOID]]
 
 
-# Jobs ------------------------------------------------------------------------------------------
-
-
 def find_jobs(inputs: Sequence[Path], out: Path, kinds: Sequence[str]) -> list[Job]:
     """Return a job for every photo and video, photos first. Raises UsageError if none is found."""
     jobs = []
@@ -187,9 +184,6 @@ def check_out(targets: Sequence[Path], out: Path, force: bool) -> None:
     except OSError as error:
         raise UsageError(f"--out {out}: cannot be written ({error.strerror}). Choose another "
                          "folder.") from None
-
-
-# The model -------------------------------------------------------------------------------------
 
 
 def open_model(path: Path | None):
@@ -301,13 +295,10 @@ def silence() -> Iterator[None]:
         os.close(screen)
 
 
-# Photos and videos -----------------------------------------------------------------------------
-
-
 def label(job: Job, labeller: Labeller, out: Path, kinds: Sequence[str]) -> tuple:
-    """Write the results of a photo or video, all or none. Raises OSError or ValueError.
+    """Write all results of a job or none; return its row of areas.csv, and a photo's best classes.
 
-    Returns its row of areas.csv, and of a photo the best classes, uint8 (H, W), else None.
+    Raises OSError or ValueError.
     """
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as place:
         made = {kind: Path(place) / kind / job.target(kind).name for kind in kinds}
@@ -327,7 +318,7 @@ def label(job: Job, labeller: Labeller, out: Path, kinds: Sequence[str]) -> tupl
 def label_photo(job: Job, labeller: Labeller, made: dict[str, Path]) -> tuple:
     """Write the results of one photo to the paths in `made`: kind -> path.
 
-    Returns pixels per class, void last; the best class of each pixel; (H, W).
+    Returns pixels per class, void last; the best class of each pixel, None of a video; (H, W).
     """
     if tiff.drops_fourth_band(job.source):
         print(f"{job.source}: left out: its fourth band, which is not transparency.",
@@ -357,10 +348,7 @@ def write_ids(made, name, labeller, best, confidence, georeference=None) -> np.n
 
 
 def label_video(job: Job, labeller: Labeller, made: dict[str, Path]) -> tuple:
-    """Write the results of one video to the paths in `made`: a video, and folders of pictures.
-
-    Returns mean pixels per class, void last; None; (H, W).
-    """
+    """Do the same with a video: a video of overlays, and folders with a picture for each frame."""
     source, areas = job.source, []
     clip, writer = cv2.VideoCapture(str(source)), None
     expected, rate = int(clip.get(cv2.CAP_PROP_FRAME_COUNT)), clip.get(cv2.CAP_PROP_FPS)
@@ -413,9 +401,6 @@ def draw_legend(width: int, class_names: Sequence[str], colors: np.ndarray) -> n
     return np.asarray(strip)
 
 
-# The command -----------------------------------------------------------------------------------
-
-
 def label_all(jobs, labeller: Labeller, out: Path, kinds: Sequence[str],
               truths: dict[Job, Path], rows: dict[str, list]) -> tuple[list[str], np.ndarray]:
     """Do all jobs and add their rows; return a line for each that failed, and the confusion matrix
@@ -455,9 +440,9 @@ def read_areas(path: Path, header: list[str], force: bool) -> dict[str, list]:
     """
     text = path.read_bytes().decode("utf-8", "surrogateescape") if path.is_file() else ""
     rows = {row[0]: row for row in csv.reader(io.StringIO(text, newline="")) if row}
-    if rows.setdefault("photo", header) == header:
+    if next(iter(rows.values()), None) == header:
         return rows
-    if not force:
+    if rows and not force:
         raise UsageError(f"{path} has other columns than this model has classes. Give another "
                          "--out, or --force to replace it.")
     return {"photo": header}
