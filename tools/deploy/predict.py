@@ -320,10 +320,10 @@ def label_photo(job: Job, labeller: Labeller, made: dict[str, Path]) -> tuple:
 
     Returns pixels per class, void last; the best class of each pixel, None of a video; (H, W).
     """
-    if tiff.drops_fourth_band(job.source):
-        print(f"{job.source}: left out: its fourth band, which is not transparency.",
-              file=sys.stderr)
+    drops = tiff.drops_fourth_band(job.source)
     image = images.read_image(job.source)
+    if drops:
+        print(f"{job.source}: its fourth band, no transparency, is left out.", file=sys.stderr)
     best, confidence = labeller.predict(image)
     ids = write_ids(made, "", labeller, best, confidence, job.georeference)
     if "overlay" in made:
