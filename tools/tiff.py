@@ -47,5 +47,6 @@ def drops_fourth_band(path):
     most = {0: 2, 1: 2, 5: 6}.get(colors, 4)  # 0 and 1 are grey, 5 is CMYK
     if isinstance(bands, int) and bands > most:
         raise ImageError(Problem(str(path), f"has {bands} bands; expected red, green and blue.",
-                                 "Write three bands: gdal_translate -b 1 -b 2 -b 3 IN OUT."))
+                                 "Write three bands: gdal_translate -b 1 -b 2 -b 3 "
+                                 "-co PHOTOMETRIC=RGB IN OUT."))
     return bands == 4 and colors != 5 and found.get(EXTRA, 0) in (0, (0,))

@@ -254,7 +254,7 @@ def flipped_logits(model, image: np.ndarray) -> np.ndarray:
     filled = np.full((height, math.ceil(width / 32) * 32, 3), models.MEAN, np.float32)
     filled[:, :width] = image
     both = inference.logits(model, filled), inference.logits(model, filled[:, ::-1])[:, ::-1]
-    return np.log(sum(np.asarray(ops.softmax(one)) for one in both) + 1e-30)[:, :width]
+    return np.log(sum(ops.convert_to_numpy(ops.softmax(one)) for one in both) + 1e-30)[:, :width]
 
 
 def _read_card(card: Path, classes: int) -> dict:
