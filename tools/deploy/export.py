@@ -259,14 +259,10 @@ def main(argv=None):
 def write(form, model, card, path, size=None):
     """Write one of `FORMS` and print its size in MB; ONNX is compared with Keras on a photo."""
     with silence():
-        if form == "onnx":
-            to_onnx(model, path, card, size)
-        elif form == "litert":
-            to_litert(model, path)
-        elif form == "int8":
-            to_int8(model, path, training_photos(card, size))
-        else:
-            to_saved_model(model, path)
+        {"onnx": lambda: to_onnx(model, path, card, size),
+         "litert": lambda: to_litert(model, path),
+         "int8": lambda: to_int8(model, path, training_photos(card, size)),
+         "saved_model": lambda: to_saved_model(model, path)}[form]()
     files = [path, *path.rglob("*")]
     print(f"{path}: {sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.2f} MB")
     if form != "onnx":

@@ -160,7 +160,7 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
 def find_truths(jobs: Sequence[Job], folder: Path) -> dict[Job, Path]:
     """Return the true masks of photos: in `folder`, with the photo's path or name, any suffix."""
     masks = {path.relative_to(folder).with_suffix(""): path
-             for path in _files_below(folder, Path()) if path.suffix not in VIDEO_SUFFIXES}
+             for path in _files_below(folder, folder) if path.suffix not in VIDEO_SUFFIXES}
     photos = [job for job in jobs if not job.is_video]
     truths = {job: masks.get(job.name.with_suffix(""), masks.get(Path(job.name.stem)))
               for job in photos}
@@ -244,7 +244,7 @@ def load_labeller(path: Path | None, tile: int | None, flip=False, least=0.0) ->
 
 
 def flipped_logits(model, image: np.ndarray) -> np.ndarray:
-    """Return float32 (H, W, C): log of the sum of probabilities of a photo and its mirror image."""
+    """Return float32 (H, W, C): log of a photo's plus its mirror image's probabilities."""
     from keras import ops
 
     from utils import inference, models
@@ -304,8 +304,8 @@ def label(job: Job, labeller: Labeller, out: Path, kinds: Sequence[str]) -> tupl
         made = {kind: Path(place) / kind / job.target(kind).name for kind in kinds}
         for path in made.values():
             path.parent.mkdir()
-        areas, best, (height, width) = (label_video if job.is_video else label_photo)(
-            job, labeller, made)
+        write = label_video if job.is_video else label_photo
+        areas, best, (height, width) = write(job, labeller, made)
         for kind, path in made.items():
             target = out / job.target(kind)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -401,10 +401,11 @@ def draw_legend(width: int, class_names: Sequence[str], colors: np.ndarray) -> n
     return np.asarray(strip)
 
 
-def label_all(jobs, labeller: Labeller, out: Path, kinds: Sequence[str],
-              truths: dict[Job, Path], rows: dict[str, list]) -> tuple[list[str], np.ndarray]:
-    """Do all jobs and add their rows; return a line for each that failed, and the confusion matrix
-    of those with a true mask."""
+def label_all(jobs, labeller, out, kinds, truths, rows) -> tuple[list[str], np.ndarray]:
+    """Do all jobs, and add to `rows` those of areas.csv.
+
+    Returns a line for each that failed, and the confusion matrix of those with a true mask.
+    """
     photos = sum(not job.is_video for job in jobs)
     report, failed = progress.bar("photos"), []
     confusion = np.zeros((len(labeller.colors),) * 2, np.int64)
@@ -514,7 +515,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--truth", metavar="DIR", type=_path, help="score photos with the true "
                         "masks in DIR that have their names")
     parser.add_argument("--flip", action="store_true", help="average the probabilities of a photo "
-                        "and of its mirror image: takes twice the time, and is a little better")
+                        "and of its mirror image: takes twice the time, is a little better")
     parser.add_argument("--out", metavar="DIR", type=_path, default=Path("predictions"),
                         help="where to write (default: predictions, in the working directory)")
     parser.add_argument("--tile", metavar="PIXELS", type=_tile, help="process photos in tiles of "
