@@ -23,8 +23,7 @@ def predict(model, image, tile=None):
 def windows(model, image, tile=None):
     """Yield (place, window, inner) for each tile of a photo; the arguments are those of `predict`.
 
-    place: the tile, slices of the photo. window: the photo there, with what the network sees around
-    it. inner: the tile in the window, slices, such as of the window's logits.
+    place: slices of the photo. window: the photo there and around. inner: where the tile is in it.
     """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
@@ -51,10 +50,7 @@ def logits(model, image):
 
 
 def evaluate(model, dataset, split, progress=None):
-    """Return the confusion matrix, int64 (C, C), of a model on every whole image of a split.
-
-    progress: function called with (done, total).
-    """
+    """Return the confusion matrix, int64 (C, C), on a split; `progress` gets (done, total)."""
     samples = dataset.split(split)
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
     for done, sample in enumerate(samples, start=1):
