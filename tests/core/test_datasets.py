@@ -70,7 +70,8 @@ def test_texts_that_are_not_utf8_are_named(voc, name):
 
 
 @pytest.mark.parametrize("stem, line", [
-    ("my photo 1", "my photo 1"), ("cow", "cow  1"), ("cow", "cow.jpg"), ("v1.5", "v1.5"),
+    ("my photo 1", "my photo 1"), ("cow", "cow  1"), ("cow", "cow -1"), ("cow", "cow 0"),
+    ("cow", "cow.jpg"), ("v1.5", "v1.5"),
 ])
 def test_lists_name_photos_in_several_ways(voc, stem, line):
     photo, mask = load_dataset("voc", voc).split("train")[0]
@@ -145,8 +146,9 @@ def test_long_lists_of_missing_files_are_cut(voc):
     (voc / "ImageSets/Segmentation/train.txt").write_text(
         "\n".join(f"x{i}" for i in range(15)), encoding="utf-8"
     )
-    with pytest.raises(ValueError, match=r"(?s)not there \(30\).*and 10 more"):
+    with pytest.raises(ValueError, match=r"(?s)not there \(30\).*and 10 more") as error:
         load_dataset("voc", voc)
+    assert str(error.value).count(f"{voc}") == 20
 
 
 def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
