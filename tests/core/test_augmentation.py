@@ -130,15 +130,15 @@ def test_photos_of_one_epoch_are_changed_each_in_its_own_way():
 # Shares of a batch, and void
 
 
-def test_a_process_loads_its_share_of_each_batch():
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_process_loads_its_share_of_each_batch(first):
     pairs = DecodedPairs(range(7), read=lambda number: coordinates(40 + number, 60))
     given = {"image_size": 24, "batch_size": 4, "shuffle": True, "multiple_of": 2}
-    whole = list(batches(pairs, **given).as_numpy_iterator())
-    for first in (0, 1):
-        parts = list(batches(pairs, **given, share=lambda numbers: numbers[first::2]))
-        for (images, masks), (part, part_masks) in zip(whole, parts, strict=True):
-            assert (part == images[first::2]).numpy().all()
-            assert (part_masks == masks[first::2]).numpy().all()
+    whole = batches(pairs, **given)
+    parts = batches(pairs, **given, share=lambda numbers: numbers[first::2])
+    for (images, masks), (part, part_masks) in zip(whole, parts, strict=True):
+        assert (part == images[first::2]).numpy().all()
+        assert (part_masks == masks[first::2]).numpy().all()
 
 
 def test_one_mask_may_be_all_void():

@@ -45,6 +45,18 @@ def test_identity_tells_trainings_on_other_photos_apart(voc, tmp_path, make_voc)
     assert load_dataset("voc", voc).identity()["photos"] != one["photos"]
 
 
+@pytest.mark.parametrize("lists, splits", [
+    (("train", "val", "trainval"), {"train", "val"}), (("train", "trainval"), {"train", "trainval"}),
+    (("train", "val", "test", "mine"), {"train", "val", "test", "mine"})])
+def test_every_list_is_a_split_but_vocs_name_for_both(voc, lists, splits):
+    folder = voc / "ImageSets" / "Segmentation"
+    text = (folder / "val.txt").read_text()
+    (folder / "val.txt").unlink()
+    for name in lists[1:]:
+        (folder / f"{name}.txt").write_text(text)
+    assert load_dataset("voc", voc).splits.keys() == splits
+
+
 def test_an_empty_split_is_named(voc):
     (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("# none yet\n")
     with pytest.raises(ValueError, match="voc has no photos in split 'val'"):

@@ -1,6 +1,7 @@
 """The table of planted faults fits the code: each still applies, compiles, and names its tests."""
 
 import ast
+import functools
 from collections import Counter
 from pathlib import Path
 
@@ -14,30 +15,32 @@ MODULES = sorted(path.stem for path in (ROOT / "utils").glob("*.py") if path.ste
 LEAST = {"utils": 150}
 
 
+@functools.cache
 def functions(path):
     """The test functions that a file defines."""
     return {node.name for node in ast.walk(ast.parse(path.read_text("utf-8")))
             if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize("mutant", TABLE, ids=lambda mutant: mutant.id)
-def test_each_fault_still_applies(mutant):
+def test_each_fault_still_applies():
     """`mutate` raises ValueError unless the text is there exactly once; what it gives is Python."""
-    text = mutants.mutate(mutant)
-    if mutant.file.endswith(".py"):
-        compile(text, mutant.file, "exec")
-        assert text != (ROOT / mutant.file).read_text("utf-8")
-    assert mutant.means
+    for mutant in TABLE:
+        text = mutants.mutate(mutant)
+        if mutant.file.endswith(".py"):
+            try:
+                compile(text, mutant.file, "exec")
+            except SyntaxError as error:
+                pytest.fail(f"{mutant.id}: {mutant.file} is no Python with it ({error})")
 
 
-@pytest.mark.parametrize("mutant", TABLE, ids=lambda mutant: mutant.id)
-def test_each_fault_names_tests_that_exist(mutant):
-    assert mutant.tests or mutant.equivalent
-    for name in mutant.tests:
-        file, _, function = name.partition("::")
-        assert (ROOT / file).is_file(), f"{mutant.id}: there is no {file}"
-        if function:
-            assert function in functions(ROOT / file), f"{mutant.id}: {file} has no {function}"
+def test_each_fault_says_what_it_does_and_names_tests_that_exist():
+    for mutant in TABLE:
+        assert mutant.means and (mutant.tests or mutant.equivalent), mutant.id
+        for name in mutant.tests:
+            file, _, function = name.partition("::")
+            assert (ROOT / file).is_file(), f"{mutant.id}: there is no {file}"
+            if function:
+                assert function in functions(ROOT / file), f"{mutant.id}: {file} has no {function}"
 
 
 def test_no_fault_is_planted_twice():
@@ -68,8 +71,8 @@ def test_two_faults_with_one_id_are_refused(tmp_path, monkeypatch):
         mutants.table()
 
 
-@pytest.mark.parametrize("find, count", [("no such text", 0), ("VOID", None)])
-def test_a_fault_that_does_not_apply_is_named(find, count):
+@pytest.mark.parametrize("find, times", [("no such text", "0"), ("VOID", r"\d+")])
+def test_a_fault_that_does_not_apply_is_named(find, times):
     mutant = mutants.Mutant("gone", "utils/labels.py", find, "x", "", ())
-    with pytest.raises(ValueError, match=f"gone: '{find}' occurs {'' if count is None else count}"):
+    with pytest.raises(ValueError, match=f"gone: '{find}' occurs {times} times"):
         mutants.mutate(mutant)
