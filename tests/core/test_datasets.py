@@ -227,15 +227,17 @@ def test_read_refuses_sizes_that_differ_and_strange_ids(voc):
     saved(sample[1], np.zeros((64, 48), np.uint8))
     with pytest.raises(
         ValueError, match=r"train0\.png: the mask is 48x64 pixels, its photo train0\.png 64x48"
-    ):
+    ) as error:
         dataset.read(sample)
+    assert str(error.value).startswith(f"{sample[1]}: ")
     mask = np.zeros((48, 64), np.uint8)
     mask[0, :7] = (3, 3, 3, 9, 200, 254, 255)
     saved(sample[1], mask)
     with pytest.raises(
         ValueError, match=r"6 pixels have the ids \[3, 9, 200, 254\]; expected 0 to 2, or 255"
-    ):
+    ) as error:
         dataset.read(sample)
+    assert str(error.value).startswith(f"{sample[1]}: ")
 
 
 # Recipes
