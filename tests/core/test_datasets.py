@@ -46,7 +46,8 @@ def test_identity_tells_trainings_on_other_photos_apart(voc, tmp_path, make_voc)
 
 
 @pytest.mark.parametrize("lists, splits", [
-    (("train", "val", "trainval"), {"train", "val"}), (("train", "trainval"), {"train", "trainval"}),
+    (("train", "val", "trainval"), {"train", "val"}),
+    (("train", "trainval"), {"train", "trainval"}),
     (("train", "val", "test", "mine"), {"train", "val", "test", "mine"})])
 def test_every_list_is_a_split_but_vocs_name_for_both(voc, lists, splits):
     folder = voc / "ImageSets" / "Segmentation"

@@ -1,4 +1,4 @@
-"""What each block of the networks does to numbers: normalisation, ReLU, averages, dropout, start."""
+"""What the blocks of the networks do to numbers: normalisation, ReLU, averages, dropout."""
 
 import dataclasses
 

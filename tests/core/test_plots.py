@@ -224,7 +224,8 @@ def tick_names(axis):
 
 def test_class_bars_stand_beside_their_names_in_their_colours_first_on_top():
     values, reference = [0.2, np.nan, 1.0, 0.4], [0.5, 0.6, 0.7, 0.9]
-    axis = plots.class_bars(values, NAMES, COLORS, reference=reference, reference_name="best").axes[0]
+    figure = plots.class_bars(values, NAMES, COLORS, reference=reference, reference_name="best")
+    axis = figure.axes[0]
     assert tick_names(axis.yaxis) == list(NAMES)
     bars, (ticks,) = axis.patches, axis.collections
     assert [bar.get_width() for bar in bars] == [0.2, 0, 1, 0.4]
@@ -339,6 +340,7 @@ def test_animations_keep_their_pace_and_go_on(monkeypatch, seconds):
 
 
 def test_digest_sees_colours_of_bars_and_of_points():
-    for draw in (lambda colors: plots.class_bars([0.1, 0.2, 0.3, 0.4], NAMES, colors),
-                 lambda colors: plots.named_points([1, 2, 3, 4], [1, 2, 3, 4], NAMES, colors, "x", "y")):
+    values = [1, 2, 3, 4]
+    for draw in (lambda colors: plots.class_bars(values, NAMES, colors),
+                 lambda colors: plots.named_points(values, values, NAMES, colors, "x", "y")):
         assert plots.digest(draw(COLORS)) != plots.digest(draw(COLORS[::-1]))

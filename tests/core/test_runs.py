@@ -62,7 +62,8 @@ def test_what_is_no_json_object_is_read_as_empty(tmp_path, text):
     assert runs.read_json(file) == runs.read_json(tmp_path / "missing.json") == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"parameters": {}}', '{"parameters": 1, "notebooks": {}}'])
+@pytest.mark.parametrize("text", [
+    "", "[]", '{"parameters": {}}', '{"parameters": 1, "notebooks": {}}'])
 def test_a_damaged_record_is_named(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(OSError, match="run.json is damaged"):
