@@ -91,6 +91,25 @@ def test_best_epoch_survives_the_resume(tmp_path, scores, best):
     assert all((a == b).all() for a, b in zip(model.get_weights(), weights[best], strict=True))
 
 
+def test_each_epoch_has_its_own_seconds_and_the_run_their_sum(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+    model.compile(optimizer="sgd", loss="mse")
+    checkpoint = callbacks.Checkpoint(tmp_path, {})
+    checkpoint.set_model(model)
+    for epoch, seconds in enumerate((5.0, 2.5, 1.25)):
+        checkpoint.on_epoch_begin(epoch)
+        clock[0] += seconds
+        checkpoint.on_epoch_end(epoch, {"loss": 1.0})
+        clock[0] += 60  # between two epochs, or before the run is resumed
+    again = callbacks.Checkpoint(tmp_path, {})
+    again.restore(model)
+    for one in (checkpoint, again):
+        assert [row["seconds"] for row in one.history] == [5, 2.5, 1.25]
+        assert one.seconds == 8.75
+
+
 def test_a_state_broken_off_while_it_is_written_leaves_the_one_before(tmp_path, monkeypatch):
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
     model.compile(optimizer="sgd", loss="mse")

@@ -360,6 +360,13 @@ def test_training_leaves_a_float32_model_and_its_history(unbroken, dataset):
     assert card["dataset"] == "voc" and card["class_names"] == ["ground", "block", "disc"]
 
 
+def test_history_holds_the_rate_at_the_end_of_each_epoch(unbroken):
+    rates = [row["learning_rate"] for row in unbroken[0].history]
+    steps = 3 * np.arange(1, 4) - 1  # the cosine begins after one step of warm-up
+    expected = RECIPE.learning_rate * (1 + np.cos(np.pi * steps / 8)) / 2
+    assert rates == pytest.approx(expected, abs=1e-9)
+
+
 def test_training_equals_a_hand_written_loop(unbroken, dataset):
     trained, _ = unbroken
     keras.utils.set_random_seed(1)
