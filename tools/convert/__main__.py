@@ -1,7 +1,8 @@
 """Turn your own photos and labels into the one layout that everything here reads (VOC's), once.
 
-SOURCE is a folder of photos and masks, an export of CVAT ("Segmentation mask 1.1", folder or .zip)
-or Roboflow, or a folder of labelme's JSON files. TARGET becomes a folder for `--dataset voc
+SOURCE is a folder or .zip: photos and masks (also of Roboflow, labelme2voc or Cityscapes), CVAT's
+"Segmentation mask 1.1" or "CVAT for images 1.1", COCO instances, YOLO segmentation, a Supervisely
+project, or labelme's JSON files; which one is seen from its files. TARGET becomes a folder for `--dataset voc
 --data-dir TARGET`: photos, palette masks, split lists, class names. SOURCE is never changed. Faults
 are counted, the first 20 listed, and nothing is written where there is one.
 """
@@ -19,6 +20,8 @@ EPILOG = """examples:
   python -m tools.convert export.zip data/mine --images uploaded_photos
   python -m tools.convert labelled data/mine --val 0.15 --test 0.15
   python -m tools.convert frames data/mine --group '(clip\\d+)_'    frames of a clip stay together
+  python -m tools.convert cityscapes data/streets --masks gtFine --mask-suffix _gtFine_labelIds
+  python -m tools.convert export.zip data/mine --rename cow=animal --rename horse=animal
   python -m tools.convert data/mine to_correct --to labelme         correct masks in labelme
 """
 
@@ -30,7 +33,8 @@ def _parser():
     add = parser.add_argument
     add("source", metavar="SOURCE", help="folder or .zip; it is not changed")
     add("target", metavar="TARGET", help="folder to make")
-    add("--format", default="", help="folder, cvat or labelme; guessed without it")
+    add("--format", default="", help="folder, cvat (masks), cvat-images, coco, yolo, "
+        "supervisely or labelme; without it the files tell")
     add("--to", default="voc", help="voc (default), or labelme: JSON files to correct in labelme")
     add("--tolerance", type=float, default=0.0, metavar="PIXELS", help="to labelme: simpler "
         "outlines that may be off by so much (default 0: exact; 1 is easier to edit)")
@@ -41,6 +45,11 @@ def _parser():
     add("--masks", default="", metavar="FOLDER", help="masks, in SOURCE or elsewhere")
     add("--mask-suffix", default="", metavar="TEXT",
         help="take masks whose names end so, such as _gtFine_labelIds")
+    add("--mask-prefix", default="", metavar="TEXT", help="take masks whose names begin so")
+    add("--rename", action="append", default=[], metavar="NAME=NEW",
+        help="give a class another name; classes of one name become one class")
+    add("--max-side", type=int, default=0, metavar="PIXELS", help="shrink larger photos and their "
+        "masks, so that the longer side has so many pixels")
     add("--map", action="append", default=[], metavar="ID=CLASS",
         help="ids in the masks that become other classes, such as 255=1,100=2")
     add("--void", action="append", default=[], metavar="ID|NAME",
@@ -79,6 +88,15 @@ def _id_map(texts):
     return {int(one): int(other) for one, _, other in pairs}
 
 
+def _renames(texts):
+    """Return {"cow": "animal"} for ["cow=animal"]."""
+    pairs = [text.partition("=") for text in texts]
+    for text, (name, _, new) in zip(texts, pairs):
+        if not name.strip() or not new.strip():
+            raise UsageError(f"--rename {text}: expected NAME=NEW, such as cow=animal.")
+    return {name: new for name, _, new in pairs}
+
+
 def main(argv=None):
     """Run the command and return its exit code: 0 done, 1 faults in the data, 2 wrong arguments."""
     options = vars(_parser().parse_args(argv))
@@ -87,6 +105,7 @@ def main(argv=None):
             stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
         options["id_map"] = _id_map(options.pop("map"))
+        options["rename"] = _renames(options["rename"])
         words = [word.strip() for text in options["void"] for word in text.split(",")]
         options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)

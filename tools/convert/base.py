@@ -14,6 +14,7 @@ from utils.images import PHOTO_SUFFIXES, ImageError, Problem
 VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test", "testing": "test"}
+IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos", "leftimg8bit")
 LISTED = 20  # names or faults that one message lists
 
 
@@ -26,17 +27,21 @@ class Options:
     """How a source is to be read: options of `python -m tools.convert --help`.
 
     classes: a file, a list of names, or names with commas between. id_map: {id in files: class}.
+    rename: {class name: new name}. max_side: pixels, 0 for no limit.
     """
 
     classes: str = ""
     images: str = ""
     masks: str = ""
     mask_suffix: str = ""
+    mask_prefix: str = ""
     id_map: dict = field(default_factory=dict)
+    rename: dict = field(default_factory=dict)
     void: tuple = ()
     binary: bool = False
     missing: str = ""
     ignore_exif: bool = False
+    max_side: int = 0
 
     def __post_init__(self):
         if isinstance(self.classes, (list, tuple)):

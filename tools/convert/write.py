@@ -33,12 +33,13 @@ class Written(NamedTuple):
     unsure: bool
 
 
-def write_samples(found, part, to, tolerance, show):
+def write_samples(found, part, to, tolerance, show, max_side=0):
     """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
     for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
         (part / folder).mkdir()
     report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, to=to, tolerance=tolerance), []
+    convert, results = partial(_convert_one, found=found, part=part, to=to, tolerance=tolerance,
+                               max_side=max_side), []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for result in pool.map(convert, found.samples):
@@ -50,7 +51,7 @@ def write_samples(found, part, to, tolerance, show):
     return results
 
 
-def _convert_one(sample, found, part, to, tolerance):
+def _convert_one(sample, found, part, to, tolerance, max_side):
     """Read a photo and its mask and write both; returns what was `Written`, or a `Problem`."""
     if sample.fault:
         return sample.fault
@@ -72,7 +73,10 @@ def _convert_one(sample, found, part, to, tolerance):
                               "tag asks for: see --ignore-exif.")
     if fault:
         return fault
-    plain = (stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
+    shrinks = 0 < max_side < max(ids.shape)
+    if shrinks:
+        image, ids = _shrunk(image, ids, max_side)
+    plain = (not shrinks and stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
              and not stored.deep)
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
     target = part / "JPEGImages" / name if to == "voc" else part / name
@@ -90,6 +94,13 @@ def _convert_one(sample, found, part, to, tolerance):
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
     return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest,
                    stored.orientation in (2, 3, 4) or (stored.orientation > 4 and square))
+
+
+def _shrunk(image, ids, side):
+    """Return photo and mask with `side` pixels on the longer side: means, and the nearest id."""
+    height, width = (max(1, round(size * side / max(ids.shape))) for size in ids.shape)
+    return (np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX)),
+            np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)))
 
 
 def _photo_as_labelled(sample, folder):

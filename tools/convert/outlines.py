@@ -1,0 +1,240 @@
+"""Outlines to masks: one drawing for all formats, and it is labelme's, to the pixel."""
+
+import math
+import re
+import zlib
+from functools import partial
+from pathlib import Path, PureWindowsPath
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tools.convert.base import (IMAGE_FOLDERS, SPLITS, VOID_NAMES, Sample, Source, apply_lists,
+                                faulty, files_below, key_of, plural, some)
+from tools.convert.classes import Entry, clean_name, find_entries, number_classes
+from utils.images import PHOTO_SUFFIXES, Problem
+from utils.labels import VOID
+
+# labelme's shape_to_mask draws lines this wide and points this large, in pixels.
+LINE_WIDTH, POINT_RADIUS = 10, 5
+FARTHEST = 10 ** 6  # pixels from the photo's corner: Pillow draws larger numbers wrong
+# Kind of shape -> the least and the most points that it may have.
+POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, math.inf),
+          "rotation": (3, math.inf), "linestrip": (2, math.inf), "circle": (2, 2),
+          "rectangle": (2, 4), "line": (2, 2), "point": (1, 1), "mask": (1, 2)}
+
+
+def source_of(labelled, root, options, listed=(), origin=""):
+    """Return the `Source` of photos with shapes, drawn in their order.
+
+    labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, one
+    of the kind "mask" with `bits`, a function that returns bool (h, w). listed: `Entry`s of the
+    format's own list, if it has one; `origin` is its file. Class 0 is the background, what no shape
+    covers; where a list with colours has none, that is void.
+    """
+    source, entries = Source(), listed
+    if options.classes or not listed:
+        entries, origin = find_entries(root, options.classes)
+    if not any(entry.name == "background" or entry.color for entry in entries):
+        labels = {shape["label"] for _, _, shapes in labelled for shape in shapes}
+        entries = listed_entries([entry.name for entry in entries] or sorted(labels))
+    source.notes.append(f"classes from {origin}" if origin else
+                        "classes in the order of the alphabet: see --classes")
+    class_of = number_classes(source, entries, options)
+    ids = {entry.name: class_of[entry.file_id] for entry in entries}
+    source.background = ids.get("background", VOID)
+    empty = {id(sample) for sample, _, shapes in labelled if not shapes and not sample.fault}
+    for sample, size, shapes in labelled:
+        sample.read_mask = partial(_draw_all, sample.label, size, shapes, ids, origin)
+        if options.missing != "skip" or id(sample) not in empty:
+            source.samples.append(sample)
+    if empty and options.missing != "background":
+        source.notes.append(f"labelled, and without any shape: {plural(len(empty), 'photo')}, "
+                            + ("left out" if options.missing else "taken for nothing but "
+                               "background; to leave them out: --missing skip"))
+    _add_unlabelled(source, root, options)
+    apply_lists(root, source)
+    return source
+
+
+def listed_entries(names, colors=()):
+    """Return `Entry`s, background first. colors: "#rrggbb" each, taken if all differ."""
+    names = [clean_name(str(name)) for name in names]
+    try:
+        colors = [(0, 0, 0), *(tuple(bytes.fromhex(color[1:])) for color in colors)]
+    except (TypeError, ValueError):
+        colors = []
+    color_of = dict(zip(names, colors[1:]))
+    if len({*colors}) != len(names) + 1 or "background" in names:
+        color_of = {}
+    names = ["background", *(name for name in dict.fromkeys(names) if name != "background")]
+    return [Entry(i, name, color_of.get(name, (0, 0, 0) if color_of else None))
+            for i, name in enumerate(names)]
+
+
+def _add_unlabelled(source, root, options):
+    """Count the photos without labels in a note; --missing background adds them."""
+    used = [sample.photo for sample in source.samples if sample.photo]
+    used += [sample.label.with_suffix(end) for sample in source.samples for end in PHOTO_SUFFIXES]
+    used = {path.resolve() for path in used}
+    photos = [path for path in files_below(root, PHOTO_SUFFIXES) if path.resolve() not in used]
+    if options.missing == "background":
+        source.samples += [sample_of(photo, root, None, options) for photo in photos]
+    elif photos:
+        source.notes.append(f"left out, without labels: {plural(len(photos), 'photo')}; see "
+                            "--missing background")
+
+
+def labels_of(sample, read, *arguments):
+    """Return (sample, size, shapes) with what `read` returns, or a fault that says what it raised.
+
+    read: returns (width, height) and shapes, which may be any strange kinds of things inside.
+    """
+    try:
+        (width, height), shapes = read(*arguments)
+        return sample, check_size(width, height), shapes
+    except (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError,
+            TypeError, ValueError, zlib.error) as error:
+        said = error if isinstance(error, ValueError) else repr(error)
+        sample.fault = sample.fault or Problem(
+            str(sample.label), f"what it says of {sample.file.name} cannot be used ({said}).",
+            "Correct it in your labelling tool and export again.")
+        return sample, (1, 1), []
+
+
+# Photos -----------------------------------------------------------------------------------------
+
+
+def split_named(name):
+    """Return the split that the last word of a name says, such as instances_val2017, or ""."""
+    word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", name.lower())
+    return SPLITS.get(word[1], "") if word else ""
+
+
+def sample_of(photo, folder, label, options, split=""):
+    """Return the `Sample` of a photo; its key has no images/ and begins with its split, if any."""
+    key = key_of(photo, folder) if photo.is_relative_to(folder) else photo.stem
+    *folders, name = key.split("/")
+    split = next(filter(None, map(split_named, folders)), split)
+    kept = [part for part in folders
+            if split_named(part) != split and part.lower() not in IMAGE_FOLDERS]
+    key = "/".join([split, *kept, name] if split else [*kept, name])
+    return Sample(key, split, photo, label, as_stored=options.ignore_exif)
+
+
+def sample_finder(root, options):
+    """Return a function (name, label file, split) -> the `Sample` of the photo called so.
+
+    A name may have folders. Of several photos called so it is the one in the split's folder, then
+    the one in the fewest folders; where that leaves none or several, the sample has a fault.
+    """
+    folders = [root, root / options.images, Path(options.images).expanduser()]
+    by_name = {}
+    for folder in folders if options.images else folders[:1]:
+        for path in files_below(folder, PHOTO_SUFFIXES):
+            by_name.setdefault(path.name, {})[path.resolve()] = (path, folder)
+
+    def find(name, label, split=""):
+        name = PureWindowsPath(str(name)).as_posix().removeprefix("./")
+        split = next(filter(None, map(split_named, label.relative_to(root).parts[:-1])), split)
+        found = []
+        for path, folder in by_name.get(name.rsplit("/", 1)[-1], {}).values():
+            key = path.relative_to(folder).as_posix()
+            if f"/{name}".endswith(f"/{key}") or f"/{key}".endswith(f"/{name}"):
+                sample = sample_of(path, folder, label, options, split)
+                found.append(((sample.split != split, key.count("/")), sample))
+        best = min((rank for rank, _ in found), default=None)
+        found = [sample for rank, sample in found if rank == best]
+        if len(found) == 1:
+            return found[0]
+        number = f"is there {len(found)} times" if found else "is not there"
+        fault = Problem(str(label), f"its photo {name!r} {number}.", "Put it where its name says, "
+                        "or name the folder of photos with --images.")
+        return Sample(name, split, None, label, fault=fault)
+
+    return find
+
+
+# Drawing ----------------------------------------------------------------------------------------
+
+
+def _draw_all(file, size, shapes, ids, origin):
+    """Return the mask of the shapes in their order, as labelme's shapes_to_label draws them."""
+    unknown = {shape["label"] for shape in shapes} - ids.keys()
+    unknown = sorted(name for name in unknown if name.lower() not in VOID_NAMES)
+    if unknown:
+        raise faulty(file, f"has shapes with the labels {some(unknown)}, which {origin} lacks.",
+                     "Add them there, or correct them in your labelling tool.")
+    image = Image.new("L", size, ids.get("background", VOID))
+    for number, shape in enumerate(shapes, 1):
+        try:
+            draw(image, shape, ids.get(shape["label"], VOID))
+        except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
+            raise faulty(file, f"shape {number} ({shape['label']}) cannot be drawn ({error}).",
+                         "Delete it in your labelling tool and draw it again.") from None
+    return np.array(image)
+
+
+def draw(image, shape, class_id):
+    """Draw one shape as labelme's shape_to_mask does; its points are x, y in pixels."""
+    kind, corners = shape.get("shape_type") or "polygon", np.array(shape["points"], float)
+    if kind not in POINTS:
+        raise ValueError(f"labelme has no type {kind!r}")
+    least, most = POINTS[kind]
+    if corners.shape != (len(corners), 2) or not least <= len(corners) <= most:
+        raise ValueError(f"its {len(corners)} points make no {kind}")
+    if not (np.abs(corners) <= FARTHEST).all():
+        raise ValueError(f"a point is no number, or more than {FARTHEST} pixels away")
+    draw, points = ImageDraw.Draw(image), [tuple(point) for point in corners.tolist()]
+    x, y = points[0]
+    if kind == "mask":
+        _paste(image, shape["bits"](), corners, class_id)
+    elif kind == "line":
+        draw.line(points, fill=class_id, width=LINE_WIDTH)
+    elif kind == "linestrip":
+        draw.line(points, fill=class_id, width=LINE_WIDTH, joint="curve")
+    elif kind in ("circle", "point"):
+        radius = POINT_RADIUS if kind == "point" else math.dist(points[0], points[1])
+        box = (x - radius, y - radius, x + radius, y + radius)
+        draw.ellipse(box, fill=class_id, outline=class_id)
+    elif kind == "rectangle":
+        xs, ys = zip(*points)
+        draw.rectangle((min(xs), min(ys), max(xs), max(ys)), fill=class_id, outline=class_id)
+    else:
+        draw.polygon(points, fill=class_id, outline=class_id)
+
+
+def _paste(image, bits, corners, class_id):
+    """Put a shape of the kind "mask" in place: its first corner is the upper left of `bits`."""
+    (x, y), *end = corners.round().astype(int).tolist()
+    if end and (corners == np.trunc(corners)).all():
+        bits = bits[:end[0][1] - y + 1, :end[0][0] - x + 1]  # whole numbers are bounds
+    image.paste(class_id, (x, y), Image.fromarray(bits))
+
+
+def area(shapes):
+    """Return the pixels of an object, of polygons about; 0 for what cannot be drawn."""
+    try:
+        return sum(shape["bits"]().sum() if "bits" in shape else
+                   cv2.contourArea(np.array(shape["points"], np.float32)) for shape in shapes)
+    except (cv2.error, TypeError, ValueError):
+        return 0
+
+
+def runs_to_bits(counts, size, order):
+    """Return bool (H, W) of run lengths: pixels without, with, without ... order: numpy's."""
+    counts, (height, width) = [int(count) for count in counts], map(int, size)
+    if min(counts, default=0) < 0 or min(height, width) < 0 or sum(counts) != height * width:
+        raise ValueError(f"its run lengths do not fill {width}x{height} pixels")
+    if height * width > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"its {width}x{height} pixels are more than a photo has")
+    return np.repeat(np.arange(len(counts)) % 2 > 0, counts).reshape(height, width, order=order)
+
+
+def check_size(width, height):
+    """Return (width, height) as integers; ValueError if they are no size of a photo."""
+    width, height = int(width), int(height)
+    if min(width, height) < 1 or width * height > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{width} and {height} are no width and height of a photo")
+    return width, height
