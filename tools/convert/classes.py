@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,9 +64,8 @@ def read_entries(file):
     (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
     other lines and for duplicate names, ids or colours.
     """
-    if file.suffix == ".json":
-        return _checked(file, _entries_of_datumaro(file))
-    lines = [line.split("#")[0].strip() for line in read_lines(file)]
+    lines = _lines_of_datumaro(file) if file.suffix == ".json" else [
+        line.split("#")[0].strip() for line in read_lines(file)]
     entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
     if not entries:
         raise ValueError(f"{file}: holds no class; expected one a line.")
@@ -74,10 +74,7 @@ def read_entries(file):
 
 def _entries(place, lines):
     lines = [line for line in lines if line.strip() != "__ignore__"]
-    return _checked(place, [_entry(place, line, number) for number, line in enumerate(lines)])
-
-
-def _checked(place, entries):
+    entries = [_entry(place, line, number) for number, line in enumerate(lines)]
     for what, values in zip(("id", "name", "colour"), zip(*entries)):
         known = [value for value in values if value is not None]
         if twice := sorted({value for value in known if known.count(value) > 1}):
@@ -87,21 +84,16 @@ def _checked(place, entries):
     return entries
 
 
-def _entries_of_datumaro(file):
-    """Return the entries of datumaro's dataset_meta.json: {"label_map": {"0": "sky", ...}, ...}."""
+def _lines_of_datumaro(file):
+    """Return the lines of datumaro's dataset_meta.json: {"label_map": {"0": "sky"}, ...}."""
     try:
         meta = json.loads(file.read_text("utf-8-sig"))
-        labels = [(int(key), clean_name(name)) for key, name in meta["label_map"].items()]
-        colors = [tuple(map(int, color)) for color in meta.get("segmentation_colors") or ()]
-        entries = [Entry(*label, color) for label, color in
-                   zip(labels, colors if len(colors) == len(labels) else [None] * len(labels))]
-        if all(0 <= min(one.file_id, *(one.color or [0])) and len(one.color or "rgb") == 3
-               and max(one.file_id, *(one.color or [0])) <= VOID for one in entries) and entries:
-            return entries
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        pass
-    raise ValueError(f"{file}: expected datumaro's label_map and segmentation_colors, numbers from "
-                     "0 to 255. Or list the classes with --classes FILE.")
+        labels, colors = meta["label_map"].items(), meta.get("segmentation_colors") or ()
+        return [" ".join([key, clean_name(name), *map(str, color)])
+                for (key, name), color in zip_longest(labels, colors, fillvalue=())]
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: expected datumaro's label_map ({error!r}). Or list the classes "
+                         "with --classes FILE.") from None
 
 
 def _entry(place, line, number):

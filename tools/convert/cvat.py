@@ -3,93 +3,80 @@
 from collections import Counter
 from functools import partial
 from xml.etree import ElementTree
-from xml.parsers import expat
 
 import numpy as np
 
 from tools.convert.base import files_below, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import (labels_of, listed_entries, runs_to_bits, sample_finder,
-                                    source_of, split_named)
+from tools.convert.outlines import labeller, note_left, runs_to_bits, source_of, split_named
+
+
+class _Builder(ElementTree.TreeBuilder):
+    def doctype(self, *_):
+        raise ValueError("a DOCTYPE, which CVAT does not write")
 
 
 def read_cvat_images(root, options):
     """Read "CVAT for images 1.1" into a `Source`.
 
-    Labels count in the order of the task, after the background, in its colours. Shapes are drawn by
-    z_order, then in the order of the file: polygons, masks, boxes and ellipses, as in CVAT's own
-    mask exports.
+    Labels count in the order of the task, after the background. Shapes are drawn by z_order, then
+    in the order of the file: polygons, masks, boxes and ellipses, as in CVAT's mask exports.
     """
-    find, labelled, colors, left = sample_finder(root, options), [], {}, Counter()
+    label, labelled, names, left = labeller(root, options), [], {}, Counter()
     files = files_below(root, (".xml",))
     for file in files:
-        for label in (tree := _parse(file)).iterfind("meta//label"):
-            if label.find("parent") is None:
-                colors.setdefault(clean_name(label.findtext("name", "")), label.findtext("color"))
+        try:
+            parser = ElementTree.XMLParser(target=_Builder())
+            tree = ElementTree.parse(file, parser).getroot()
+        except (ElementTree.ParseError, ValueError) as error:
+            raise ValueError(f"{file}: is no whole XML file ({error}). Export it again.") from None
         if tree.find("track") is not None:
             raise ValueError(f"{file}: is 'CVAT for video', which is not read. Export the task as "
                              "'CVAT for images 1.1'.")
+        names |= dict.fromkeys(clean_name(one.findtext("name", ""))
+                               for one in tree.iterfind("meta//label") if one.find("parent") is None)
         for image in tree.iterfind("image"):
             split = split_named(image.get("subset") or file.stem)
-            sample = find(image.get("name", ""), file, split)
-            labelled.append(labels_of(sample, _read, image))
-            left.update(shape.tag for shape in image if shape.tag not in DRAWN)
-    source = source_of(labelled, root, options, listed_entries(colors, colors.values()),
-                       some(file.name for file in files))
-    if left:
-        source.notes.append("not drawn: " + some(f"{n} {tag}" for tag, n in left.items()))
+            labelled.append(label(image.get("name"), file, split, _read, image))
+            left.update(one.tag for one in image if one.tag not in DRAWN)
+    source = source_of(labelled, root, options, names, some(file.name for file in files))
+    note_left(source, left)
     return source
 
 
-def _parse(file):
-    """Return the root of an XML file; ValueError if it is damaged or declares entities."""
-    def refuse(*_):
-        raise ValueError("a DOCTYPE, which CVAT does not write")
-
-    parser = expat.ParserCreate()
-    parser.StartDoctypeDeclHandler = refuse
-    try:
-        parser.Parse(file.read_bytes(), True)
-        return ElementTree.parse(file).getroot()
-    except (expat.ExpatError, ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"{file}: is no whole XML file ({error}). Export it again.") from None
-
-
-def _read(image):
-    shapes = [shape for shape in image if shape.tag in DRAWN and shape.get("outside") != "1"]
-    shapes.sort(key=lambda shape: int(shape.get("z_order", 0)))
+def _read(_, image):
+    shapes = [one for one in image if one.tag in DRAWN and one.get("outside") != "1"]
+    shapes.sort(key=lambda one: int(one.get("z_order", 0)))
     return (image.get("width"), image.get("height")), [
-        {"label": clean_name(shape.get("label")), **DRAWN[shape.tag](shape)} for shape in shapes]
+        {"label": clean_name(one.get("label")), **DRAWN[one.tag](one)} for one in shapes]
 
 
-def _polygon(shape):
+def _polygon(one):
     return {"points": [[float(number) for number in point.split(",")]
-                       for point in shape.get("points").split(";")]}
+                       for point in one.get("points").split(";")]}
 
 
-def _mask(shape):
-    left, top, width, height = (int(shape.get(key)) for key in ("left", "top", "width", "height"))
-    counts = shape.get("rle").split(",")
+def _mask(one):
+    left, top, width, height = (int(one.get(key)) for key in ("left", "top", "width", "height"))
     return {"shape_type": "mask", "points": [(left, top)],
-            "bits": partial(runs_to_bits, counts, (height, width), "C")}
+            "bits": partial(runs_to_bits, one.get("rle").split(","), (height, width), "C")}
 
 
-def _box(shape):
-    left, top, right, bottom = (float(shape.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
-    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-    return _turned(shape, corners)
+def _box(one):
+    left, top, right, bottom = (float(one.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
+    return _turned(one, [(left, top), (right, top), (right, bottom), (left, bottom)])
 
 
-def _ellipse(shape):
-    x, y, rx, ry = (float(shape.get(key)) for key in ("cx", "cy", "rx", "ry"))
-    angles = np.linspace(0, 2 * np.pi, 73)[:-1]
-    return _turned(shape, np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1))
+def _ellipse(one):
+    x, y, rx, ry = (float(one.get(key)) for key in ("cx", "cy", "rx", "ry"))
+    angles = np.arange(72) * np.pi / 36
+    return _turned(one, np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1))
 
 
-def _turned(shape, points):
-    """Return a polygon whose points are turned about their centre, clockwise as the photo is seen."""
-    angle, centre = np.radians(float(shape.get("rotation", 0))), points.mean(axis=0)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+def _turned(one, points):
+    """Return a polygon turned about its centre by the shape's `rotation`, in degrees, clockwise."""
+    angle, centre = np.radians(float(one.get("rotation", 0))), np.mean(points, axis=0)
+    turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
     return {"points": (points - centre) @ turn + centre}
 
 

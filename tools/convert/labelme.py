@@ -1,7 +1,6 @@
 """labelme's JSON files: their shapes to masks, and masks back to shapes."""
 
 import base64
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,7 +12,7 @@ from PIL import Image
 
 from tools.convert.base import Sample, faulty, files_below, key_of, split_of
 from tools.convert.classes import clean_name
-from tools.convert.outlines import check_size, draw, source_of
+from tools.convert.outlines import check_size, draw, png_to_bits, source_of
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
 from utils.labels import VOID
 
@@ -57,8 +56,7 @@ def _read_json(file, root, options):
 
 def _bits(shape):
     """Return the picture in a shape of the type "mask", bool (h, w)."""
-    with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
-        return np.array(picture).astype(bool)
+    return png_to_bits(base64.b64decode(shape["mask"]))
 
 
 def embedded_photo(file):

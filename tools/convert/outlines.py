@@ -1,10 +1,10 @@
 """Outlines to masks: one drawing for all formats, and it is labelme's, to the pixel."""
 
+import io
 import math
 import re
-import zlib
 from functools import partial
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from tools.convert.base import (IMAGE_FOLDERS, SPLITS, VOID_NAMES, Sample, Source, apply_lists,
                                 faulty, files_below, key_of, plural, some)
-from tools.convert.classes import Entry, clean_name, find_entries, number_classes
+from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
 
@@ -25,52 +25,37 @@ POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, math.inf),
           "rectangle": (2, 4), "line": (2, 2), "point": (1, 1), "mask": (1, 2)}
 
 
-def source_of(labelled, root, options, listed=(), origin=""):
+def source_of(labelled, root, options, names=(), origin=""):
     """Return the `Source` of photos with shapes, drawn in their order.
 
     labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, one
-    of the kind "mask" with `bits`, a function that returns bool (h, w). listed: `Entry`s of the
-    format's own list, if it has one; `origin` is its file. Class 0 is the background, what no shape
-    covers; where a list with colours has none, that is void.
+    of the kind "mask" with `bits`, a function that returns bool (h, w). names: of the format's own
+    list, if it has one; `origin` is its file. Class 0 is the background, what no shape covers;
+    where a list with colours has none, that is void.
     """
-    source, entries = Source(), listed
-    if options.classes or not listed:
+    source, entries = Source(), [Entry(i, name, None) for i, name in enumerate(names)]
+    if options.classes or not entries:
         entries, origin = find_entries(root, options.classes)
-    if not any(entry.name == "background" or entry.color for entry in entries):
+    if not any(entry.name == "background" and not names or entry.color for entry in entries):
         labels = {shape["label"] for _, _, shapes in labelled for shape in shapes}
-        entries = listed_entries([entry.name for entry in entries] or sorted(labels))
+        listed = [entry.name for entry in entries] or sorted(labels)
+        entries = [Entry(i, name, None) for i, name in enumerate(
+            ["background", *(name for name in listed if name != "background")])]
     source.notes.append(f"classes from {origin}" if origin else
                         "classes in the order of the alphabet: see --classes")
     class_of = number_classes(source, entries, options)
     ids = {entry.name: class_of[entry.file_id] for entry in entries}
     source.background = ids.get("background", VOID)
-    empty = {id(sample) for sample, _, shapes in labelled if not shapes and not sample.fault}
     for sample, size, shapes in labelled:
         sample.read_mask = partial(_draw_all, sample.label, size, shapes, ids, origin)
-        if options.missing != "skip" or id(sample) not in empty:
-            source.samples.append(sample)
+        source.samples.append(sample)
+    empty = [sample for sample, _, shapes in labelled if not shapes and not sample.fault]
     if empty and options.missing != "background":
-        source.notes.append(f"labelled, and without any shape: {plural(len(empty), 'photo')}, "
-                            + ("left out" if options.missing else "taken for nothing but "
-                               "background; to leave them out: --missing skip"))
+        source.notes.append(f"labelled, and without a shape: {plural(len(empty), 'photo')}; taken "
+                            "for nothing but background")
     _add_unlabelled(source, root, options)
     apply_lists(root, source)
     return source
-
-
-def listed_entries(names, colors=()):
-    """Return `Entry`s, background first. colors: "#rrggbb" each, taken if all differ."""
-    names = [clean_name(str(name)) for name in names]
-    try:
-        colors = [(0, 0, 0), *(tuple(bytes.fromhex(color[1:])) for color in colors)]
-    except (TypeError, ValueError):
-        colors = []
-    color_of = dict(zip(names, colors[1:]))
-    if len({*colors}) != len(names) + 1 or "background" in names:
-        color_of = {}
-    names = ["background", *(name for name in dict.fromkeys(names) if name != "background")]
-    return [Entry(i, name, color_of.get(name, (0, 0, 0) if color_of else None))
-            for i, name in enumerate(names)]
 
 
 def _add_unlabelled(source, root, options):
@@ -80,27 +65,16 @@ def _add_unlabelled(source, root, options):
     used = {path.resolve() for path in used}
     photos = [path for path in files_below(root, PHOTO_SUFFIXES) if path.resolve() not in used]
     if options.missing == "background":
-        source.samples += [sample_of(photo, root, None, options) for photo in photos]
+        source.samples += [_sample(photo, root, None, "", options) for photo in photos]
     elif photos:
         source.notes.append(f"left out, without labels: {plural(len(photos), 'photo')}; see "
                             "--missing background")
 
 
-def labels_of(sample, read, *arguments):
-    """Return (sample, size, shapes) with what `read` returns, or a fault that says what it raised.
-
-    read: returns (width, height) and shapes, which may be any strange kinds of things inside.
-    """
-    try:
-        (width, height), shapes = read(*arguments)
-        return sample, check_size(width, height), shapes
-    except (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError,
-            TypeError, ValueError, zlib.error) as error:
-        said = error if isinstance(error, ValueError) else repr(error)
-        sample.fault = sample.fault or Problem(
-            str(sample.label), f"what it says of {sample.file.name} cannot be used ({said}).",
-            "Correct it in your labelling tool and export again.")
-        return sample, (1, 1), []
+def note_left(source, left):
+    """Add a note on the kinds of shapes, a Counter, that are not drawn."""
+    if left:
+        source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
 
 
 # Photos -----------------------------------------------------------------------------------------
@@ -112,48 +86,60 @@ def split_named(name):
     return SPLITS.get(word[1], "") if word else ""
 
 
-def sample_of(photo, folder, label, options, split=""):
-    """Return the `Sample` of a photo; its key has no images/ and begins with its split, if any."""
-    key = key_of(photo, folder) if photo.is_relative_to(folder) else photo.stem
-    *folders, name = key.split("/")
+def _sample(photo, folder, label, split, options):
+    """Return the `Sample` of a photo; its key has no images/, and begins with its split, if any."""
+    *folders, name = key_of(photo, folder).split("/")
     split = next(filter(None, map(split_named, folders)), split)
     kept = [part for part in folders
             if split_named(part) != split and part.lower() not in IMAGE_FOLDERS]
-    key = "/".join([split, *kept, name] if split else [*kept, name])
-    return Sample(key, split, photo, label, as_stored=options.ignore_exif)
+    return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
+                  as_stored=options.ignore_exif)
 
 
-def sample_finder(root, options):
-    """Return a function (name, label file, split) -> the `Sample` of the photo called so.
+def labeller(root, options):
+    """Return a function (photo's name, label file, split, read, ...) -> (sample, size, shapes).
 
-    A name may have folders. Of several photos called so it is the one in the split's folder, then
-    the one in the fewest folders; where that leaves none or several, the sample has a fault.
+    The name may have folders, and need no suffix. Of several photos called so it is the one with
+    the suffix, in the split's folder, in the fewest folders. read(sample, ...) returns size and
+    shapes. The sample gets a fault if there is no such photo, or for what `read` raises.
     """
-    folders = [root, root / options.images, Path(options.images).expanduser()]
-    by_name = {}
-    for folder in folders if options.images else folders[:1]:
+    photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
+    for folder in folders if options.images else [root]:
         for path in files_below(folder, PHOTO_SUFFIXES):
-            by_name.setdefault(path.name, {})[path.resolve()] = (path, folder)
+            photos.setdefault(path.stem, {})[path.resolve()] = (path, key_of(path, folder), folder)
 
-    def find(name, label, split=""):
-        name = PureWindowsPath(str(name)).as_posix().removeprefix("./")
-        split = next(filter(None, map(split_named, label.relative_to(root).parts[:-1])), split)
-        found = []
-        for path, folder in by_name.get(name.rsplit("/", 1)[-1], {}).values():
-            key = path.relative_to(folder).as_posix()
-            if f"/{name}".endswith(f"/{key}") or f"/{key}".endswith(f"/{name}"):
-                sample = sample_of(path, folder, label, options, split)
-                found.append(((sample.split != split, key.count("/")), sample))
-        best = min((rank for rank, _ in found), default=None)
-        found = [sample for rank, sample in found if rank == best]
+    def find(name, file, split):
+        plain = PurePosixPath(name[:-len(end)] if (end := PurePosixPath(name).suffix).lower()
+                              in PHOTO_SUFFIXES else name)
+        ranked = {}
+        for path, key, folder in photos.get(plain.name, {}).values():
+            if f"/{plain}".endswith(f"/{key}") or f"/{key}".endswith(f"/{plain}"):
+                sample = _sample(path, folder, file, split, options)
+                rank = (path.suffix != end, split not in ("", sample.split), key.count("/"))
+                ranked.setdefault(rank, []).append(sample)
+        found = ranked[min(ranked)] if ranked else []
         if len(found) == 1:
             return found[0]
         number = f"is there {len(found)} times" if found else "is not there"
-        fault = Problem(str(label), f"its photo {name!r} {number}.", "Put it where its name says, "
-                        "or name the folder of photos with --images.")
-        return Sample(name, split, None, label, fault=fault)
+        fault = Problem(str(file), f"its photo {name} {number}.", "Put it where its name says, or "
+                        "name the folder of photos with --images.")
+        return Sample(name, split, None, file, fault=fault)
 
-    return find
+    def label(name, file, split, read, *arguments):
+        inside = map(split_named, file.relative_to(root).parts[:-1])
+        sample = find(PureWindowsPath(name).as_posix(), file, next(filter(None, inside), split))
+        try:
+            size, shapes = read(sample, *arguments)
+            return sample, check_size(*size), shapes
+        except (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError,
+                TypeError, ValueError) as error:
+            said = error if isinstance(error, ValueError) else repr(error)
+            sample.fault = sample.fault or Problem(
+                str(file), f"what it says of {sample.file.name} cannot be used ({said}).",
+                "Correct it in your labelling tool and export again.")
+            return sample, (1, 1), []
+
+    return label
 
 
 # Drawing ----------------------------------------------------------------------------------------
@@ -224,17 +210,21 @@ def area(shapes):
 
 def runs_to_bits(counts, size, order):
     """Return bool (H, W) of run lengths: pixels without, with, without ... order: numpy's."""
-    counts, (height, width) = [int(count) for count in counts], map(int, size)
-    if min(counts, default=0) < 0 or min(height, width) < 0 or sum(counts) != height * width:
+    counts, (height, width) = [int(count) for count in counts], check_size(*size)
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError(f"its run lengths do not fill {width}x{height} pixels")
-    if height * width > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"its {width}x{height} pixels are more than a photo has")
     return np.repeat(np.arange(len(counts)) % 2 > 0, counts).reshape(height, width, order=order)
 
 
-def check_size(width, height):
-    """Return (width, height) as integers; ValueError if they are no size of a photo."""
-    width, height = int(width), int(height)
+def png_to_bits(data):
+    """Return bool (H, W): what a picture, given as bytes, shows, or where it is opaque."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return np.array(picture.getchannel("A") if picture.mode == "RGBA" else picture).astype(bool)
+
+
+def check_size(*size):
+    """Return a width and a height as integers; ValueError if they are no size of a photo."""
+    width, height = map(int, size)
     if min(width, height) < 1 or width * height > Image.MAX_IMAGE_PIXELS:
-        raise ValueError(f"{width} and {height} are no width and height of a photo")
+        raise ValueError(f"{width}x{height} is no size of a photo")
     return width, height
