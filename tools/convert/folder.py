@@ -20,7 +20,7 @@ MASK_SUFFIXES = PHOTO_SUFFIXES + (".gif",)
 IMAGE_MARK = re.compile(r"(?<=.)_(leftimg8bit|image|img|rgb|sat)$|(?<![^/])(image|img|photo|rgb)[-_](?=.)",
                         re.IGNORECASE)
 MASK_MARK = re.compile(r"(?<=.)(_(gt(fine|coarse)_)?label(train)?ids|[-_.]mask|_masks|_(segmentation|"
-                       r"annotation|seg)|_labels?|_?annot|_gt|_l)$|"
+                       r"annotation|seg)|_labels?|_?annot|_gt(fine|coarse)?|_l)$|"
                        r"(?<![^/])(masks?|gt|labels?|annotation|annot|seg)[-_](?=.)", re.IGNORECASE)
 NAMES = "--mask-suffix or --mask-prefix TEXT"
 CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(31, 34)), (
@@ -207,10 +207,8 @@ def _masks_of(photos, labels, options):
     for path, key in labels.items():
         folder, _, name = key.rpartition("/")
         name = name.removeprefix(options.mask_prefix).removesuffix(options.mask_suffix)
-        if not options.mask_prefix and not options.mask_suffix:
-            name = MASK_MARK.sub("", name)
-        name = f"{folder}/{name}" if folder else name
-        stripped.setdefault(name, []).append(path)
+        for one in {name, MASK_MARK.sub("", name)}:
+            stripped.setdefault(f"{folder}/{one}" if folder else one, []).append(path)
     find, found = finder(exact), {}
     for photo, key in photos.items():
         same = exact.get(key) or exact.get(key + photo.suffix)

@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import zlib
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -91,7 +92,7 @@ def _sample(photo, folder, label, split, options):
     *folders, name = key_of(photo, folder).split("/")
     split = next(filter(None, map(split_named, folders)), split)
     kept = [part for part in folders
-            if split_named(part) != split and part.lower() not in IMAGE_FOLDERS]
+            if split_named(part) != (split or None) and part.lower() not in IMAGE_FOLDERS]
     return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
                   as_stored=options.ignore_exif)
 
@@ -156,7 +157,7 @@ def _draw_all(file, size, shapes, ids, origin):
     for number, shape in enumerate(shapes, 1):
         try:
             draw(image, shape, ids.get(shape["label"], VOID))
-        except (KeyError, OSError, OverflowError, TypeError, ValueError) as error:
+        except (KeyError, OSError, OverflowError, TypeError, ValueError, zlib.error) as error:
             raise faulty(file, f"shape {number} ({shape['label']}) cannot be drawn ({error}).",
                          "Delete it in your labelling tool and draw it again.") from None
     return np.array(image)

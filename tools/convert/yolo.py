@@ -57,6 +57,6 @@ def _read(sample, names, options):
         number, *numbers = line.split()
         if len(numbers) == 4:
             raise ValueError(f"{line!r} is a box; export outlines, for segmentation")
-        points = np.array(numbers, float).reshape(-1, 2) * size
+        points = (np.array(numbers, float).reshape(-1, 2) * size).round(2)
         shapes.append({"label": names.get(int(number), number), "points": points})
     return size, sorted(shapes, key=lambda shape: -area([shape]))
