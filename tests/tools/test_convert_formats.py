@@ -168,19 +168,19 @@ def test_smaller_objects_of_coco_lie_over_larger_ones(source, target, order):
     assert (mask_of(source, target) == expected).all()
 
 
-def test_crowds_are_void_below_objects_unless_datumaro_wrote_them(source, target, tmp_path):
+def test_crowds_are_void_below_objects_unless_a_tool_marks_all_masks_so(source, target, tmp_path):
     photo(source / "a.png")
     crowd = {"category_id": 1, "segmentation": rle(box(*SMALL), text=False), "iscrowd": 1}
     data = coco((2, [flat(corners(5, 15, 30, 24))]), crowd)
-    write(source / "labels.json", data)
-    convert(source, target, val=0)
-    assert "void: 1 crowd (iscrowd)" in json.loads((target / "conversion.json").read_text())["notes"]
+    write(source / "labels.json", data | {"info": {"description": "COCO 2017", "url": ""}})
+    assert "1 crowd (iscrowd) void, below all objects" in convert(source, target, val=0).notes
     expected = np.where(box(*SMALL), 255, 0)
     expected[box(5, 15, 30, 24)] = 2
     assert (served(target)[1]["a"] == expected).all()
-    write(source / "labels.json", data | {"info": {"contributor": "", "year": ""}})
     expected[box(*SMALL)] = 1
-    assert (mask_of(source, tmp_path / "other") == expected).all()
+    for number, info in enumerate(({"contributor": "", "year": ""}, {}, None)):
+        write(source / "labels.json", data | {"info": info})
+        assert (mask_of(source, tmp_path / f"other {number}") == expected).all()
 
 
 def test_categories_count_by_their_ids_whatever_their_order(source, target):
@@ -435,7 +435,7 @@ def test_faults_of_yolo_are_named(source, target):
         yolo(source, stem, line)
     write(source / "train" / "labels" / "ghost.txt", yolo_line(0, STAR))
     message = refusal(source, target)
-    assert f"{len(wrong) + 1} faults" in message and all(f"{stem}.txt: " in message for stem in [*wrong, "ghost"])
+    assert f"{len(wrong) + 1} faults" in message and all(f"{stem}.txt" in message for stem in [*wrong, "ghost"])
     assert "box; export outlines" in message
 
 

@@ -15,20 +15,21 @@ def read_coco(root, options):
 
     Categories count in the order of their ids, after the background. COCO has no order of depth:
     smaller objects lie over larger ones, later over earlier ones of one area. Crowds (`iscrowd`)
-    are void and lie below all; but datumaro and CVAT mark every mask so, and there it is an object.
+    are void and lie below all. Files without `info` are datumaro's, CVAT's or supervision's, which
+    mark every mask as a crowd: there it is an object.
     """
-    label, labelled, names, crowds = labeller(root, options), [], {}, 0
+    label, labelled, names, marked = labeller(root, options), [], {}, [0, 0]
     files = [file for file in files_below(root, (".json",)) if '"segmentation"' in
              file.read_text(encoding="utf-8-sig", errors="replace")]
     files = [file for file in files if "instances" in file.stem] or files
     for file in files:
         try:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
-            by_datumaro = bool(data.get("info")) and not any(data["info"].values())
+            has_crowds = any((data.get("info") or {}).values())
             objects = {image["id"]: [] for image in data["images"]}
             for one in data["annotations"]:
-                one["iscrowd"] = bool(one.get("iscrowd")) and not by_datumaro
-                crowds += one["iscrowd"]
+                marked[has_crowds] += bool(one.get("iscrowd"))
+                one["iscrowd"] = bool(one.get("iscrowd")) and has_crowds
                 objects.setdefault(one["image_id"], []).append(one)
             categories = _categories(data)
             names |= dict.fromkeys(categories.values())
@@ -38,8 +39,10 @@ def read_coco(root, options):
             raise ValueError(f"{file}: is no whole COCO file ({error!r}). Export it again.") from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))
     source.notes.append("smaller objects lie over larger ones, since COCO has no order of depth")
-    if crowds:
-        source.notes.append(f"void: {plural(crowds, 'crowd')} (iscrowd)")
+    for count, meaning in zip(marked, ("taken for objects: the files have no info, and tools without "
+                                       "it mark every mask so", "void, below all objects")):
+        if count:
+            source.notes.append(f"{plural(count, 'crowd')} (iscrowd) {meaning}")
     return source
 
 
