@@ -14,7 +14,7 @@ from tools.convert.base import (IMAGE_FOLDERS, SPLITS, Options, UsageError, file
                                 plural, some)
 from tools.convert.coco import read_coco
 from tools.convert.cvat import read_cvat_images
-from tools.convert.folder import MASK_FOLDERS, folder_called, read_cvat, read_folder
+from tools.convert.folder import MASK_FOLDERS, folder_called, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
 from tools.convert.supervisely import read_supervisely
@@ -24,7 +24,7 @@ from utils.images import Problem
 from utils.labels import VOID
 from utils.recipes import nearest
 
-READERS = {"folder": read_folder, "cvat": read_cvat, "labelme": read_labelme, "coco": read_coco,
+READERS = {"folder": read_folder, "cvat": read_folder, "labelme": read_labelme, "coco": read_coco,
            "cvat-images": read_cvat_images, "yolo": read_yolo, "supervisely": read_supervisely}
 # What only files of a format hold.
 MARKS = {"labelme": '"shapes"', "coco": '"segmentation"', "cvat-images": "<annotations>"}

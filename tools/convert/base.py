@@ -15,6 +15,9 @@ VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test", "testing": "test"}
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos", "leftimg8bit")
+# What contents that no tool wrote raise, as they are taken apart.
+STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
+           ValueError)
 LISTED = 20  # names or faults that one message lists
 
 
@@ -116,6 +119,11 @@ def split_of(key):
 def faulty(file, found, remedy):
     """Return the error that says what was found in a file and how to fix it."""
     return ImageError(Problem(str(file), found, remedy))
+
+
+def damaged(file, what, error):
+    """Return the error for a file that cannot be taken apart."""
+    return ValueError(f"{file}: is no whole {what} ({error!r}). Export it again.")
 
 
 def plural(count, noun):

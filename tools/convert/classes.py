@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.convert.base import SPLITS, VOID_NAMES, UsageError
+from tools.convert.base import SPLITS, STRANGE, VOID_NAMES, UsageError, damaged
 from utils.datasets import read_lines
 from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
@@ -91,9 +91,8 @@ def _lines_of_datumaro(file):
         labels, colors = meta["label_map"].items(), meta.get("segmentation_colors") or ()
         return [" ".join([key, clean_name(name), *map(str, color)])
                 for (key, name), color in zip_longest(labels, colors, fillvalue=())]
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{file}: expected datumaro's label_map ({error!r}). Or list the classes "
-                         "with --classes FILE.") from None
+    except STRANGE as error:
+        raise damaged(file, "dataset_meta.json of datumaro", error) from None
 
 
 def _entry(place, line, number):

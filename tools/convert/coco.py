@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from tools.convert.base import files_below, plural, some
+from tools.convert.base import STRANGE, damaged, files_below, plural, some
 from tools.convert.classes import clean_name
 from tools.convert.outlines import area, labeller, runs_to_bits, source_of, split_named
 
@@ -31,12 +31,16 @@ def read_coco(root, options):
                 marked[has_crowds] += bool(one.get("iscrowd"))
                 one["iscrowd"] = bool(one.get("iscrowd")) and has_crowds
                 objects.setdefault(one["image_id"], []).append(one)
-            categories = _categories(data)
+            used = {one["category_id"] for one in data["annotations"]}
+            # Roboflow's first category groups the others.
+            categories = {one["id"]: clean_name(one["name"])
+                          for one in sorted(data["categories"], key=lambda one: one["id"])
+                          if one["id"] in used or one.get("supercategory") != "none"}
             names |= dict.fromkeys(categories.values())
             labelled += [label(image["file_name"], file, split_named(file.stem), _read, image,
                                objects[image["id"]], categories) for image in data["images"]]
-        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            raise ValueError(f"{file}: is no whole COCO file ({error!r}). Export it again.") from None
+        except STRANGE as error:
+            raise damaged(file, "COCO file", error) from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))
     source.notes.append("smaller objects lie over larger ones, since COCO has no order of depth")
     for count, meaning in zip(marked, ("taken for objects: the files have no info, and tools without "
@@ -44,16 +48,6 @@ def read_coco(root, options):
         if count:
             source.notes.append(f"{plural(count, 'crowd')} (iscrowd) {meaning}")
     return source
-
-
-def _categories(data):
-    """Return id -> name, without Roboflow's first category, which only groups the others."""
-    used = {one["category_id"] for one in data["annotations"]}
-    groups = {one["supercategory"] for one in data["categories"]
-              if one.get("supercategory") not in (None, one["name"])}
-    return {one["id"]: clean_name(one["name"])
-            for one in sorted(data["categories"], key=lambda one: one["id"])
-            if one["id"] in used or one["name"] not in groups}
 
 
 def _read(_, image, objects, categories):

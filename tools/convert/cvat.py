@@ -4,11 +4,9 @@ from collections import Counter
 from functools import partial
 from xml.etree import ElementTree
 
-import numpy as np
-
-from tools.convert.base import files_below, some
+from tools.convert.base import damaged, files_below, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import labeller, note_left, runs_to_bits, source_of, split_named
+from tools.convert.outlines import labeller, runs_to_bits, source_of, split_named
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -20,16 +18,15 @@ def read_cvat_images(root, options):
     """Read "CVAT for images 1.1" into a `Source`.
 
     Labels count in the order of the task, after the background. Shapes are drawn by z_order, then
-    in the order of the file: polygons, masks, boxes and ellipses, as in CVAT's mask exports.
+    in the order of the file: polygons, masks and boxes, as in CVAT's mask exports.
     """
     label, labelled, names, left = labeller(root, options), [], {}, Counter()
     files = files_below(root, (".xml",))
     for file in files:
         try:
-            parser = ElementTree.XMLParser(target=_Builder())
-            tree = ElementTree.parse(file, parser).getroot()
+            tree = ElementTree.parse(file, ElementTree.XMLParser(target=_Builder())).getroot()
         except (ElementTree.ParseError, ValueError) as error:
-            raise ValueError(f"{file}: is no whole XML file ({error}). Export it again.") from None
+            raise damaged(file, "XML file", error) from None
         if tree.find("track") is not None:
             raise ValueError(f"{file}: is 'CVAT for video', which is not read. Export the task as "
                              "'CVAT for images 1.1'.")
@@ -39,9 +36,7 @@ def read_cvat_images(root, options):
             split = split_named(image.get("subset") or file.stem)
             labelled.append(label(image.get("name"), file, split, _read, image))
             left.update(one.tag for one in image if one.tag not in DRAWN)
-    source = source_of(labelled, root, options, names, some(file.name for file in files))
-    note_left(source, left)
-    return source
+    return source_of(labelled, root, options, names, some(file.name for file in files), left)
 
 
 def _read(_, image):
@@ -63,21 +58,10 @@ def _mask(one):
 
 
 def _box(one):
-    left, top, right, bottom = (float(one.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
-    return _turned(one, [(left, top), (right, top), (right, bottom), (left, bottom)])
+    if float(one.get("rotation", 0)):
+        raise ValueError("a turned box; make it a polygon")
+    x, y, right, bottom = (float(one.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
+    return {"shape_type": "rectangle", "points": [(x, y), (right, bottom)]}
 
 
-def _ellipse(one):
-    x, y, rx, ry = (float(one.get(key)) for key in ("cx", "cy", "rx", "ry"))
-    angles = np.arange(72) * np.pi / 36
-    return _turned(one, np.stack([x + rx * np.cos(angles), y + ry * np.sin(angles)], axis=1))
-
-
-def _turned(one, points):
-    """Return a polygon turned about its centre by the shape's `rotation`, in degrees, clockwise."""
-    angle, centre = np.radians(float(one.get("rotation", 0))), np.mean(points, axis=0)
-    turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
-    return {"points": (points - centre) @ turn + centre}
-
-
-DRAWN = {"polygon": _polygon, "mask": _mask, "box": _box, "ellipse": _ellipse}
+DRAWN = {"polygon": _polygon, "mask": _mask, "box": _box}

@@ -1,4 +1,4 @@
-"""Two sources of `tools.convert`: photos and masks, and CVAT's "Segmentation mask 1.1" exports."""
+"""Photos and masks that are paired by their names, CVAT's "Segmentation mask 1.1" among them."""
 
 import re
 from dataclasses import replace
@@ -29,32 +29,20 @@ CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(
 
 
 def read_folder(root, options):
-    """Read photos and masks that are paired by their names into a `Source`."""
-    entries, origin = find_entries(root, options.classes)
-    return _read(root, options, entries, origin)
+    """Read photos and masks that are paired by their names into a `Source`.
 
-
-def read_cvat(root, options):
-    """Read CVAT's "Segmentation mask 1.1": photos and masks with a labelmap.txt.
-
-    The background (black, or else called so) becomes class 0; the others follow in their order.
+    In CVAT's "Segmentation mask 1.1", which has a labelmap.txt, the background (black, or else
+    called so) becomes class 0; the others follow in their order.
     """
-    options = replace(options, masks=options.masks or "SegmentationClass")
     entries, origin = find_entries(root, options.classes)
-    entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
-    return _read(root, options, entries, origin)
-
-
-def _read(root, options, entries, origin):
-    """Return a `Source` with the classes of `entries`, or of what the masks hold without any."""
+    if origin == "labelmap.txt":
+        entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
     source = _collect(root, options)
-    if not entries and any(sample.label.stem.endswith("_gtFine_labelIds")
-                           for sample in source.samples if sample.label):
-        entries = [Entry(i, CITYSCAPES.get(i, f"void_{i}"), None) for i in range(34)]
-        origin = "Cityscapes, the 19 that its benchmark scores"
-        options = replace(options, void=(*options.void, *(one.name for one in entries
-                                                          if one.file_id not in CITYSCAPES)))
-    scans = scan_all([sample.label for sample in source.samples if sample.label], options)
+    labels = [sample.label for sample in source.samples if sample.label]
+    if not entries and any(label.stem.endswith("_gtFine_labelIds") for label in labels):
+        entries = [Entry(i, CITYSCAPES.get(i, "void"), None) for i in range(34)]
+        origin = "Cityscapes, the 19 of its benchmark"
+    scans = scan_all(labels, options)
     if origin == ROBOFLOW_CLASSES and not options.classes:
         entries = _without_unseen(entries, scans, source.notes)
     by_color = not options.binary and goes_by_color(entries, scans)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tools.convert.base import Sample, faulty, files_below, key_of, split_of
+from tools.convert.base import STRANGE, Sample, faulty, files_below, key_of, split_of
 from tools.convert.classes import clean_name
 from tools.convert.outlines import check_size, draw, png_to_bits, source_of
 from utils.images import PHOTO_SUFFIXES, THREADS, Problem
@@ -39,7 +39,7 @@ def _read_json(file, root, options):
         for shape in shapes:
             shape["label"] = clean_name(shape["label"])
             shape["bits"] = partial(_bits, shape)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except STRANGE as error:
         sample.fault = Problem(str(file), f"is no whole file of labelme ({error!r}).",
                                "Open it in labelme, fix it, and save it again.")
         return sample, (1, 1), []

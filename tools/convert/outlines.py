@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert.base import (IMAGE_FOLDERS, SPLITS, VOID_NAMES, Sample, Source, apply_lists,
-                                faulty, files_below, key_of, plural, some)
+from tools.convert.base import (IMAGE_FOLDERS, SPLITS, STRANGE, VOID_NAMES, Sample, Source,
+                                apply_lists, faulty, files_below, key_of, plural, some)
 from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
@@ -26,13 +26,14 @@ POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, math.inf),
           "rectangle": (2, 4), "line": (2, 2), "point": (1, 1), "mask": (1, 2)}
 
 
-def source_of(labelled, root, options, names=(), origin=""):
+def source_of(labelled, root, options, names=(), origin="", left=None):
     """Return the `Source` of photos with shapes, drawn in their order.
 
     labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, one
     of the kind "mask" with `bits`, a function that returns bool (h, w). names: of the format's own
-    list, if it has one; `origin` is its file. Class 0 is the background, what no shape covers;
-    where a list with colours has none, that is void.
+    list, if it has one; `origin` is its file. left: kind -> number of shapes that are not drawn.
+    Class 0 is the background, what no shape covers; where a list with colours has none, that is
+    void.
     """
     source, entries = Source(), [Entry(i, name, None) for i, name in enumerate(names)]
     if options.classes or not entries:
@@ -54,6 +55,8 @@ def source_of(labelled, root, options, names=(), origin=""):
     if empty and options.missing != "background":
         source.notes.append(f"labelled, and without a shape: {plural(len(empty), 'photo')}; taken "
                             "for nothing but background")
+    if left:
+        source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
     _add_unlabelled(source, root, options)
     apply_lists(root, source)
     return source
@@ -70,12 +73,6 @@ def _add_unlabelled(source, root, options):
     elif photos:
         source.notes.append(f"left out, without labels: {plural(len(photos), 'photo')}; see "
                             "--missing background")
-
-
-def note_left(source, left):
-    """Add a note on the kinds of shapes, a Counter, that are not drawn."""
-    if left:
-        source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
 
 
 # Photos -----------------------------------------------------------------------------------------
@@ -132,8 +129,7 @@ def labeller(root, options):
         try:
             size, shapes = read(sample, *arguments)
             return sample, check_size(*size), shapes
-        except (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError,
-                TypeError, ValueError) as error:
+        except STRANGE as error:
             said = error if isinstance(error, ValueError) else repr(error)
             sample.fault = sample.fault or Problem(
                 str(file), f"what it says of {sample.file.name} cannot be used ({said}).",
@@ -157,7 +153,7 @@ def _draw_all(file, size, shapes, ids, origin):
     for number, shape in enumerate(shapes, 1):
         try:
             draw(image, shape, ids.get(shape["label"], VOID))
-        except (KeyError, OSError, OverflowError, TypeError, ValueError, zlib.error) as error:
+        except (*STRANGE, zlib.error) as error:
             raise faulty(file, f"shape {number} ({shape['label']}) cannot be drawn ({error}).",
                          "Delete it in your labelling tool and draw it again.") from None
     return np.array(image)

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from tools.convert.base import files_below
+from tools.convert.base import STRANGE, damaged, files_below
 from tools.convert.classes import clean_name
-from tools.convert.outlines import draw, labeller, note_left, png_to_bits, source_of
+from tools.convert.outlines import draw, labeller, png_to_bits, source_of
 
 
 def read_supervisely(root, options):
@@ -24,15 +24,13 @@ def read_supervisely(root, options):
     try:
         classes = json.loads(meta.read_text(encoding="utf-8-sig"))["classes"]
         names = [clean_name(one["title"]) for one in classes]
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise ValueError(f"{meta}: is no whole meta.json ({error!r}). Export it again.") from None
+    except STRANGE as error:
+        raise damaged(meta, "meta.json", error) from None
     for file in files_below(root, (".json",)):
         if file.parent.name == "ann":
             photo = file.parent.with_name("img") / file.stem
             labelled.append(label(photo.relative_to(root).as_posix(), file, "", _read, left))
-    source = source_of(labelled, root, options, names, meta.name)
-    note_left(source, left)
-    return source
+    return source_of(labelled, root, options, names, meta.name, left)
 
 
 def _read(sample, left):

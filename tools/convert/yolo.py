@@ -4,8 +4,8 @@ import numpy as np
 import yaml
 from PIL import ExifTags, Image
 
-from tools.convert.base import UsageError, files_below, key_of
-from tools.convert.classes import clean_name, find_entries
+from tools.convert.base import STRANGE, files_below
+from tools.convert.classes import clean_name
 from tools.convert.outlines import area, labeller, source_of
 from utils.datasets import read_lines
 
@@ -16,7 +16,7 @@ def read_yolo(root, options):
     A label file has the path of its photo, with labels for images. Names are data.yaml's, after the
     background. Smaller objects lie over larger ones, as when Ultralytics trains on them.
     """
-    (names, origin), label, labelled = _names(root, options), labeller(root, options), []
+    (names, origin), label, labelled = _names(root), labeller(root, options), []
     for file in files_below(root, (".txt",)):
         folders = file.relative_to(root).parts[:-1]
         if "labels" in folders:
@@ -28,21 +28,16 @@ def read_yolo(root, options):
     return source
 
 
-def _names(root, options):
+def _names(root):
     """Return class id -> name, and the file that says so."""
-    for file in sorted(root.glob("*.y*ml")):
-        try:
-            names = yaml.safe_load(file.read_text(encoding="utf-8-sig"))["names"]
-            names = names if isinstance(names, dict) else dict(enumerate(names))
-            return {int(i): clean_name(str(name)) for i, name in sorted(names.items())}, file.name
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: expected YOLO's names of classes ({error!r}). Add a line such "
-                             "as names: [horse, sheep].") from None
-    entries, origin = find_entries(root, options.classes)
-    if not entries:
-        raise UsageError(f"{root}: holds YOLO's labels and no data.yaml, which names the classes. "
-                         "Add it, or name them: --classes horse,sheep.")
-    return {entry.file_id: entry.name for entry in entries}, origin
+    file = min(root.glob("*.y*ml"), default=root / "data.yaml")
+    try:
+        names = yaml.safe_load(file.read_text(encoding="utf-8-sig"))["names"]
+        names = names if isinstance(names, dict) else dict(enumerate(names))
+        return {int(i): clean_name(str(name)) for i, name in sorted(names.items())}, file.name
+    except (yaml.YAMLError, *STRANGE) as error:
+        raise ValueError(f"{file}: expected the names of YOLO's classes ({error!r}). Write it, with "
+                         "a line such as names: [horse, sheep].") from None
 
 
 def _read(sample, names, options):
