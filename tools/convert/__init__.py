@@ -6,15 +6,16 @@ import shutil
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from tools.convert.base import (IMAGE_FOLDERS, SPLITS, Options, UsageError, files_below, list_faults,
-                                plural, some)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Options, UsageError,
+                                files_below, files_holding, list_faults, plural, some)
 from tools.convert.coco import read_coco
 from tools.convert.cvat import read_cvat_images
-from tools.convert.folder import MASK_FOLDERS, folder_called, read_folder
+from tools.convert.folder import folder_called, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
 from tools.convert.supervisely import read_supervisely
@@ -26,8 +27,9 @@ from utils.recipes import nearest
 
 READERS = {"folder": read_folder, "cvat": read_folder, "labelme": read_labelme, "coco": read_coco,
            "cvat-images": read_cvat_images, "yolo": read_yolo, "supervisely": read_supervisely}
-# What only files of a format hold.
-MARKS = {"labelme": '"shapes"', "coco": '"segmentation"', "cvat-images": "<annotations>"}
+# Files of these formats have a suffix, and hold a text.
+MARKS = {"labelme": (".json", '"shapes"'), "coco": (".json", '"segmentation"'),
+         "cvat-images": (".xml", "<annotations>")}
 
 
 @dataclass
@@ -175,26 +177,16 @@ def _opened(source, folder):
 
 def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
-    found = {}  # format -> a file that speaks for it
-    if (root / "labelmap.txt").is_file() and (root / "SegmentationClass").is_dir():
-        found["cvat"] = root / "labelmap.txt"
-    elif folder := folder_called(root, MASK_FOLDERS):
-        found["folder"] = folder
-    project = (root / "meta.json").is_file() and any(root.glob("*/ann/*.json"))
-    if project:
-        found["supervisely"] = root / "meta.json"
-    labels = (path for path in files_below(root, (".txt",)) if path.parent.name == "labels"
-              or "labels" in path.relative_to(root).parts)
-    for file in [*root.glob("data.y*ml"), *labels][:1]:
-        found["yolo"] = file
-    known = set()  # folders whose files need no further look
-    for file in files_below(root, (".json", ".xml")):
-        if (file.parent, file.suffix) not in known and not (project and file.parent.name == "ann"):
-            text = file.read_text(encoding="utf-8", errors="replace")
-            for format, mark in MARKS.items():
-                if mark in text and (format == "cvat-images") == (file.suffix.lower() == ".xml"):
-                    found.setdefault(format, file)
-                    known.add((file.parent, file.suffix))
+    found = {"cvat": (root / "SegmentationClass").is_dir() and [*root.glob("labelmap.txt")],
+             "folder": [*filter(None, [folder_called(root, MASK_FOLDERS)])],
+             "supervisely": any(root.glob("*/ann/*.json")) and [*root.glob("meta.json")],
+             "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
+                                                 if "labels" in path.relative_to(root).parts)]}
+    for format, marks in MARKS.items():
+        found[format] = [*islice(files_holding(root, *marks), 1)]
+    found = {format: files[0] for format, files in found.items() if files}
+    if "cvat" in found:
+        found.pop("folder", None)
     if len(found) > 1:
         there = ", ".join(f"{format} ({file})" for format, file in found.items())
         raise UsageError(f"{root}: may be read as {there}. Say which with --format.")

@@ -15,6 +15,8 @@ VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test", "testing": "test"}
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos", "leftimg8bit")
+MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
+                "labelids", "gt", "gtfine")
 # What contents that no tool wrote raise, as they are taken apart.
 STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
            ValueError)
@@ -103,6 +105,13 @@ def files_below(folder, suffixes):
              if path.suffix.lower() in suffixes and path.is_file()]
     return sorted(path for path in found if not re.search(
         r"(^|/)(\.|__MACOSX)", path.relative_to(folder).as_posix()))
+
+
+def files_holding(folder, suffix, text):
+    """Yield the files below `folder` with a suffix in which a text stands."""
+    for file in files_below(folder, (suffix,)):
+        if text in file.read_text(encoding="utf-8", errors="replace"):
+            yield file
 
 
 def key_of(path, folder):

@@ -5,9 +5,10 @@ from functools import partial
 
 import numpy as np
 
-from tools.convert.base import STRANGE, damaged, files_below, plural, some
+from tools.convert.base import STRANGE, damaged, files_holding, plural, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import area, labeller, runs_to_bits, source_of, split_named
+from tools.convert.outlines import (area, labels_of, photo_finder, runs_to_bits, source_of,
+                                    split_named)
 
 
 def read_coco(root, options):
@@ -18,9 +19,8 @@ def read_coco(root, options):
     are void and lie below all. Files without `info` are datumaro's, CVAT's or supervision's, which
     mark every mask as a crowd: there it is an object.
     """
-    label, labelled, names, marked = labeller(root, options), [], {}, [0, 0]
-    files = [file for file in files_below(root, (".json",)) if '"segmentation"' in
-             file.read_text(encoding="utf-8-sig", errors="replace")]
+    find, labelled, names, marked = photo_finder(root, options), [], {}, [0, 0]
+    files = [*files_holding(root, ".json", '"segmentation"')]
     files = [file for file in files if "instances" in file.stem] or files
     for file in files:
         try:
@@ -37,8 +37,9 @@ def read_coco(root, options):
                           for one in sorted(data["categories"], key=lambda one: one["id"])
                           if one["id"] in used or one.get("supercategory") != "none"}
             names |= dict.fromkeys(categories.values())
-            labelled += [label(image["file_name"], file, split_named(file.stem), _read, image,
-                               objects[image["id"]], categories) for image in data["images"]]
+            for image in data["images"]:
+                sample = find(image["file_name"], file, split_named(file.stem))
+                labelled.append(labels_of(sample, _read, image, objects[image["id"]], categories))
         except STRANGE as error:
             raise damaged(file, "COCO file", error) from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))

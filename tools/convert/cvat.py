@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 from tools.convert.base import damaged, files_below, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import labeller, runs_to_bits, source_of, split_named
+from tools.convert.outlines import (labels_of, photo_finder, runs_to_bits, source_of,
+                                    split_named)
 
 
 class _Builder(ElementTree.TreeBuilder):
@@ -20,7 +21,7 @@ def read_cvat_images(root, options):
     Labels count in the order of the task, after the background. Shapes are drawn by z_order, then
     in the order of the file: polygons, masks and boxes, as in CVAT's mask exports.
     """
-    label, labelled, names, left = labeller(root, options), [], {}, Counter()
+    find, labelled, names, left = photo_finder(root, options), [], {}, Counter()
     files = files_below(root, (".xml",))
     for file in files:
         try:
@@ -33,8 +34,8 @@ def read_cvat_images(root, options):
         names |= dict.fromkeys(clean_name(one.findtext("name", ""))
                                for one in tree.iterfind("meta//label") if one.find("parent") is None)
         for image in tree.iterfind("image"):
-            split = split_named(image.get("subset") or file.stem)
-            labelled.append(label(image.get("name"), file, split, _read, image))
+            sample = find(image.get("name"), file, split_named(image.get("subset") or file.stem))
+            labelled.append(labels_of(sample, _read, image))
             left.update(one.tag for one in image if one.tag not in DRAWN)
     return source_of(labelled, root, options, names, some(file.name for file in files), left)
 

@@ -5,16 +5,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tools.convert.base import (IMAGE_FOLDERS, SPLITS, Sample, Source, UsageError, apply_lists,
-                                files_below, finder, key_of, some, split_of)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Sample, Source, UsageError,
+                                apply_lists, files_below, finder, key_of, some, split_of)
 from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
 
-MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
-                "labelids", "gt", "gtfine")
 MASK_SUFFIXES = PHOTO_SUFFIXES + (".gif",)
 # What may stand before or after the common name of a pair.
 IMAGE_MARK = re.compile(r"(?<=.)_(leftimg8bit|image|img|rgb|sat)$|(?<![^/])(image|img|photo|rgb)[-_](?=.)",

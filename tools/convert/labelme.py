@@ -2,7 +2,6 @@
 
 import base64
 import json
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -10,10 +9,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from tools.convert.base import STRANGE, Sample, faulty, files_below, key_of, split_of
+from tools.convert.base import Sample, faulty, files_holding, key_of, split_of
 from tools.convert.classes import clean_name
-from tools.convert.outlines import check_size, draw, png_to_bits, source_of
-from utils.images import PHOTO_SUFFIXES, THREADS, Problem
+from tools.convert.outlines import draw, labels_of, png_to_bits, source_of
+from utils.images import PHOTO_SUFFIXES
 from utils.labels import VOID
 
 # JSON to masks ----------------------------------------------------------------------------------
@@ -21,37 +20,29 @@ from utils.labels import VOID
 
 def read_labelme(root, options):
     """Read labelme's JSON files into a `Source`; classes as listed, or else by the alphabet."""
-    files = files_below(root, (".json",))
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda file: _read_json(file, root, options), files)
-        return source_of([one for one in found if one], root, options)
+    labelled = []
+    for file in files_holding(root, ".json", '"shapes"'):
+        key = key_of(file, root)
+        sample = Sample(key, split_of(key), None, file, as_stored=options.ignore_exif)
+        labelled.append(labels_of(sample, _read, root, options))
+    return source_of(labelled, root, options)
 
 
-def _read_json(file, root, options):
-    """Return (sample, size, shapes), none of them where the file is faulty; None for other JSON."""
-    key = key_of(file, root)
-    sample = Sample(key, split_of(key), None, file, as_stored=options.ignore_exif)
-    try:
-        data = json.loads(file.read_text(encoding="utf-8-sig"))
-        if not isinstance(data, dict) or not isinstance(data.get("shapes"), list):
-            return None
-        shapes, size = data["shapes"], check_size(data["imageWidth"], data["imageHeight"])
-        for shape in shapes:
-            shape["label"] = clean_name(shape["label"])
-            shape["bits"] = partial(_bits, shape)
-    except STRANGE as error:
-        sample.fault = Problem(str(file), f"is no whole file of labelme ({error!r}).",
-                               "Open it in labelme, fix it, and save it again.")
-        return sample, (1, 1), []
+def _read(sample, root, options):
+    """Return size and shapes of a file; its photo, or the fault that it has none, go to `sample`."""
+    data = json.loads(sample.label.read_text(encoding="utf-8-sig"))
+    for shape in data["shapes"]:
+        shape["label"] = clean_name(shape["label"])
+        shape["bits"] = partial(_bits, shape)
     if data.get("imageData"):  # large, and read again by `embedded_photo`
         # labelme turns photos before it embeds them; a tag that is still there had no effect.
         sample.as_stored = True
-        return sample, size, shapes
-    sample.photo = _photo_of(file, root, str(data.get("imagePath", "")), options)
-    if sample.photo is None:
-        sample.fault = Problem(str(file), f"its photo {data.get('imagePath')!r} is not there.",
-                               "Put it beside the JSON file, or name its folder with --images.")
-    return sample, size, shapes
+    else:
+        sample.photo = _photo_of(sample.label, root, str(data.get("imagePath", "")), options)
+        if sample.photo is None:
+            raise ValueError(f"its photo {data.get('imagePath')!r} is not there; put it beside the "
+                             "JSON file, or name its folder with --images")
+    return (data["imageWidth"], data["imageHeight"]), data["shapes"]
 
 
 def _bits(shape):

@@ -5,14 +5,15 @@ import math
 import re
 import zlib
 from functools import partial
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PureWindowsPath
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert.base import (IMAGE_FOLDERS, SPLITS, STRANGE, VOID_NAMES, Sample, Source,
-                                apply_lists, faulty, files_below, key_of, plural, some)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, STRANGE, VOID_NAMES, Sample,
+                                Source, apply_lists, faulty, files_below, finder, key_of, plural,
+                                some)
 from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
@@ -57,13 +58,6 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
                             "for nothing but background")
     if left:
         source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
-    _add_unlabelled(source, root, options)
-    apply_lists(root, source)
-    return source
-
-
-def _add_unlabelled(source, root, options):
-    """Count the photos without labels in a note; --missing background adds them."""
     used = [sample.photo for sample in source.samples if sample.photo]
     used += [sample.label.with_suffix(end) for sample in source.samples for end in PHOTO_SUFFIXES]
     used = {path.resolve() for path in used}
@@ -73,6 +67,8 @@ def _add_unlabelled(source, root, options):
     elif photos:
         source.notes.append(f"left out, without labels: {plural(len(photos), 'photo')}; see "
                             "--missing background")
+    apply_lists(root, source)
+    return source
 
 
 # Photos -----------------------------------------------------------------------------------------
@@ -84,59 +80,58 @@ def split_named(name):
     return SPLITS.get(word[1], "") if word else ""
 
 
+def _split_in(folders):
+    return next(filter(None, map(split_named, folders)), "")
+
+
 def _sample(photo, folder, label, split, options):
     """Return the `Sample` of a photo; its key has no images/, and begins with its split, if any."""
     *folders, name = key_of(photo, folder).split("/")
-    split = next(filter(None, map(split_named, folders)), split)
+    split = _split_in(folders) or split
     kept = [part for part in folders
             if split_named(part) != (split or None) and part.lower() not in IMAGE_FOLDERS]
     return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
                   as_stored=options.ignore_exif)
 
 
-def labeller(root, options):
-    """Return a function (photo's name, label file, split, read, ...) -> (sample, size, shapes).
+def photo_finder(root, options):
+    """Return a function (photo's name, label file, split) -> its `Sample`, with a fault if none.
 
-    The name may have folders, and need no suffix. Of several photos called so it is the one with
-    the suffix, in the split's folder, in the fewest folders. read(sample, ...) returns size and
-    shapes. The sample gets a fault if there is no such photo, or for what `read` raises.
+    The name may have folders, and need no suffix. Of several photos called so it is the one in the
+    split's folder; the split may also be that of the label file's folder.
     """
     photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
     for folder in folders if options.images else [root]:
         for path in files_below(folder, PHOTO_SUFFIXES):
-            photos.setdefault(path.stem, {})[path.resolve()] = (path, key_of(path, folder), folder)
+            photos.setdefault(key_of(path, folder), (path, folder))
+    parts = {key: key.split("/")[:-1] for key in photos}
+    keys = [key for key in photos if not {*MASK_FOLDERS}.intersection(map(str.lower, parts[key]))]
+    find_in = {split: finder([key for key in keys if split in ("", _split_in(parts[key]))])
+               for split in ("", *SPLITS.values())}
 
-    def find(name, file, split):
-        plain = PurePosixPath(name[:-len(end)] if (end := PurePosixPath(name).suffix).lower()
-                              in PHOTO_SUFFIXES else name)
-        ranked = {}
-        for path, key, folder in photos.get(plain.name, {}).values():
-            if f"/{plain}".endswith(f"/{key}") or f"/{key}".endswith(f"/{plain}"):
-                sample = _sample(path, folder, file, split, options)
-                rank = (path.suffix != end, split not in ("", sample.split), key.count("/"))
-                ranked.setdefault(rank, []).append(sample)
-        found = ranked[min(ranked)] if ranked else []
-        if len(found) == 1:
-            return found[0]
-        number = f"is there {len(found)} times" if found else "is not there"
-        fault = Problem(str(file), f"its photo {name} {number}.", "Put it where its name says, or "
-                        "name the folder of photos with --images.")
-        return Sample(name, split, None, file, fault=fault)
+    def find(name, file, split=""):
+        name = PureWindowsPath(name).as_posix()
+        split = _split_in(file.relative_to(root).parts[:-1]) or split
+        if key := find_in[split](name) or find_in[""](name):
+            return _sample(*photos[key], file, split, options)
+        return Sample(name, split, None, file, fault=Problem(
+            str(file), f"its photo {name} is not there, or several are called so.",
+            "Put it where its name says, or name the folder of photos with --images."))
 
-    def label(name, file, split, read, *arguments):
-        inside = map(split_named, file.relative_to(root).parts[:-1])
-        sample = find(PureWindowsPath(name).as_posix(), file, next(filter(None, inside), split))
-        try:
-            size, shapes = read(sample, *arguments)
-            return sample, check_size(*size), shapes
-        except STRANGE as error:
-            said = error if isinstance(error, ValueError) else repr(error)
-            sample.fault = sample.fault or Problem(
-                str(file), f"what it says of {sample.file.name} cannot be used ({said}).",
-                "Correct it in your labelling tool and export again.")
-            return sample, (1, 1), []
+    return find
 
-    return label
+
+def labels_of(sample, read, *arguments):
+    """Return (sample, size, shapes) as `read` returns them, or a fault with what it raises."""
+    try:
+        size, shapes = read(sample, *arguments)
+        return sample, check_size(*size), shapes
+    except STRANGE as error:
+        said = error if isinstance(error, ValueError) else repr(error)
+        sample.fault = sample.fault or Problem(
+            str(sample.label), f"holds no whole labels for {sample.file.name} ({said}).",
+            "Correct them in your labelling tool and export again.")
+        return sample, (1, 1), []
 
 
 # Drawing ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tools.convert.base import STRANGE, damaged, files_below
 from tools.convert.classes import clean_name
-from tools.convert.outlines import draw, labeller, png_to_bits, source_of
+from tools.convert.outlines import draw, labels_of, photo_finder, png_to_bits, source_of
 
 
 def read_supervisely(root, options):
@@ -20,7 +20,7 @@ def read_supervisely(root, options):
     Classes count in the order of meta.json, after the background. Later objects lie over earlier
     ones: polygons with their holes, bitmaps and rectangles.
     """
-    label, labelled, left, meta = labeller(root, options), [], Counter(), root / "meta.json"
+    find, labelled, left, meta = photo_finder(root, options), [], Counter(), root / "meta.json"
     try:
         classes = json.loads(meta.read_text(encoding="utf-8-sig"))["classes"]
         names = [clean_name(one["title"]) for one in classes]
@@ -29,7 +29,7 @@ def read_supervisely(root, options):
     for file in files_below(root, (".json",)):
         if file.parent.name == "ann":
             photo = file.parent.with_name("img") / file.stem
-            labelled.append(label(photo.relative_to(root).as_posix(), file, "", _read, left))
+            labelled.append(labels_of(find(photo.relative_to(root), file), _read, left))
     return source_of(labelled, root, options, names, meta.name, left)
 
 

@@ -6,7 +6,7 @@ from PIL import ExifTags, Image
 
 from tools.convert.base import STRANGE, files_below
 from tools.convert.classes import clean_name
-from tools.convert.outlines import area, labeller, source_of
+from tools.convert.outlines import area, labels_of, photo_finder, source_of
 from utils.datasets import read_lines
 
 
@@ -16,13 +16,13 @@ def read_yolo(root, options):
     A label file has the path of its photo, with labels for images. Names are data.yaml's, after the
     background. Smaller objects lie over larger ones, as when Ultralytics trains on them.
     """
-    (names, origin), label, labelled = _names(root), labeller(root, options), []
+    (names, origin), find, labelled = _names(root), photo_finder(root, options), []
     for file in files_below(root, (".txt",)):
         folders = file.relative_to(root).parts[:-1]
         if "labels" in folders:
-            photo = "/".join(["images" if name == "labels" else name for name in folders]
-                             + [file.stem])
-            labelled.append(label(photo, file, "", _read, names, options))
+            folders = ["images" if name == "labels" else name for name in folders]
+            sample = find("/".join([*folders, file.stem]), file)
+            labelled.append(labels_of(sample, _read, names, options))
     source = source_of(labelled, root, options, names.values(), origin)
     source.notes.append("smaller objects lie over larger ones, as Ultralytics has it")
     return source
