@@ -18,7 +18,6 @@ from tools.convert.cvat import read_cvat_images
 from tools.convert.folder import folder_called, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
-from tools.convert.supervisely import read_supervisely
 from tools.convert.write import write_lists, write_samples
 from tools.convert.yolo import read_yolo
 from utils.images import Problem
@@ -26,7 +25,7 @@ from utils.labels import VOID
 from utils.recipes import nearest
 
 READERS = {"folder": read_folder, "cvat": read_folder, "labelme": read_labelme, "coco": read_coco,
-           "cvat-images": read_cvat_images, "yolo": read_yolo, "supervisely": read_supervisely}
+           "cvat-images": read_cvat_images, "yolo": read_yolo}
 # Files of these formats have a suffix, and hold a text.
 MARKS = {"labelme": (".json", '"shapes"'), "coco": (".json", '"segmentation"'),
          "cvat-images": (".xml", "<annotations>")}
@@ -85,7 +84,8 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, gr
         found = READERS[format](root, options)
         _check_samples(found, options, root)
         check_splits(found.samples, val, test, group)
-        results = write_samples(found, part, to, tolerance, progress, options.max_side)
+        results = write_samples(found, part, progress, to, tolerance=tolerance,
+                                max_side=options.max_side)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
         if not kept or (faults and not skip_faulty):
@@ -179,7 +179,6 @@ def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
     found = {"cvat": (root / "SegmentationClass").is_dir() and [*root.glob("labelmap.txt")],
              "folder": [*filter(None, [folder_called(root, MASK_FOLDERS)])],
-             "supervisely": any(root.glob("*/ann/*.json")) and [*root.glob("meta.json")],
              "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
                                                  if "labels" in path.relative_to(root).parts)]}
     for format, marks in MARKS.items():
@@ -187,6 +186,9 @@ def _guess(root):
     found = {format: files[0] for format, files in found.items() if files}
     if "cvat" in found:
         found.pop("folder", None)
+    if not found and (root / "meta.json").is_file() and not any(root.glob("*/masks_machine")):
+        raise ValueError(f"{root}: is a Supervisely project without masks_machine. Export it with "
+                         "Supervisely's app 'Export as Masks'.")
     if len(found) > 1:
         there = ", ".join(f"{format} ({file})" for format, file in found.items())
         raise UsageError(f"{root}: may be read as {there}. Say which with --format.")

@@ -77,24 +77,13 @@ def _parser():
     return parser
 
 
-def _id_map(texts):
-    """Return {255: 1, 100: 2} for ["255=1,100=2"]."""
-    pairs = [pair.partition("=") for text in texts for pair in text.split(",") if pair]
-    for one, _, other in pairs:
-        if not (one.strip().isdecimal() and other.strip().isdecimal()
-                and max(int(one), int(other)) <= VOID):
-            raise UsageError(f"--map {one}={other}: expected ids from 0 to {VOID}, such as "
-                             "--map 255=1,100=2.")
-    return {int(one): int(other) for one, _, other in pairs}
-
-
-def _renames(texts):
+def _pairs(option, texts, fits, expected):
     """Return {"cow": "animal"} for ["cow=animal"]."""
-    pairs = [text.partition("=") for text in texts]
-    for text, (name, _, new) in zip(texts, pairs):
-        if not name.strip() or not new.strip():
-            raise UsageError(f"--rename {text}: expected NAME=NEW, such as cow=animal.")
-    return {name: new for name, _, new in pairs}
+    pairs = [tuple(map(str.strip, text.partition("=")[::2])) for text in texts]
+    for text, pair in zip(texts, pairs):
+        if not all(map(fits, pair)):
+            raise UsageError(f"--{option} {text}: expected {expected}.")
+    return dict(pairs)
 
 
 def main(argv=None):
@@ -104,8 +93,11 @@ def main(argv=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
-        options["id_map"] = _id_map(options.pop("map"))
-        options["rename"] = _renames(options["rename"])
+        ids = [pair for text in options.pop("map") for pair in text.split(",") if pair]
+        ids = _pairs("map", ids, lambda word: word.isdecimal() and int(word) <= VOID,
+                     f"ids from 0 to {VOID}, such as --map 255=1,100=2")
+        options["id_map"] = {int(one): int(other) for one, other in ids.items()}
+        options["rename"] = _pairs("rename", options["rename"], bool, "NAME=NEW, such as cow=animal")
         words = [word.strip() for text in options["void"] for word in text.split(",")]
         options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)

@@ -16,7 +16,7 @@ SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test", "testing": "test"}
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos", "leftimg8bit")
 MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
-                "labelids", "gt", "gtfine")
+                "labelids", "gt", "gtfine", "masks_machine")
 # What contents that no tool wrote raise, as they are taken apart.
 STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
            ValueError)
@@ -157,9 +157,6 @@ def list_faults(faults):
     if len(lines) > LISTED:
         lines[LISTED:] = [f"  and {len(lines) - LISTED} more kinds of faults"]
     return "\n".join(lines)
-
-
-# Splits ---------------------------------------------------------------------------------------
 
 
 def apply_lists(root, source):

@@ -12,7 +12,7 @@ from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt",
-               "class_names.txt", "dataset_meta.json")
+               "class_names.txt", "dataset_meta.json", "obj_class_to_machine_color.json")
 ROBOFLOW_CLASSES = "_classes.csv"  # in the folder of each split
 HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
 
@@ -64,7 +64,7 @@ def read_entries(file):
     (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
     other lines and for duplicate names, ids or colours.
     """
-    lines = _lines_of_datumaro(file) if file.suffix == ".json" else [
+    lines = _lines_of_json(file) if file.suffix == ".json" else [
         line.split("#")[0].strip() for line in read_lines(file)]
     entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
     if not entries:
@@ -79,20 +79,22 @@ def _entries(place, lines):
         known = [value for value in values if value is not None]
         if twice := sorted({value for value in known if known.count(value) > 1}):
             error = UsageError if place == "--classes" else ValueError
-            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ. To make one class "
-                        "of two, give them two names and say --rename ONE=OTHER.")
+            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ. To make one "
+                        "class of two, give them two names and say --rename ONE=OTHER.")
     return entries
 
 
-def _lines_of_datumaro(file):
-    """Return the lines of datumaro's dataset_meta.json: {"label_map": {"0": "sky"}, ...}."""
+def _lines_of_json(file):
+    """Return the lines of datumaro's dataset_meta.json, or of Supervisely's colours: NAME -> id."""
     try:
-        meta = json.loads(file.read_text("utf-8-sig"))
-        labels, colors = meta["label_map"].items(), meta.get("segmentation_colors") or ()
+        data = json.loads(file.read_text("utf-8-sig"))
+        if file.name.startswith("obj_class"):
+            return ["0 background", *(f"{ids[0]} {clean_name(name)}" for name, ids in data.items())]
+        labels, colors = data["label_map"].items(), data.get("segmentation_colors") or ()
         return [" ".join([key, clean_name(name), *map(str, color)])
                 for (key, name), color in zip_longest(labels, colors, fillvalue=())]
     except STRANGE as error:
-        raise damaged(file, "dataset_meta.json of datumaro", error) from None
+        raise damaged(file, "list of classes", error) from None
 
 
 def _entry(place, line, number):

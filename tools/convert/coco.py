@@ -19,7 +19,7 @@ def read_coco(root, options):
     are void and lie below all. Files without `info` are datumaro's, CVAT's or supervision's, which
     mark every mask as a crowd: there it is an object.
     """
-    find, labelled, names, marked = photo_finder(root, options), [], {}, [0, 0]
+    find, labelled, names, crowds = photo_finder(root, options), [], {}, 0
     files = [*files_holding(root, ".json", '"segmentation"')]
     files = [file for file in files if "instances" in file.stem] or files
     for file in files:
@@ -28,8 +28,8 @@ def read_coco(root, options):
             has_crowds = any((data.get("info") or {}).values())
             objects = {image["id"]: [] for image in data["images"]}
             for one in data["annotations"]:
-                marked[has_crowds] += bool(one.get("iscrowd"))
                 one["iscrowd"] = bool(one.get("iscrowd")) and has_crowds
+                crowds += one["iscrowd"]
                 objects.setdefault(one["image_id"], []).append(one)
             used = {one["category_id"] for one in data["annotations"]}
             # Roboflow's first category groups the others.
@@ -44,10 +44,8 @@ def read_coco(root, options):
             raise damaged(file, "COCO file", error) from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))
     source.notes.append("smaller objects lie over larger ones, since COCO has no order of depth")
-    for count, meaning in zip(marked, ("taken for objects: the files have no info, and tools without "
-                                       "it mark every mask so", "void, below all objects")):
-        if count:
-            source.notes.append(f"{plural(count, 'crowd')} (iscrowd) {meaning}")
+    if crowds:
+        source.notes.append(f"void: {plural(crowds, 'crowd')} (iscrowd)")
     return source
 
 
@@ -57,7 +55,7 @@ def _read(_, image, objects, categories):
     for one in objects:
         outline = one.get("segmentation")
         if not outline:
-            raise ValueError(f"annotation {one.get('id')} is a box without an outline")
+            raise ValueError("it has a box without an outline")
         if isinstance(outline, dict):
             counts = outline["counts"]
             counts = decode(counts) if isinstance(counts, str) else counts

@@ -10,31 +10,28 @@ from tools.convert.outlines import (labels_of, photo_finder, runs_to_bits, sourc
                                     split_named)
 
 
-class _Builder(ElementTree.TreeBuilder):
-    def doctype(self, *_):
-        raise ValueError("a DOCTYPE, which CVAT does not write")
-
-
 def read_cvat_images(root, options):
     """Read "CVAT for images 1.1" into a `Source`.
 
     Labels count in the order of the task, after the background. Shapes are drawn by z_order, then
-    in the order of the file: polygons, masks and boxes, as in CVAT's mask exports.
+    in the order of the file: polygons and masks; a note counts other kinds.
     """
     find, labelled, names, left = photo_finder(root, options), [], {}, Counter()
     files = files_below(root, (".xml",))
     for file in files:
         try:
-            tree = ElementTree.parse(file, ElementTree.XMLParser(target=_Builder())).getroot()
+            if "<!DOCTYPE" in (text := file.read_text(encoding="utf-8")):
+                raise ValueError("it has a DOCTYPE, and CVAT writes none")
+            tree = ElementTree.fromstring(text)
         except (ElementTree.ParseError, ValueError) as error:
             raise damaged(file, "XML file", error) from None
         if tree.find("track") is not None:
             raise ValueError(f"{file}: is 'CVAT for video', which is not read. Export the task as "
                              "'CVAT for images 1.1'.")
-        names |= dict.fromkeys(clean_name(one.findtext("name", ""))
-                               for one in tree.iterfind("meta//label") if one.find("parent") is None)
+        names |= {clean_name(one.findtext("name", "")): one for one in tree.iterfind("meta//label")
+                  if one.find("parent") is None}
         for image in tree.iterfind("image"):
-            sample = find(image.get("name"), file, split_named(image.get("subset") or file.stem))
+            sample = find(image.get("name", ""), file, split_named(image.get("subset") or file.stem))
             labelled.append(labels_of(sample, _read, image))
             left.update(one.tag for one in image if one.tag not in DRAWN)
     return source_of(labelled, root, options, names, some(file.name for file in files), left)
@@ -58,11 +55,4 @@ def _mask(one):
             "bits": partial(runs_to_bits, one.get("rle").split(","), (height, width), "C")}
 
 
-def _box(one):
-    if float(one.get("rotation", 0)):
-        raise ValueError("a turned box; make it a polygon")
-    x, y, right, bottom = (float(one.get(key)) for key in ("xtl", "ytl", "xbr", "ybr"))
-    return {"shape_type": "rectangle", "points": [(x, y), (right, bottom)]}
-
-
-DRAWN = {"polygon": _polygon, "mask": _mask, "box": _box}
+DRAWN = {"polygon": _polygon, "mask": _mask}

@@ -76,9 +76,6 @@ def _without_unseen(entries, scans, notes):
     return [entry for entry in entries if entry.file_id <= last]
 
 
-# Photos and their masks -------------------------------------------------------------------------
-
-
 def _collect(root, options):
     """Return a `Source` with a sample for every photo; without a mask it has a fault or is left."""
     source = Source()
@@ -94,7 +91,7 @@ def _collect(root, options):
 
 
 def _places(root, options):
-    """Return [(split or "", folder of photos, folder of masks)]."""
+    """Return [(split or folder or "", folder of photos, folder of masks)]."""
     images = _folder(root, options.images, "--images", IMAGE_FOLDERS)
     masks = _folder(root, options.masks, "--masks", MASK_FOLDERS)
     if images and masks:
@@ -104,14 +101,15 @@ def _places(root, options):
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     places = []
     for folder in folders:
-        if folder.name.lower() in SPLITS:
-            # Masks are in a folder of it, in one beside it (train_labels), or among its photos.
+        split = SPLITS.get(folder.name.lower(), "")
+        pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
+        if split and not all(pair):
+            # Masks are in a folder beside it (train_labels), or among its photos.
             beside = [path for path in folders if path != folder
                       and MASK_MARK.sub("", path.name).lower() == folder.name.lower()]
-            pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
-            if not all(pair):
-                pair = [folder, *beside, folder][:2]
-            places.append((SPLITS[folder.name.lower()], *pair))
+            pair = [folder, *beside, folder][:2]
+        if all(pair):
+            places.append((split or folder.name, *pair))
     flat = any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir())
     if flat and not places and not images and not masks:
         places = [("", root, root)]

@@ -2,8 +2,7 @@
 
 import base64
 import json
-from functools import partial
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 
 import cv2
 import numpy as np
@@ -11,43 +10,36 @@ from PIL import Image
 
 from tools.convert.base import Sample, faulty, files_holding, key_of, split_of
 from tools.convert.classes import clean_name
-from tools.convert.outlines import draw, labels_of, png_to_bits, source_of
-from utils.images import PHOTO_SUFFIXES
+from tools.convert.outlines import draw, labels_of, photo_finder, source_of
 from utils.labels import VOID
-
-# JSON to masks ----------------------------------------------------------------------------------
-
 
 def read_labelme(root, options):
     """Read labelme's JSON files into a `Source`; classes as listed, or else by the alphabet."""
-    labelled = []
+    find, labelled = photo_finder(root, options), []
     for file in files_holding(root, ".json", '"shapes"'):
         key = key_of(file, root)
         sample = Sample(key, split_of(key), None, file, as_stored=options.ignore_exif)
-        labelled.append(labels_of(sample, _read, root, options))
+        labelled.append(labels_of(sample, _read, find))
     return source_of(labelled, root, options)
 
 
-def _read(sample, root, options):
-    """Return size and shapes of a file; its photo, or the fault that it has none, go to `sample`."""
+def _read(sample, find):
+    """Return size and shapes of a file; the sample gets its photo."""
     data = json.loads(sample.label.read_text(encoding="utf-8-sig"))
     for shape in data["shapes"]:
         shape["label"] = clean_name(shape["label"])
-        shape["bits"] = partial(_bits, shape)
     if data.get("imageData"):  # large, and read again by `embedded_photo`
         # labelme turns photos before it embeds them; a tag that is still there had no effect.
         sample.as_stored = True
     else:
-        sample.photo = _photo_of(sample.label, root, str(data.get("imagePath", "")), options)
+        path = PureWindowsPath(str(data.get("imagePath", ""))).as_posix()
+        beside, *others = sample.label.parent / path, find(path, sample.label).photo, find(
+            sample.label.stem, sample.label).photo
+        sample.photo = beside if beside.is_file() else others[0] or others[1]
         if sample.photo is None:
             raise ValueError(f"its photo {data.get('imagePath')!r} is not there; put it beside the "
                              "JSON file, or name its folder with --images")
     return (data["imageWidth"], data["imageHeight"]), data["shapes"]
-
-
-def _bits(shape):
-    """Return the picture in a shape of the type "mask", bool (h, w)."""
-    return png_to_bits(base64.b64decode(shape["mask"]))
 
 
 def embedded_photo(file):
@@ -57,20 +49,6 @@ def embedded_photo(file):
     except (TypeError, ValueError) as error:
         raise faulty(file, f"its embedded photo is damaged ({error}).",
                      "Save it again in labelme.") from None
-
-
-def _photo_of(file, root, path, options):
-    """Return a file's photo: where imagePath says, beside it, or in the folder of --images."""
-    path = PureWindowsPath(path).as_posix()  # labelme writes the slashes of its machine
-    folders = [file.parent]
-    if options.images:
-        folders += [root / options.images, Path(options.images).expanduser()]
-    names = [path, path.rsplit("/", 1)[-1]] + [f"{file.stem}{end}" for end in PHOTO_SUFFIXES]
-    photos = (folder / name for name in names for folder in folders if name)
-    return next((photo for photo in photos if photo.is_file()), None)
-
-
-# Masks to JSON ----------------------------------------------------------------------------------
 
 
 def to_labelme(mask, class_names, image_path, tolerance=0.0):

@@ -1,9 +1,9 @@
 """Outlines to masks: one drawing for all formats, and it is labelme's, to the pixel."""
 
+import base64
 import io
 import math
 import re
-import zlib
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -71,23 +71,16 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
     return source
 
 
-# Photos -----------------------------------------------------------------------------------------
-
-
 def split_named(name):
     """Return the split that the last word of a name says, such as instances_val2017, or ""."""
     word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", name.lower())
     return SPLITS.get(word[1], "") if word else ""
 
 
-def _split_in(folders):
-    return next(filter(None, map(split_named, folders)), "")
-
-
 def _sample(photo, folder, label, split, options):
     """Return the `Sample` of a photo; its key has no images/, and begins with its split, if any."""
     *folders, name = key_of(photo, folder).split("/")
-    split = _split_in(folders) or split
+    split = next(filter(None, map(split_named, folders)), split)
     kept = [part for part in folders
             if split_named(part) != (split or None) and part.lower() not in IMAGE_FOLDERS]
     return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
@@ -97,23 +90,21 @@ def _sample(photo, folder, label, split, options):
 def photo_finder(root, options):
     """Return a function (photo's name, label file, split) -> its `Sample`, with a fault if none.
 
-    The name may have folders, and need no suffix. Of several photos called so it is the one in the
-    split's folder; the split may also be that of the label file's folder.
+    The name may have folders, and need no suffix. Of several photos called so, it is the one beside
+    the label file, or in a folder that the file's name says: val2017 for instances_val2017.json.
     """
     photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
     for folder in folders if options.images else [root]:
         for path in files_below(folder, PHOTO_SUFFIXES):
-            photos.setdefault(key_of(path, folder), (path, folder))
-    parts = {key: key.split("/")[:-1] for key in photos}
-    keys = [key for key in photos if not {*MASK_FOLDERS}.intersection(map(str.lower, parts[key]))]
-    find_in = {split: finder([key for key in keys if split in ("", _split_in(parts[key]))])
-               for split in ("", *SPLITS.values())}
+            if not {*MASK_FOLDERS}.intersection(path.relative_to(folder).parts[:-1]):
+                photos.setdefault(key_of(path, folder), (path, folder))
+    find_key = finder(photos)
 
     def find(name, file, split=""):
-        name = PureWindowsPath(name).as_posix()
-        split = _split_in(file.relative_to(root).parts[:-1]) or split
-        if key := find_in[split](name) or find_in[""](name):
-            return _sample(*photos[key], file, split, options)
+        beside, name = file.parent.relative_to(root).as_posix(), PureWindowsPath(name).as_posix()
+        for place in (beside, *file.stem.split("_"), split, "."):
+            if key := find_key(f"{place}/{name}"):
+                return _sample(*photos[key], file, split, options)
         return Sample(name, split, None, file, fault=Problem(
             str(file), f"its photo {name} is not there, or several are called so.",
             "Put it where its name says, or name the folder of photos with --images."))
@@ -134,9 +125,6 @@ def labels_of(sample, read, *arguments):
         return sample, (1, 1), []
 
 
-# Drawing ----------------------------------------------------------------------------------------
-
-
 def _draw_all(file, size, shapes, ids, origin):
     """Return the mask of the shapes in their order, as labelme's shapes_to_label draws them."""
     unknown = {shape["label"] for shape in shapes} - ids.keys()
@@ -148,7 +136,7 @@ def _draw_all(file, size, shapes, ids, origin):
     for number, shape in enumerate(shapes, 1):
         try:
             draw(image, shape, ids.get(shape["label"], VOID))
-        except (*STRANGE, zlib.error) as error:
+        except STRANGE as error:
             raise faulty(file, f"shape {number} ({shape['label']}) cannot be drawn ({error}).",
                          "Delete it in your labelling tool and draw it again.") from None
     return np.array(image)
@@ -167,7 +155,7 @@ def draw(image, shape, class_id):
     draw, points = ImageDraw.Draw(image), [tuple(point) for point in corners.tolist()]
     x, y = points[0]
     if kind == "mask":
-        _paste(image, shape["bits"](), corners, class_id)
+        _paste(image, shape, corners, class_id)
     elif kind == "line":
         draw.line(points, fill=class_id, width=LINE_WIDTH)
     elif kind == "linestrip":
@@ -183,8 +171,13 @@ def draw(image, shape, class_id):
         draw.polygon(points, fill=class_id, outline=class_id)
 
 
-def _paste(image, bits, corners, class_id):
-    """Put a shape of the kind "mask" in place: its first corner is the upper left of `bits`."""
+def _paste(image, shape, corners, class_id):
+    """Put a shape of the kind "mask" in place: its first corner is the upper left of its picture."""
+    if "bits" in shape:
+        bits = shape["bits"]()
+    else:
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as picture:
+            bits = np.array(picture).astype(bool)
     (x, y), *end = corners.round().astype(int).tolist()
     if end and (corners == np.trunc(corners)).all():
         bits = bits[:end[0][1] - y + 1, :end[0][0] - x + 1]  # whole numbers are bounds
@@ -192,12 +185,9 @@ def _paste(image, bits, corners, class_id):
 
 
 def area(shapes):
-    """Return the pixels of an object, of polygons about; 0 for what cannot be drawn."""
-    try:
-        return sum(shape["bits"]().sum() if "bits" in shape else
-                   cv2.contourArea(np.array(shape["points"], np.float32)) for shape in shapes)
-    except (cv2.error, TypeError, ValueError):
-        return 0
+    """Return the pixels of masks and polygons, arrays (N, 2), together; of polygons about."""
+    return sum(shape["bits"]().sum() if "bits" in shape else
+               cv2.contourArea(shape["points"].astype(np.float32)) for shape in shapes)
 
 
 def runs_to_bits(counts, size, order):
@@ -206,12 +196,6 @@ def runs_to_bits(counts, size, order):
     if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise ValueError(f"its run lengths do not fill {width}x{height} pixels")
     return np.repeat(np.arange(len(counts)) % 2 > 0, counts).reshape(height, width, order=order)
-
-
-def png_to_bits(data):
-    """Return bool (H, W): what a picture, given as bytes, shows, or where it is opaque."""
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.array(picture.getchannel("A") if picture.mode == "RGBA" else picture).astype(bool)
 
 
 def check_size(*size):

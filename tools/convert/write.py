@@ -33,13 +33,15 @@ class Written(NamedTuple):
     unsure: bool
 
 
-def write_samples(found, part, to, tolerance, show, max_side=0):
-    """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
+def write_samples(found, part, show, to, **how):
+    """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`.
+
+    how: `tolerance` and `max_side`.
+    """
     for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
         (part / folder).mkdir()
     report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, to=to, tolerance=tolerance,
-                               max_side=max_side), []
+    convert, results = partial(_convert_one, found=found, part=part, to=to, **how), []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for result in pool.map(convert, found.samples):
@@ -73,11 +75,13 @@ def _convert_one(sample, found, part, to, tolerance, max_side):
                               "tag asks for: see --ignore-exif.")
     if fault:
         return fault
-    shrinks = 0 < max_side < max(ids.shape)
-    if shrinks:
-        image, ids = _shrunk(image, ids, max_side)
-    plain = (not shrinks and stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
+    plain = (stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
              and not stored.deep)
+    if 0 < max_side < max(ids.shape):
+        plain, scale = False, max_side / max(ids.shape)
+        size = [max(1, round(side * scale)) for side in ids.shape[::-1]]
+        image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+        ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
     target = part / "JPEGImages" / name if to == "voc" else part / name
     if plain:
@@ -94,13 +98,6 @@ def _convert_one(sample, found, part, to, tolerance, max_side):
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
     return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest,
                    stored.orientation in (2, 3, 4) or (stored.orientation > 4 and square))
-
-
-def _shrunk(image, ids, side):
-    """Return photo and mask with `side` pixels on the longer side: means, and the nearest id."""
-    height, width = (max(1, round(size * side / max(ids.shape))) for size in ids.shape)
-    return (np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BOX)),
-            np.array(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST)))
 
 
 def _photo_as_labelled(sample, folder):

@@ -23,9 +23,7 @@ def read_yolo(root, options):
             folders = ["images" if name == "labels" else name for name in folders]
             sample = find("/".join([*folders, file.stem]), file)
             labelled.append(labels_of(sample, _read, names, options))
-    source = source_of(labelled, root, options, names.values(), origin)
-    source.notes.append("smaller objects lie over larger ones, as Ultralytics has it")
-    return source
+    return source_of(labelled, root, options, names.values(), origin)
 
 
 def _names(root):
@@ -36,8 +34,8 @@ def _names(root):
         names = names if isinstance(names, dict) else dict(enumerate(names))
         return {int(i): clean_name(str(name)) for i, name in sorted(names.items())}, file.name
     except (yaml.YAMLError, *STRANGE) as error:
-        raise ValueError(f"{file}: expected the names of YOLO's classes ({error!r}). Write it, with "
-                         "a line such as names: [horse, sheep].") from None
+        raise ValueError(f"{file}: expected the names of YOLO's classes ({error!r}). Write a line "
+                         "such as names: [horse, sheep].") from None
 
 
 def _read(sample, names, options):
