@@ -177,15 +177,13 @@ def _opened(source, folder):
 
 def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
-    found = {"cvat": (root / "SegmentationClass").is_dir() and [*root.glob("labelmap.txt")],
-             "folder": [*filter(None, [folder_called(root, MASK_FOLDERS)])],
+    masks = "cvat" if (root / "labelmap.txt").is_file() else "folder"
+    found = {masks: [*filter(None, [folder_called(root, MASK_FOLDERS)])],
              "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
                                                  if "labels" in path.relative_to(root).parts)]}
     for format, marks in MARKS.items():
         found[format] = [*islice(files_holding(root, *marks), 1)]
     found = {format: files[0] for format, files in found.items() if files}
-    if "cvat" in found:
-        found.pop("folder", None)
     if not found and (root / "meta.json").is_file() and not any(root.glob("*/masks_machine")):
         raise ValueError(f"{root}: is a Supervisely project without masks_machine. Export it with "
                          "Supervisely's app 'Export as Masks'.")
@@ -223,12 +221,14 @@ def _check_shown(shown, class_names, to):
 
 def _remarks(format, found, kept, faults):
     """Return notes on faulty photos, those without a mask and those that their EXIF tag turns."""
-    empty = [sample for sample, _ in kept if sample.label is None]
+    drawn = format not in ("folder", "cvat")
+    empty = [sample for sample, written in kept
+             if sample.label is None or drawn and not written.pixels[1:].any()]
     unsure = [sample.file.name for sample, written in kept if written.unsure]
     notes = []
     if empty:
-        notes.append(f"{plural(len(empty), 'photo')} without a mask taken for nothing but "
-                     f"{found.class_names[0]}")
+        notes.append(f"{plural(len(empty), 'photo')} without a mask or shapes taken for nothing "
+                     f"but {found.class_names[0]}")
     if faults:
         notes.append(f"left out: {plural(len(faults), 'fault')}, see the record of the conversion")
     if unsure and format != "labelme":

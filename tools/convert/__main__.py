@@ -1,10 +1,10 @@
 """Turn your own photos and labels into the one layout that everything here reads (VOC's), once.
 
-SOURCE is a folder or .zip: photos and masks (also of Roboflow, labelme2voc or Cityscapes), CVAT's
-"Segmentation mask 1.1" or "CVAT for images 1.1", COCO instances, YOLO segmentation, a Supervisely
-project, or labelme's JSON files; which one is seen from its files. TARGET becomes a folder for `--dataset voc
---data-dir TARGET`: photos, palette masks, split lists, class names. SOURCE is never changed. Faults
-are counted, the first 20 listed, and nothing is written where there is one.
+SOURCE is a folder or .zip: photos and masks (also of Roboflow, labelme2voc, Supervisely or
+Cityscapes), CVAT's "Segmentation mask 1.1" or "CVAT for images 1.1", COCO instances, YOLO
+segmentation, or labelme's JSON files; its files tell which. TARGET becomes a folder for `--dataset
+voc --data-dir TARGET`: photos, palette masks, split lists, class names. SOURCE is never changed.
+Faults are counted, the first 20 listed, and nothing is written where there is one.
 """
 
 import argparse
@@ -18,7 +18,6 @@ EPILOG = """examples:
   python -m tools.convert photos_and_masks data/mine
   python -m tools.convert photos_and_masks data/mine --classes background,horse --map 255=1
   python -m tools.convert export.zip data/mine --images uploaded_photos
-  python -m tools.convert labelled data/mine --val 0.15 --test 0.15
   python -m tools.convert frames data/mine --group '(clip\\d+)_'    frames of a clip stay together
   python -m tools.convert cityscapes data/streets --masks gtFine --mask-suffix _gtFine_labelIds
   python -m tools.convert export.zip data/mine --rename cow=animal --rename horse=animal
@@ -33,8 +32,8 @@ def _parser():
     add = parser.add_argument
     add("source", metavar="SOURCE", help="folder or .zip; it is not changed")
     add("target", metavar="TARGET", help="folder to make")
-    add("--format", default="", help="folder, cvat (masks), cvat-images, coco, yolo, "
-        "supervisely or labelme; without it the files tell")
+    add("--format", default="", help="folder, cvat (masks), cvat-images, coco, yolo or "
+        "labelme; without it the files tell")
     add("--to", default="voc", help="voc (default), or labelme: JSON files to correct in labelme")
     add("--tolerance", type=float, default=0.0, metavar="PIXELS", help="to labelme: simpler "
         "outlines that may be off by so much (default 0: exact; 1 is easier to edit)")
@@ -97,7 +96,7 @@ def main(argv=None):
         ids = _pairs("map", ids, lambda word: word.isdecimal() and int(word) <= VOID,
                      f"ids from 0 to {VOID}, such as --map 255=1,100=2")
         options["id_map"] = {int(one): int(other) for one, other in ids.items()}
-        options["rename"] = _pairs("rename", options["rename"], bool, "NAME=NEW, such as cow=animal")
+        options["rename"] = _pairs("rename", options["rename"], bool, "NAME=NEW: cow=animal")
         words = [word.strip() for text in options["void"] for word in text.split(",")]
         options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)

@@ -130,11 +130,6 @@ def faulty(file, found, remedy):
     return ImageError(Problem(str(file), found, remedy))
 
 
-def damaged(file, what, error):
-    """Return the error for a file that cannot be taken apart."""
-    return ValueError(f"{file}: is no whole {what} ({error!r}). Export it again.")
-
-
 def plural(count, noun):
     """Return "1 photo", "2 photos"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.convert.base import SPLITS, STRANGE, VOID_NAMES, UsageError, damaged
+from tools.convert.base import SPLITS, STRANGE, VOID_NAMES, UsageError
 from utils.datasets import read_lines
 from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
@@ -94,7 +94,7 @@ def _lines_of_json(file):
         return [" ".join([key, clean_name(name), *map(str, color)])
                 for (key, name), color in zip_longest(labels, colors, fillvalue=())]
     except STRANGE as error:
-        raise damaged(file, "list of classes", error) from None
+        raise ValueError(f"{file}: is no list of classes ({error!r}); export again.") from None
 
 
 def _entry(place, line, number):
@@ -118,8 +118,7 @@ def _entry(place, line, number):
 def number_classes(source, entries, options):
     """Number the classes of a `Source` from 0 and return file id -> class id, 255 for void ones.
 
-    --rename gives names, and merges those that become equal. Void are the names that --void has, id
-    255 and VOID_NAMES.
+    --rename gives names, and merges. Void are the names of --void, id 255 and VOID_NAMES.
     """
     known = [entry.name for entry in entries]
     new = {clean_name(name): clean_name(other) for name, other in options.rename.items()}

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 
-from tools.convert.base import STRANGE, damaged, files_holding, plural, some
+from tools.convert.base import STRANGE, files_holding, plural, some
 from tools.convert.classes import clean_name
 from tools.convert.outlines import (area, labels_of, photo_finder, runs_to_bits, source_of,
                                     split_named)
@@ -16,8 +16,8 @@ def read_coco(root, options):
 
     Categories count in the order of their ids, after the background. COCO has no order of depth:
     smaller objects lie over larger ones, later over earlier ones of one area. Crowds (`iscrowd`)
-    are void and lie below all. Files without `info` are datumaro's, CVAT's or supervision's, which
-    mark every mask as a crowd: there it is an object.
+    are void and lie below all, but not in files without `info`: datumaro, CVAT and supervision,
+    which write none, mark every mask so.
     """
     find, labelled, names, crowds = photo_finder(root, options), [], {}, 0
     files = [*files_holding(root, ".json", '"segmentation"')]
@@ -41,7 +41,7 @@ def read_coco(root, options):
                 sample = find(image["file_name"], file, split_named(file.stem))
                 labelled.append(labels_of(sample, _read, image, objects[image["id"]], categories))
         except STRANGE as error:
-            raise damaged(file, "COCO file", error) from None
+            raise ValueError(f"{file}: is no whole COCO file ({error!r}); export again.") from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))
     source.notes.append("smaller objects lie over larger ones, since COCO has no order of depth")
     if crowds:

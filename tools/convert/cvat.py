@@ -4,10 +4,9 @@ from collections import Counter
 from functools import partial
 from xml.etree import ElementTree
 
-from tools.convert.base import damaged, files_below, some
+from tools.convert.base import files_below, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import (labels_of, photo_finder, runs_to_bits, source_of,
-                                    split_named)
+from tools.convert.outlines import labels_of, photo_finder, runs_to_bits, source_of, split_named
 
 
 def read_cvat_images(root, options):
@@ -24,15 +23,15 @@ def read_cvat_images(root, options):
                 raise ValueError("it has a DOCTYPE, and CVAT writes none")
             tree = ElementTree.fromstring(text)
         except (ElementTree.ParseError, ValueError) as error:
-            raise damaged(file, "XML file", error) from None
+            raise ValueError(f"{file}: is no whole XML file ({error}); export again.") from None
         if tree.find("track") is not None:
             raise ValueError(f"{file}: is 'CVAT for video', which is not read. Export the task as "
                              "'CVAT for images 1.1'.")
         names |= {clean_name(one.findtext("name", "")): one for one in tree.iterfind("meta//label")
                   if one.find("parent") is None}
         for image in tree.iterfind("image"):
-            sample = find(image.get("name", ""), file, split_named(image.get("subset") or file.stem))
-            labelled.append(labels_of(sample, _read, image))
+            split = split_named(image.get("subset") or file.stem)
+            labelled.append(labels_of(find(image.get("name", ""), file, split), _read, image))
             left.update(one.tag for one in image if one.tag not in DRAWN)
     return source_of(labelled, root, options, names, some(file.name for file in files), left)
 

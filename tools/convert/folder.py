@@ -15,11 +15,11 @@ from utils.labels import VOID
 
 MASK_SUFFIXES = PHOTO_SUFFIXES + (".gif",)
 # What may stand before or after the common name of a pair.
-IMAGE_MARK = re.compile(r"(?<=.)_(leftimg8bit|image|img|rgb|sat)$|(?<![^/])(image|img|photo|rgb)[-_](?=.)",
-                        re.IGNORECASE)
-MASK_MARK = re.compile(r"(?<=.)(_(gt(fine|coarse)_)?label(train)?ids|[-_.]mask|_masks|_(segmentation|"
-                       r"annotation|seg)|_labels?|_?annot|_gt(fine|coarse)?|_l)$|"
-                       r"(?<![^/])(masks?|gt|labels?|annotation|annot|seg)[-_](?=.)", re.IGNORECASE)
+IMAGE_MARK = re.compile(r"(?i)(?<=.)_(leftimg8bit|image|img|rgb|sat)$|"
+                        r"(?<![^/])(image|img|photo|rgb)[-_](?=.)")
+MASK_MARK = re.compile(r"(?i)(?<=.)(_(gt(fine|coarse)_)?label(train)?ids|[-_.]mask|_masks|_?annot|"
+                       r"_(segmentation|annotation|seg)|_labels?|_gt(fine|coarse)?|_l)$|"
+                       r"(?<![^/])(masks?|gt|labels?|annotation|annot|seg)[-_](?=.)")
 NAMES = "--mask-suffix or --mask-prefix TEXT"
 CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(31, 34)), (
     "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "

@@ -13,6 +13,7 @@ from tools.convert.classes import clean_name
 from tools.convert.outlines import draw, labels_of, photo_finder, source_of
 from utils.labels import VOID
 
+
 def read_labelme(root, options):
     """Read labelme's JSON files into a `Source`; classes as listed, or else by the alphabet."""
     find, labelled = photo_finder(root, options), []
@@ -33,9 +34,9 @@ def _read(sample, find):
         sample.as_stored = True
     else:
         path = PureWindowsPath(str(data.get("imagePath", ""))).as_posix()
-        beside, *others = sample.label.parent / path, find(path, sample.label).photo, find(
-            sample.label.stem, sample.label).photo
-        sample.photo = beside if beside.is_file() else others[0] or others[1]
+        beside = sample.label.parent / path
+        sample.photo = (beside if beside.is_file() else find(path, sample.label).photo
+                        or find(sample.label.stem, sample.label).photo)
         if sample.photo is None:
             raise ValueError(f"its photo {data.get('imagePath')!r} is not there; put it beside the "
                              "JSON file, or name its folder with --images")

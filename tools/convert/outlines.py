@@ -33,8 +33,7 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
     labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, one
     of the kind "mask" with `bits`, a function that returns bool (h, w). names: of the format's own
     list, if it has one; `origin` is its file. left: kind -> number of shapes that are not drawn.
-    Class 0 is the background, what no shape covers; where a list with colours has none, that is
-    void.
+    Class 0 is the background, what no shape covers; void where a list with colours has none.
     """
     source, entries = Source(), [Entry(i, name, None) for i, name in enumerate(names)]
     if options.classes or not entries:
@@ -52,10 +51,6 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
     for sample, size, shapes in labelled:
         sample.read_mask = partial(_draw_all, sample.label, size, shapes, ids, origin)
         source.samples.append(sample)
-    empty = [sample for sample, _, shapes in labelled if not shapes and not sample.fault]
-    if empty and options.missing != "background":
-        source.notes.append(f"labelled, and without a shape: {plural(len(empty), 'photo')}; taken "
-                            "for nothing but background")
     if left:
         source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
     used = [sample.photo for sample in source.samples if sample.photo]
@@ -96,7 +91,8 @@ def photo_finder(root, options):
     photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
     for folder in folders if options.images else [root]:
         for path in files_below(folder, PHOTO_SUFFIXES):
-            if not {*MASK_FOLDERS}.intersection(path.relative_to(folder).parts[:-1]):
+            if not {*MASK_FOLDERS}.intersection(
+                    path.relative_to(folder).as_posix().lower().split("/")[:-1]):
                 photos.setdefault(key_of(path, folder), (path, folder))
     find_key = finder(photos)
 
@@ -172,7 +168,7 @@ def draw(image, shape, class_id):
 
 
 def _paste(image, shape, corners, class_id):
-    """Put a shape of the kind "mask" in place: its first corner is the upper left of its picture."""
+    """Put a shape of the kind "mask" in place: its first corner is its picture's upper left."""
     if "bits" in shape:
         bits = shape["bits"]()
     else:

@@ -34,10 +34,7 @@ class Written(NamedTuple):
 
 
 def write_samples(found, part, show, to, **how):
-    """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`.
-
-    how: `tolerance` and `max_side`.
-    """
+    """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
     for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
         (part / folder).mkdir()
     report = progress.bar("converting", delay=0.0 if show else math.inf)

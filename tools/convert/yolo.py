@@ -40,8 +40,6 @@ def _names(root):
 
 def _read(sample, names, options):
     """Return the size of a photo, as it is seen, and its shapes, the largest first."""
-    if not sample.photo:
-        return (1, 1), []
     with Image.open(sample.photo) as picture:
         turned = picture.getexif().get(ExifTags.Base.Orientation, 1) > 4
         size = picture.size[::-1] if turned and not options.ignore_exif else picture.size
