@@ -207,6 +207,18 @@ def test_the_folders_of_coco_itself_are_read(source, target):
     assert any("2 photos without a mask or shapes" in note for note in done.notes)
 
 
+def test_masks_beside_coco_files_are_not_taken_for_photos(source, target):
+    photo(source / "images" / "val" / "a.png")
+    for folder in ("panoptic_val", "Panoptic/val"):
+        photo(source / "Annotations" / folder / "a.png", seed=1)
+    write(source / "Annotations" / "instances_val.json", coco((1, [flat(STAR)])))
+    write(source / "Annotations" / "instances_train.json", coco((1, [flat(STAR)]), file_name="train/b.png"))
+    photo(source / "images" / "train" / "b.png", seed=2)
+    convert(source, target, format="coco")
+    image = load_dataset("voc", target).splits["val"][0][0]
+    assert (np.array(Image.open(image)) == np.array(Image.open(source / "images" / "val" / "a.png"))).all()
+
+
 def test_roboflows_coco_has_photos_beside_and_a_category_that_groups(source, target):
     for split in ("train", "valid", "test"):
         photo(source / split / "a_jpg.rf.0f3c.jpg", len(split))

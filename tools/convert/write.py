@@ -124,7 +124,6 @@ def write_lists(part, to, found, splits):
         for i, (name, (r, g, b)) in enumerate(zip(found.class_names, found.colors))]
     if to == "labelme":
         names = [name for name in found.class_names if name != "background"]
-        background = ["_background_"] if "background" in found.class_names else []
-        files[part / "labels.txt"] = ["__ignore__", *background, *names]
+        files[part / "labels.txt"] = ["__ignore__", "_background_", *names]
     for file, lines in files.items():
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
