@@ -432,7 +432,7 @@ def test_faults_of_yolo_are_named(source, target):
 
 
 @pytest.mark.parametrize("text", ["names: !!python/object/apply:os.getcwd []", "names: 5", "names: [", "- 1", "nc: 3",
-                                  "[" * 5000])
+                                  "[" * 5000, "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *a]"])
 def test_strange_yaml_is_refused(source, target, text):
     yolo(source, "a", yolo_line(0, STAR))
     write(source / "data.yaml", text)

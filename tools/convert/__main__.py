@@ -57,8 +57,8 @@ def _parser():
     add("--binary", action="store_true", help="masks show one thing in white on black, JPEG or "
         "smoothed too: 128 and brighter is foreground")
     add("--missing", default="", metavar="WHAT", help="photos without a mask: skip (leave out) or "
-        "background (they show none of the classes); without it they are faults, or in labelme's "
-        "case skipped")
+        "background (they show none of the classes); without it they are faults, or skipped where "
+        "the labels are outlines")
     add("--ignore-exif", action="store_true",
         help="masks belong to the photos as stored, not as turned by EXIF tags")
     add("--val", type=float, metavar="FRACTION",

@@ -32,7 +32,7 @@ def _names(root):
     try:
         names = yaml.safe_load(file.read_text(encoding="utf-8-sig"))["names"]
         names = names if isinstance(names, dict) else dict(enumerate(names))
-        return {int(i): clean_name(str(name)) for i, name in sorted(names.items())}, file.name
+        return {int(i): clean_name(name) for i, name in sorted(names.items())}, file.name
     except (yaml.YAMLError, *STRANGE) as error:
         raise ValueError(f"{file}: expected the names of YOLO's classes ({error!r}). Write a line "
                          "such as names: [horse, sheep].") from None
