@@ -20,7 +20,7 @@ IMAGE_MARK = re.compile(r"(?i)(?<=.)_(leftimg8bit|image|img|rgb|sat)$|"
 MASK_MARK = re.compile(r"(?i)(?<=.)(_(gt(fine|coarse)_)?label(train)?ids|[-_.]mask|_masks|_?annot|"
                        r"_(segmentation|annotation|seg)|_labels?|_gt(fine|coarse)?|_l)$|"
                        r"(?<![^/])(masks?|gt|labels?|annotation|annot|seg)[-_](?=.)")
-NAMES = "--mask-suffix or --mask-prefix TEXT"
+NAMES = "see --mask-suffix and --mask-prefix"
 CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(31, 34)), (
     "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
     "person rider car truck bus train motorcycle bicycle").split()))
@@ -165,15 +165,15 @@ def _pair(source, split, images, masks, options):
         if len(mine) > 1:
             names = some(path.name for path in mine)
             sample.fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
-                                   f"Say which kind to take: {NAMES}.")
+                                   f"To take one kind, {NAMES}.")
         elif not mine and not options.missing:
             sample.fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see "
-                                   f"--missing skip and background; if it is called otherwise: "
+                                   f"--missing skip and background; if it is called otherwise, "
                                    f"{NAMES}.")
         source.samples.append(sample)
     used = {path for paths in found.values() for path in paths}
     source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.", "Add it, "
-                              f"or remove the mask; if only some files are masks: {NAMES}."
+                              f"or remove the mask; if only some files are masks, {NAMES}."
                               ) for path in labels if path not in used]
 
 
