@@ -14,7 +14,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tools import convert as tool
 from tools.check import check_dataset
@@ -769,6 +769,28 @@ def test_later_shapes_lie_over_earlier_ones(tmp_path):
 def test_a_triangle_counted_by_hand(tmp_path):
     mask = drawn(tmp_path, shape("a", (4, 2), (4, 10), (12, 10)))
     assert [int((mask[row] == 1).sum()) for row in range(1, 12)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
+def test_points_between_pixels_are_cut_as_labelme_cuts_them(tmp_path):
+    """A click at 5.6 is in the pixel 5: labelme gives Pillow the numbers as they are."""
+    corners = (1.6, 2.6), (5.6, 2.6), (5.6, 6.4), (1.6, 6.4)
+    mask = drawn(tmp_path, shape("a", *corners),
+                 shape("b", (20.9, 9.5), (26.7, 15.8), kind="rectangle"))
+    assert (mask == box(1, 2, 5, 6) + 2 * box(20, 9, 26, 15)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_polygons_of_any_points_are_drawn_as_labelme_draws_them(tmp_path, seed):
+    """Expected is labelme's shape_to_mask: Pillow's polygon of the points as they are."""
+    rng = np.random.default_rng(seed)
+    shapes, expected = [], np.zeros((24, 32), np.uint8)
+    for number in (1, 2, 1, 2):
+        points = [tuple(point) for point in rng.uniform((0, 0), (31, 23), (5, 2)).tolist()]
+        shapes.append(shape("_ab"[number], *points))
+        picture = Image.new("1", (32, 24), 0)
+        ImageDraw.Draw(picture).polygon(xy=points, outline=1, fill=1)
+        expected[np.array(picture)] = number
+    assert (drawn(tmp_path, *shapes) == expected).all()
 
 
 def test_circles_points_and_lines_are_drawn_as_labelme_does(tmp_path):
