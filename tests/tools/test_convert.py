@@ -219,6 +219,14 @@ def test_binary_takes_smoothed_and_compressed_white_on_black(tmp_path, target, s
     assert all((pairs[stem][1] == block).all() for stem, block in zip("ab", blocks))
 
 
+def test_binary_takes_128_and_brighter_for_the_foreground(tmp_path, target):
+    greys = np.arange(64, 256, dtype=np.uint8).reshape(12, 16)
+    pair(tmp_path / "s", "a")
+    save(tmp_path / "s" / "masks" / "a.png", greys)
+    convert(tmp_path / "s", target, binary=True, val=0)
+    np.testing.assert_array_equal(served(target)[1]["a"][1], greys // 128)
+
+
 def test_void_is_255_and_what_is_said_to_be(tmp_path, target):
     ids = ids_of(0, 4)
     ids[5, 5] = 255
@@ -230,7 +238,8 @@ def test_void_is_255_and_what_is_said_to_be(tmp_path, target):
     assert (pairs["a"][1] == np.where(ids == 3, 255, ids)).all()
 
 
-@pytest.mark.parametrize("name, void", [("void", ()), ("unlabelled", ("unlabelled",))])
+@pytest.mark.parametrize("name, void", [
+    ("void", ()), ("Ignored", ()), ("unlabelled", ("unlabelled",))])
 def test_classes_called_void_are_left_out_and_the_others_move_up(tmp_path, target, name, void):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, seed=seed)
@@ -827,6 +836,14 @@ def test_shapes_of_the_type_mask_are_put_in_place(tmp_path):
     assert (mask == expected).all()
 
 
+def test_shapes_of_the_type_mask_that_were_moved_are_whole_at_the_nearest_pixel(tmp_path):
+    picture = io.BytesIO()
+    Image.fromarray(np.full((3, 4), 255, np.uint8)).save(picture, "PNG")
+    code = base64.b64encode(picture.getvalue()).decode()
+    mask = drawn(tmp_path, shape("a", (3.6, 4.4), (6.6, 6.4), kind="mask", mask=code))
+    assert (mask == box(4, 4, 7, 6)).all()
+
+
 def test_labels_are_numbered_in_the_alphabet_or_as_the_list_has_them(tmp_path):
     shapes = [shape("sheep dog", (1, 1), (2, 2), kind="rectangle"), shape("cow", (5, 5), (6, 6), kind="rectangle")]
     assert drawn(tmp_path, *shapes)[5, 5] == 1
@@ -924,6 +941,11 @@ def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, targ
     assert any("without a JSON file: 1 photo" in note for note in convert(tmp_path / "s", target, val=0).notes)
     convert(tmp_path / "s", tmp_path / "other", missing="background")
     assert (served(tmp_path / "other")[1]["b"][1] == 0).all()
+    (tmp_path / "list.txt").write_text("0 sky 1 2 3\n1 cow 4 5 6\n")
+    done = convert(tmp_path / "s", tmp_path / "void", missing="background",
+                   classes=tmp_path / "list.txt")
+    assert (served(tmp_path / "void")[1]["b"][1] == 255).all()  # no class is the background
+    assert "1 photo without a mask taken for nothing but void" in done.notes
 
 
 # The way back

@@ -11,6 +11,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tools.deploy import predict as tool
@@ -430,7 +431,9 @@ def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
         tool.load_labeller(tmp_path, None)
 
 
-@pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+@pytest.mark.parametrize("trouble", [
+    MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")])
 def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys, trouble):
     def predict(*_):
         raise trouble

@@ -287,6 +287,53 @@ def test_running_a_notebook_again_makes_later_ones_stale(tmp_path, monkeypatch):
     assert executed == ["01_one", "02_two", "03_three", "02_two", "03_three"]
 
 
+@pytest.fixture
+def executed(monkeypatch):
+    """The notebooks that were executed, by a stand-in that makes an empty file of each."""
+    stems = []
+    monkeypatch.setattr(
+        runner, "execute", lambda path, output, *more: (stems.append(path.stem), output.touch()))
+    return stems
+
+
+def test_a_notebook_whose_result_is_gone_runs_again(tmp_path, executed):
+    paths = [notebook(tmp_path / f"{stem}.ipynb") for stem in ("01_one", "02_two")]
+    run(paths, run_dir=tmp_path / "run")
+    (tmp_path / "run" / "02_two.ipynb").unlink()
+    run(paths, run_dir=tmp_path / "run")
+    assert executed == ["01_one", "02_two", "02_two"]
+
+
+def test_a_change_in_utils_makes_a_result_stale_and_one_in_prose_does_not(
+        tmp_path, monkeypatch, executed):
+    path = Path(notebook(tmp_path / "01_one.ipynb", "1"))
+    monkeypatch.setattr(runs, "ROOT", put(tmp_path / "copy", "utils/metrics.py"))
+    run([path], run_dir=tmp_path / "run")
+    with_prose = nbformat.read(path, as_version=4)
+    with_prose.cells.insert(0, nbformat.v4.new_markdown_cell("Read this first."))
+    nbformat.write(with_prose, path)
+    run([path], run_dir=tmp_path / "run")
+    assert executed == ["01_one"]
+    put(tmp_path / "copy", "utils/metrics.py", b"another score")
+    run([path], run_dir=tmp_path / "run")
+    assert executed == ["01_one"] * 2
+
+
+def test_a_training_under_way_is_not_continued_with_other_parameters(tmp_path, monkeypatch):
+    """Before anything has finished: the state of epochs that are done is what would be lost."""
+    def execute(path, output, *more):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(runner, "execute", execute)
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), tmp_path / "run"
+    for epochs in (3, 4):  # nothing was begun: other parameters are welcome
+        with pytest.raises(RunError, match="disk is full"):
+            run([toy], {"epochs": epochs}, folder)
+    put(folder, "training/state.npz")
+    with pytest.raises(RunError, match="epochs was 4 and is now 5"):
+        run([toy], {"epochs": 5}, folder)
+
+
 def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
     cell = "\n".join(["value = 1"] * 40 + [
         "raise ValueError('photo.jpg: found 3 sizes, expected 1\\n' + 'x\\n' * 90)"])

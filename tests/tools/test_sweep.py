@@ -1,5 +1,6 @@
 """Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
 
+import contextlib
 import csv
 import json
 import os
@@ -267,6 +268,23 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
     assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
 
 
+def test_reason_is_that_of_the_last_attempt(tmp_path, monkeypatch):
+    """sweep.log is added to: what an earlier attempt said is no reason."""
+    class Never:
+        def __init__(self, name):
+            pass
+
+        def wait(self, timeout):
+            return time.sleep(0.1)
+
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    old = "Notebook 01_old failed in cell 1 of 2:\n\n  1 / 0\n\nZeroDivisionError: old\n"
+    (tmp_path / "sweep.log").write_text(old)
+    said = sweep_cluster.run_point(str(tmp_path), ["77"], {}, [], "stop")
+    assert said.startswith("There is no notebook 77") and "old" not in said
+    assert (tmp_path / "sweep.log").read_text().startswith(old)
+
+
 # The leaderboard
 
 
@@ -345,6 +363,34 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
     assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
+
+
+def test_a_failed_point_ends_the_command_with_1(toy, tmp_path, monkeypatch):
+    points = results(tmp_path, *(({"seed": seed}, 0.5) for seed in range(2)))
+    failed = {}
+    monkeypatch.setattr(sweep, "sweep",
+                        lambda **_: sweep_board.leaderboard(points, failed, ["seed"]))
+    command = [str(toy), "-p", "seed=0,1", "--run-dir", str(tmp_path)]
+    assert sweep.main(command) == 0
+    failed[points[1].folder] = "notebook a, cell 2 of 3: no"
+    assert sweep.main(command) == 1
+
+
+def test_points_get_the_time_limit_and_count_only_if_this_code_ran_them(toy, tmp_path, monkeypatch):
+    given = []
+
+    def run_elsewhere(client, points, arguments, environment, devices):
+        given.append(arguments)
+        for point in points:
+            point.folder.mkdir()
+            runs.write_json(point.folder / "metrics.json", {"scores": {"mean_iou": 0.5}})
+            yield point, ""
+
+    monkeypatch.setattr(sweep_cluster, "connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(sweep_cluster, "results", run_elsewhere)
+    rows = sweep.sweep({"seed": [0, 1]}, notebooks=[toy], folder=tmp_path / "sweep", timeout=7)
+    assert given == [[str(toy), "--timeout", "7"]]
+    assert [(row["scores"], "update its clone" in row["status"]) for row in rows] == [({}, True)] * 2
 
 
 # Test, for the best point alone

@@ -211,8 +211,8 @@ def _remarks(format, found, kept, faults):
     unsure = [sample.file.name for sample, written in kept if written.unsure]
     notes = []
     if empty:
-        notes.append(f"{plural(len(empty), 'photo')} without a mask taken for nothing but "
-                     f"{found.class_names[0]}")
+        shown = dict(enumerate(found.class_names)).get(found.background, "void")
+        notes.append(f"{plural(len(empty), 'photo')} without a mask taken for nothing but {shown}")
     if faults:
         notes.append(f"left out: {plural(len(faults), 'fault')}, see skipped in conversion.json")
     if unsure and format != "labelme":
