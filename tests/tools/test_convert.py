@@ -520,6 +520,19 @@ def test_faulty_lists_are_faults(source, target):
     assert "val.txt: names 'b', which the list of train" in said
 
 
+def test_a_line_of_a_list_means_no_photo_of_another_folder(tmp_path, target):
+    """Cameras number their photos alike: b/1 is not a/1, and 11 is not 1."""
+    for seed, stem in enumerate(["b/1", "b/11", "b/2"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    (tmp_path / "s" / "train.txt").write_text("b/1\nb/2\n")
+    for line in ("a/1", "1/1", "b/111", "2b/1"):
+        (tmp_path / "s" / "val.txt").write_text(f"{line}\n")
+        assert f"names {line!r}, and no labelled photo" in refusal(tmp_path / "s", target)
+    (tmp_path / "s" / "val.txt").write_text("b/11\n")
+    convert(tmp_path / "s", target)
+    assert (target / "ImageSets" / "Segmentation" / "val.txt").read_text() == "b_11\n"
+
+
 def test_a_split_that_the_source_has_is_not_drawn_again(source, target):
     (source / "train.txt").write_text("a\nb\n")
     (source / "val.txt").write_text("c\n")
