@@ -335,6 +335,16 @@ def test_folders_and_endings_can_be_said(tmp_path, target):
     assert (served(target)[1]["a_left"][1] == ids_of(0)).all()
 
 
+def test_hidden_twins_of_macos_are_no_photos(tmp_path, target):
+    for seed, stem in enumerate(["day 1/a", "day 1/b"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    for name in ("images/day 1/._a.png", "masks/day 1/._a.png", "images/day 1/__MACOSX/a.png"):
+        (tmp_path / "s" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(b"Apple")
+    convert(tmp_path / "s", target)
+    assert sorted(served(target)[1]) == ["day_1_a", "day_1_b"]
+
+
 def test_an_exact_name_goes_before_an_ending(tmp_path, target):
     for seed, stem in enumerate(["car", "car_l", "bus"]):
         pair(tmp_path / "s", stem, seed=seed)

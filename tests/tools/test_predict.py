@@ -157,7 +157,8 @@ def test_names_of_the_legend_stand_beside_their_colours():
 
 def test_the_legend_of_an_overlay_is_that_of_its_classes():
     colors, image = np.uint8(COLORS), photo(40, 600)
-    found = tool.Labeller(None, NAMES, colors).overlay(image, np.full((40, 600), 2, np.uint8), [0, 2])
+    ids = np.full((40, 600), 2, np.uint8)
+    found = tool.Labeller(None, NAMES, colors).overlay(image, ids, [0, 2])
     expected = tool.draw_legend(600, [NAMES[0], NAMES[2]], colors[[0, 2]])
     np.testing.assert_array_equal(found[40:], expected)
 
@@ -423,6 +424,7 @@ def test_a_damaged_card_is_named(model, tmp_path):
     {"colors": [[0.5, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": COLORS[:2]}, {"colors": {"a": 1}},
     {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]}, {"class_names": ["a", "b\nb", "c"]},
     {"class_names": None}, {"class_names": "abc"}, {"class_names": {"a": 1}},
+    {"class_names": [*NAMES, "sky"]},
 ])
 def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, capsys, changed):
     for name in ("model.keras", "model.json"):
