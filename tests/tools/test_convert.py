@@ -397,6 +397,14 @@ def test_stems_that_would_become_equal_are_refused(source, target):
 # Photos as people have them
 
 
+def test_stems_that_differ_in_case_alone_are_refused(tmp_path, target):
+    """Windows and macOS take one for the other."""
+    for seed, stem in enumerate(["b/A", "b_a", "c"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    said = refusal(tmp_path / "s", target)
+    assert "would get the name b_A" in said and "would get the name b_a" in said
+
+
 def test_plain_photos_are_copied_byte_for_byte(tmp_path, target):
     root = tmp_path / "s"
     kinds = {"a.JPG": {"quality": 80}, "b.png": {}, "c.webp": {"lossless": True}, "d.bmp": {}}

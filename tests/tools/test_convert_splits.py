@@ -199,6 +199,16 @@ def test_photos_of_one_clip_stay_together(tmp_path, group):
     assert json.loads((tmp_path / "t" / "conversion.json").read_text())["options"]["group"] == group
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_fractions_are_of_photos_not_of_clips(tmp_path, seed):
+    """To half a clip, which is how near whole clips come."""
+    sizes = 10, 4, 3, 3
+    names = [f"clip{clip}_{i:02}" for clip, size in enumerate(sizes) for i in range(size)]
+    write(tmp_path / "s", [[1]] * 20, names)
+    convert(tmp_path / "s", tmp_path / "t", group=r"clip\d", val=0.5, seed=seed)
+    assert abs(counts_of(tmp_path / "t")["val"] - 0.5 * sum(sizes)) <= max(sizes) / 2
+
+
 def test_photos_without_a_match_stand_alone_and_folders_count(tmp_path):
     names = ["a/1", "a/2", "a/3", "b/1", "b/2", "b/3", "x", "y"]
     write(tmp_path / "s", [[1]] * 8, names)
