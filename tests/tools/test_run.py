@@ -381,12 +381,12 @@ def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monke
     assert main([toy, "--run-dir", str(folder)]) == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
 def heed_interrupts() -> None:
     """A shell's background jobs ignore SIGINT, and so do their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
 def test_interrupt_stops_runner_and_kernel(tmp_path):
     cell = ("import os, time\nopen('pid.part', 'w').write(str(os.getpid()))\n"
             "os.rename('pid.part', 'pid')\ntime.sleep(99)")
