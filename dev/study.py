@@ -50,7 +50,7 @@ STRIDES = {
     "32s, trained on": Variant(stride=32, start="32s", epochs=1 / 3),
     "16s": Variant(stride=16, start="32s", epochs=1 / 3),
     "8s": Variant(stride=8, start="32s", epochs=1 / 3),
-    "8s by way of 16s": Variant(stride=8, start="16s", epochs=1 / 3),  # as in the stored results
+    "8s via 16s": Variant(stride=8, start="16s", epochs=1 / 3),
     "8s at once": Variant(stride=8, epochs=4 / 3),
     "8s at once, deconv": Variant(stride=8, upsampling="deconv", epochs=4 / 3),
     "8s at once, ladder": Variant(stride=8, upsampling="ladder", epochs=4 / 3),

@@ -24,7 +24,7 @@ DEFAULTS = {"dataset": "meadow", "data_dir": "", "image_size": 0, "batch_size": 
 MODEL = ("model.keras", "model.weights.h5", "model.json", "history.json")
 WRITTEN = (*MODEL, "training", "tensorboard", "metrics.json", "recipe.json", "figures", "photos",
            "masks", "fcn32s", "fcn32s.keras", "fcn16s", "fcn8s", "own-[0-9]*", "sweeps",
-           "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb")
+           "leaderboard.*", "deployment", "[0-9][0-9]_*.ipynb", "[aA][0-9]_*.ipynb")
 
 
 def run_folder(run_dir=""):

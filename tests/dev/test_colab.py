@@ -45,7 +45,7 @@ def python(script, folder, **environment):
 def remote(tmp_path):
     """A git repository with this checkout's files, to clone from."""
     remote = tmp_path / "remote" / "fcn32-notebooks"
-    for part in ("utils", "tools", "data/meadow"):
+    for part in ("utils", "tools", "data/meadow", "results/model"):
         shutil.copytree(ROOT / part, remote / part, ignore=shutil.ignore_patterns("__pycache__"))
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
     for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "all"]):

@@ -133,7 +133,7 @@ def test_a_variant_continues_the_one_it_names(data, monkeypatch):
         return type("Trained", (), {"path": folder / "model.keras"})
 
     monkeypatch.setattr("utils.training.train", train)
-    study.train(study.STRIDES, "8s by way of 16s", data, 3, "float32")
+    study.train(study.STRIDES, "8s via 16s", data, 3, "float32")
     assert [recipe.stride for recipe, _ in calls] == [32, 16, 8]
     assert {given["seed"] for _, given in calls} == {3} and calls[2][0].epochs == 1
     weights = [given["weights"] for _, given in calls]

@@ -31,7 +31,8 @@ def overlay(net, names, colors, image):
     """Return a photo, uint8 (H, W, 3) BGR, with the classes that the network sees in it laid over, and their names."""
     net.setInput(np.ascontiguousarray(image[None, ..., ::-1], np.float32))  # RGB in 0..255: the rest is in the model
     labels = net.forward()[0].argmax(axis=2)
-    mixed = cv2.addWeighted(image, 0.4, colors[labels], 0.6, 0)
+    clear = (np.array(names) == "background")[labels][..., None]
+    mixed = np.where(clear, image, cv2.addWeighted(image, 0.4, colors[labels], 0.6, 0))
     for row, number in enumerate(np.unique(labels)):
         mixed[18 * row:18 * row + 18, :120] //= 3  # dark, for the legend
         cv2.rectangle(mixed, (4, 18 * row + 3), (16, 18 * row + 15), colors[number].tolist(), -1)

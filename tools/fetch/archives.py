@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import sys
 import tarfile
 import zlib
 
@@ -25,6 +26,9 @@ def unpack(name, archive, folder):
     Raises ValueError for a damaged archive, and for one with any member that would be written
     outside, or is a link that leads there.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise RuntimeError(f"{archive}: kept, not unpacked. Python {sys.version.split()[0]} cannot "
+                           "refuse unsafe archives: use 3.11.4 or newer.")
     wanted = re.compile(rf"(^|/){SOURCES[name].members}$")
     report, size = bar(f"unpacking {archive.name}, MB"), archive.stat().st_size
 
