@@ -147,6 +147,10 @@ def test_learned_upsampling_is_exported_too(random_fcn, tmp_path, upsampling):
     need_onnx()
     model = random_fcn(4, stride=16, upsampling=upsampling)
     path = export.to_onnx(model, tmp_path / "model.onnx", card(16))
+    about = segment_with_opencv.fields(path.read_bytes())
+    about = dict(dict(segment_with_opencv.fields(value)).values()
+                 for number, value in about if number == 14)
+    assert about[b"stride"] == b"16"
     assert_equal_to_keras(model, by_onnxruntime(path))
     assert_equal_to_keras(model, by_opencv(path))
 
