@@ -428,9 +428,11 @@ def test_test_is_scored_for_the_best_point_in_a_folder_of_its_own(scored):
 def test_test_is_scored_again_by_the_model_of_today(scored):
     folder, rows, asked = scored
     sweep.score_test(rows, folder)
+    finished = folder / "p1" / "test" / "04_iou_evaluation.ipynb"
+    finished.touch()  # it would be kept, with the scores of the earlier model
     (folder / "p1" / "model.keras").write_text("model.keras of p9")
     sweep.score_test(rows, folder)
-    assert asked[1][3] == "model.keras of p9"
+    assert asked[1][3] == "model.keras of p9" and not finished.exists()
 
 
 def test_without_score_or_model_nothing_is_scored(scored):
