@@ -331,14 +331,17 @@ def test_equal_scores_are_in_the_order_of_the_grid_however_the_points_ended(tmp_
 
 
 def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
-    points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6))
-    runs.write_json(points[1].folder / "metrics.json",
-                    {"split": "test", "scores": {"mean_iou": 0.6}})
+    points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6),
+                     ({"split": ""}, 0.2))
+    for point, score in ((points[1], 0.6), (points[2], 0.2)):  # "" is the data set's choice
+        runs.write_json(point.folder / "metrics.json",
+                        {"split": "test", "scores": {"mean_iou": score}})
     rows = sweep_board.leaderboard(points, {}, differing(points))
     sweep_board.write_csv(rows, tmp_path / "board.csv")
-    head, first, second = (tmp_path / "board.csv").read_text().splitlines()
+    head, first, second, third = (tmp_path / "board.csv").read_text().splitlines()
     assert head == "point,split,mean_iou,seconds,status"
     assert first.startswith("p1,test,0.6") and second.startswith("p0,val,0.4")
+    assert third.startswith("p2,test,0.2")
     assert sweep_board.table(rows).splitlines()[0] == "ranked by mean IoU"
 
 
@@ -363,6 +366,20 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
     assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
+
+
+def test_rows_of_the_figure_are_ordered_by_their_means(tmp_path):
+    """The best single run is of the configuration with the lower mean."""
+    points = results(tmp_path, *(({"rate": rate, "seed": seed}, score) for rate, seed, score in (
+        (0.1, 0, 0.9), (0.1, 1, 0.1), (0.5, 0, 0.6), (0.5, 1, 0.7))))
+    axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
+    labels = {text.get_text(): place
+              for place, text in zip(axis.get_yticks(), axis.get_yticklabels())}
+    assert labels == {"rate=0.5": 0, "rate=0.1": 1}
+    dots = np.concatenate([axis.collections[i].get_offsets() for i in (0, 2)])
+    for score, place in ((0.9, 1), (0.1, 1), (0.6, 0), (0.7, 0)):
+        height, = dots[np.isclose(dots[:, 0], score), 1]
+        assert abs(height - place) < 0.5
 
 
 def test_a_failed_point_ends_the_command_with_1(toy, tmp_path, monkeypatch):
