@@ -93,6 +93,16 @@ def strange_id(folder):
     folder.save_mask("train1", mask)
 
 
+def one_class_too_many(folder):
+    mask = folder.mask("train1")
+    mask[:2, :7] = 3
+    folder.save_mask("train1", mask)
+
+
+def empty_test(folder):
+    (folder.lists / "test.txt").write_text("", encoding="utf-8")
+
+
 def strange_color(folder):
     painted = folder.painted("train1")
     painted[0, :5] = (43, 160, 40)
@@ -327,6 +337,7 @@ FAULTS = [
     (wrong_format, "error", MASK, r"train1\.bmp"),
     (smaller_mask, "error", MASK, r"64x40.* train1\.png 64x48"),
     (strange_id, "error", MASK, r"7 pixels .*\[9\]"),
+    (one_class_too_many, "error", MASK, r"14 pixels .*\[3\]"),
     (strange_color, "error", MASK, r"\(43, 160, 40\) at 5 pixels"),
     (smoothed_colors, "error", MASK, "smoothed"),
     (colors_once_jpeg, "error", MASK, "JPEG"),
@@ -352,6 +363,7 @@ FAULTS = [
     (single_class, "error", "classes.txt", "one class"),
     (no_val, "error", "split val", "there are train"),
     (empty_val, "error", "split val", "empty"),
+    (empty_test, "warning", "split test", "empty"),
     (void_mask, "warning", MASK, "void"),
     (one_black_and_white, "warning", MASK, "black and white"),
     (half_smoothed, "warning", MASK, "smoothed"),
@@ -417,6 +429,16 @@ def test_plain_photos_of_other_sizes_are_no_copies(folder):
         folder.save_photo(stem, np.full((*size, 3), 90, np.uint8))
         folder.save_mask(stem, np.repeat(np.uint8([0, 1, 2]), size[0] * size[1] // 3).reshape(size))
     assert folder.problems() == []
+
+
+def test_a_name_in_other_case_is_pointed_to(folder):
+    if (folder.photos / "TRAIN1.png").exists():
+        pytest.skip("this file system takes names in any case")
+    (folder.lists / "train.txt").write_text("train0\nTRAIN1\ntrain2\ntrain3\ntrain4\n")
+    told = {Path(problem.file).name: problem.found for problem in folder.problems()
+            if problem.severity == "error"}
+    assert len(told) >= 1 and set(told.values()) == {
+        "is in a list, but the file is called train1.png."}
 
 
 def test_hidden_files_are_no_photos(folder):
