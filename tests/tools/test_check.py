@@ -389,7 +389,7 @@ FAULTS = [
 ]
 # Faults of all masks or of a list, which also show in single files.
 WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val",
-        "empty_val"}
+        "empty_val", "empty_test"}
 
 
 @pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])
