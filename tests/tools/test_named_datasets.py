@@ -19,6 +19,7 @@ from PIL import Image
 
 from tools.fetch import download, ensure, fetch, sources
 from tools.fetch.__main__ import main
+from tools.fetch.archives import unpack
 from utils import datasets
 from utils.datasets import load_dataset
 from utils.labels import VOID, voc_colormap
@@ -511,6 +512,14 @@ def test_a_link_is_no_photo(offline, tmp_path):
     members[name] = special(tarfile.SYMTYPE, name, "2007_000032.jpg")
     with pytest.raises(ValueError, match="2007_000033.jpg"):
         get("voc2012", write_tar(tmp_path / "links.tar", members))
+
+
+def test_what_segmentation_does_not_need_stays_packed(offline, archives, tmp_path):
+    unpack("voc2012", archives / "VOCtrainval_11-May-2012.tar", tmp_path / "unpacked")
+    files = [path for path in (tmp_path / "unpacked").rglob("*") if path.is_file()]
+    home = tmp_path / "unpacked" / "VOCdevkit" / "VOC2012"
+    assert {path.parent.relative_to(home).as_posix() for path in files} == {
+        "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"}
 
 
 # Disks

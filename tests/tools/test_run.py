@@ -91,6 +91,12 @@ def refused(argv: list[str], folder: Path, capsys) -> str:
     return said.err
 
 
+def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert convert("data_dir", "~/photos", "str") == str(tmp_path / "photos")
+
+
 def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb")
     said = refused([toy, "-p", "learningrate", "1"], tmp_path / "run", capsys)
@@ -243,6 +249,19 @@ def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
     assert "epochs=3, learning_rate=0.001; the others" in said.out and "[2/2] 02_two" in said.out
     assert "run folder  {run}" in said.out
     assert {path.name for path in elsewhere.iterdir()} == {"{run}"}
+
+
+def test_what_nobody_gave_is_left_to_each_notebook(tmp_path, monkeypatch):
+    """Two notebooks may have other defaults for one parameter."""
+    got = {}
+    monkeypatch.setattr(runner, "execute", lambda path, output, values, timeout: (
+        got.update({path.stem: values}), output.touch()))
+    one = notebook(tmp_path / "01_one.ipynb")
+    two = notebook(tmp_path / "02_two.ipynb", parameters="run_dir: str = ''\nepochs: int = 7")
+    run([one, two], {"learning_rate": "1e-3"}, tmp_path / "run")
+    folder = str(tmp_path / "run")
+    assert got == {"01_one": {"run_dir": folder, "learning_rate": 0.001},
+                   "02_two": {"run_dir": folder}}
 
 
 def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
