@@ -62,6 +62,22 @@ def test_environment_of_another_python_is_refused(tmp_path, machine):
         set_up.make_venv(tmp_path)
 
 
+@pytest.mark.parametrize("pip, made", [(0, False), (1, True)])
+def test_an_environment_is_made_again_only_if_it_lacks_pip(tmp_path, machine, pip, made):
+    python = set_up.venv_python(tmp_path)
+    python.parent.mkdir()
+    python.touch()
+    commands = machine(("version_info", 0, "3 11\n", ""), ("import pip", pip, "", "")).commands
+    assert set_up.make_venv(tmp_path) == python
+    assert any(f"-m venv {tmp_path}" in line for line in commands) == made
+
+
+def test_uv_is_installed_by_its_hash(machine):
+    commands = machine(("-m uv --version", 1, "", "")).commands
+    assert set_up.get_uv("python")
+    assert "-m pip install" in commands[-1] and "--require-hashes" in commands[-1].split()
+
+
 def test_opencv_that_works_is_left_alone(machine):
     commands = machine().commands
     set_up.fix_opencv("python", uv=True)
