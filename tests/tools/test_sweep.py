@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -246,6 +247,56 @@ def test_gpus_are_counted_without_tensorflow(tmp_path, monkeypatch):
     assert sweep_cluster.gpus() == ["0", "1"]
 
 
+def test_workers_divide_the_gpus_and_points_get_their_share_of_the_cores(tmp_path, monkeypatch):
+    started = []
+
+    class Process(contextlib.AbstractContextManager):
+        returncode = 0
+
+        def __init__(self, command, env, **_):
+            started.append(env)
+
+        def __exit__(self, *_):
+            pass
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    monkeypatch.setattr(sweep_cluster.subprocess, "Popen", Process)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    for name in ("0", "1", "2"):
+        monkeypatch.setattr(sweep_cluster, "get_worker", lambda name=name: SimpleNamespace(name=name))
+        share = {"OMP_NUM_THREADS": "3"}
+        assert sweep_cluster.run_point(str(tmp_path), [], share, ["4", "7"], "stop") == ""
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
+    assert {env["OMP_NUM_THREADS"] for env in started} == {"3"} and "PATH" in started[0]
+
+
+@pytest.mark.parametrize("value, kind", [
+    (True, "bool"), (1e-3, "float"), ([16, 32], "list"), ({"a": 1}, "dict"), ("", "str"),
+    ("C:\\new data", "str"), ("a, b=c", "str"), ("7", "str"), ("true", "str"), ("d\u00e9j\u00e0", "str")])
+def test_values_reach_a_point_as_they_are(value, kind, tmp_path, monkeypatch):
+    class Client:
+        def submit(self, function, folder, arguments, *_, **__):
+            self.arguments = arguments
+            return Future()
+
+    class Future:
+        status = "finished"
+
+        def result(self):
+            return ""
+
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    monkeypatch.setattr(sweep_cluster, "as_completed", list)
+    client, point = Client(), Point(tmp_path, {"name": value}, {})
+    assert list(sweep_cluster.results(client, [point], ["03"], {}, [])) == [(point, "")]
+    rest, given = run.take_parameters(client.arguments)
+    found = run.convert("name", given["name"], kind)
+    assert rest == ["03"] and found == value and type(found) is type(value)
+
+
 # Why a point failed
 
 
@@ -268,15 +319,20 @@ def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
     assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
 
 
+class Never:
+    """A Dask event that nobody sets."""
+
+    name = "stop"
+
+    def __init__(self, name, client=None):
+        pass
+
+    def wait(self, timeout):
+        time.sleep(0.1)
+
+
 def test_reason_is_that_of_the_last_attempt(tmp_path, monkeypatch):
     """sweep.log is added to: what an earlier attempt said is no reason."""
-    class Never:
-        def __init__(self, name):
-            pass
-
-        def wait(self, timeout):
-            return time.sleep(0.1)
-
     monkeypatch.setattr(sweep_cluster, "Event", Never)
     old = "Notebook 01_old failed in cell 1 of 2:\n\n  1 / 0\n\nZeroDivisionError: old\n"
     (tmp_path / "sweep.log").write_text(old)
@@ -355,6 +411,15 @@ def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     (points[0].folder / "metrics.json").write_text("{")
     (points[0].folder / "run.json").write_text("{")
     assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
+
+
+def test_a_point_is_kept_only_with_its_own_parameters(toy, tmp_path):
+    entry = {"status": "finished", "code": run.fingerprint(toy)}
+    runs.write_json(tmp_path / "run.json",
+                    {"parameters": {"seed": 5}, "notebooks": {"01_toy": entry}})
+    (tmp_path / "01_toy.ipynb").touch()
+    assert sweep._is_finished(Point(tmp_path, {}, {"seed": 5}), [toy])
+    assert not sweep._is_finished(Point(tmp_path, {}, {"seed": 6}), [toy])
 
 
 def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
