@@ -144,14 +144,14 @@ def schedule(learning_rate, steps):
 def cross_entropy(y_true, y_pred, weights=None):
     """Return the mean over non-void pixels of -log softmax(logits)[true class], a float32 scalar.
 
-    y_true: integer ids (B, H, W). y_pred: float32 logits (B, H, W, C). weights: float (C,), what a
-    pixel of each class counts. Like Keras' `SparseCategoricalCrossentropy(from_logits=True,
-    ignore_class=255)`, but three times as fast on a CPU; 0 if all is void.
+    y_true: ids (B, H, W). y_pred: float32 logits (B, H, W, C). weights: float (C,), of the classes.
+    Keras' `SparseCategoricalCrossentropy(from_logits=True, ignore_class=255)`, faster; 0 for void.
     """
     truth = ops.cast(y_true, "int32")
-    target = ops.one_hot(truth, ops.shape(y_pred)[-1])  # zeros for void
+    known = ops.not_equal(truth, VOID)
+    target = ops.one_hot(ops.where(known, truth, -1), ops.shape(y_pred)[-1])  # zeros for void
     per_pixel = ops.logsumexp(y_pred, axis=-1) - ops.sum(target * y_pred, axis=-1)
-    counted = ops.cast(ops.not_equal(truth, VOID), "float32")
+    counted = ops.cast(known, "float32")
     if weights is not None:
         counted = ops.sum(target * ops.cast(weights, "float32"), axis=-1)
     total = ops.sum(counted)

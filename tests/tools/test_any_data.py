@@ -8,11 +8,12 @@ import nbformat
 import numpy as np
 import odd_folders
 import pytest
+from PIL import Image
 
 from tools.check import check_dataset
 from tools.execute import RunError
 from tools.run import declared_parameters, find_notebooks, run
-from utils import models, runs, training
+from utils import models, plots, runs, training
 from utils.datasets import load_dataset
 
 TINY = {"image_size": 64, "batch_size": 2, "epochs": 1, "calibration": 2}
@@ -20,9 +21,9 @@ MEADOW = re.compile(r"\b(horses?|sheep|barns?|tractors?|fences?|riders?)\b(?!\.p
 EVERYDAY = ["01", "03", "04", "05", "06"]
 
 
-def run_on(data, folder, notebooks):
+def run_on(data, folder, notebooks, **more):
     """Run notebooks on a folder with tiny parameters; return what each printed, by number."""
-    given = {"dataset": "voc", "data_dir": str(data), **TINY}
+    given = {"dataset": "voc", "data_dir": str(data), **TINY, **more}
     declared = set().union(*(declared_parameters(path) for path in find_notebooks(notebooks)))
     chosen = {name: value for name, value in given.items() if name in declared}
     run(notebooks, chosen, folder, timeout=300)
@@ -51,19 +52,88 @@ def test_the_check_lets_the_folders_pass(make, tmp_path):
     assert not [problem for problem in problems if problem.severity == "error"]
 
 
-def test_notebooks_run_on_an_everyday_folder(tmp_path):
-    data = odd_folders.everyday(tmp_path / "data")
-    texts = run_on(data, tmp_path / "run", EVERYDAY)
+# No value is a default: what a notebook drops on the way to the training run shows in its weights.
+CHOSEN = {"seed": 3, "optimizer": "adam", "learning_rate": 2e-3, "class_weights": "median",
+          "upsampling": "deconv", "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def everyday(tmp_path_factory):
+    """Return (data set, run folder, what each notebook printed) of a run with chosen parameters."""
+    place = tmp_path_factory.mktemp("everyday")
+    data = odd_folders.everyday(place / "data")
+    own = place / "own photo.png"
+    Image.fromarray(odd_folders.scene(7, (50, 81), (0, 1, 2))[0]).save(own)
+    texts = run_on(data, place / "run", EVERYDAY, **CHOSEN, photo=str(own))
+    return load_dataset("voc", data), place / "run", texts
+
+
+def test_notebooks_run_on_an_everyday_folder(everyday):
+    _, folder, texts = everyday
     assert list(texts) == EVERYDAY and not without_last_line(texts)
     assert "40x23" in texts["01"] and "snow" in texts["01"], "warnings are shown, and stop nothing"
-    dataset = load_dataset("voc", data)
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
-    assert metrics["images"] == len(dataset.split(dataset.test_split))
-    assert metrics["iou"]["snow"] is None and 0 <= metrics["scores"]["mean_iou"] <= 1
-    assert json.loads((tmp_path / "run" / "model.json").read_text())["fcn"]["stride"] < 32
+    assert json.loads((folder / "model.json").read_text())["fcn"]["stride"] < 32
     assert "weaker" in texts["06"], "06 says that it leaves out the skips of the run's network"
     for number in ("03", "04", "05"):
         assert not MEADOW.search(texts[number]), f"{number} speaks of the meadow"
+
+
+def test_notebook_03_trains_what_its_parameters_say(everyday, tmp_path):
+    """To the last bit what `training.train` gives for the same values."""
+    data, folder, _ = everyday
+    recipe = data.recipe.override(
+        image_size=TINY["image_size"], batch_size=TINY["batch_size"], epochs=TINY["epochs"],
+        **{name: CHOSEN[name] for name in ("optimizer", "learning_rate", "class_weights")})
+    again = training.train(data, recipe, tmp_path, upsampling=CHOSEN["upsampling"],
+                           precision=CHOSEN["precision"], seed=CHOSEN["seed"])
+    found = models.load(folder / "model.keras")
+    assert [w.path for w in found.weights] == [w.path for w in again.model.weights]
+    for expected, array in zip(again.model.get_weights(), found.get_weights()):
+        assert np.array_equal(expected, array)
+
+
+def labels_of(model, image):
+    """Return the best class of each pixel, straight from Keras."""
+    return np.asarray(model(image[None].astype("float32")))[0].argmax(axis=2)
+
+
+def test_scores_of_notebook_04_are_those_of_the_model_of_notebook_03(everyday):
+    """Counted pixel by pixel, by IoU's definition."""
+    data, folder, _ = everyday
+    model = models.load(folder / "model.keras")
+    pairs = [data.read(sample) for sample in data.split(data.test_split)]
+    truth = np.concatenate([mask.ravel() for _, mask in pairs])
+    guess = np.concatenate([labels_of(model, image).ravel() for image, _ in pairs])
+    truth, guess = truth[truth != 255], guess[truth != 255]
+    iou = {}
+    for number, name in enumerate(data.class_names):
+        union = ((truth == number) | (guess == number)).sum()
+        shared = ((truth == number) & (guess == number)).sum()
+        iou[name] = shared / union if union else None
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics["iou"] == pytest.approx(iou)
+    defined = [value for value in iou.values() if value is not None]
+    assert metrics["scores"]["mean_iou"] == pytest.approx(np.mean(defined))
+    assert metrics["scores"]["pixel_accuracy"] == pytest.approx((truth == guess).mean())
+    assert (metrics["split"], metrics["images"]) == (data.test_split, len(pairs))
+    assert metrics["iou"]["snow"] is None and metrics["parameters"]["seed"] == CHOSEN["seed"]
+
+
+def test_pictures_of_notebook_05_show_the_labels_of_the_model(everyday):
+    data, folder, _ = everyday
+    model = models.load(folder / "model.keras")
+    photo, truth, inferred = (np.asarray(Image.open(folder / "figures" / f"{name}.png"))
+                              for name in ("photo", "sem_seg", "sem_seg_inf"))
+    table = np.full((256, 3), plots.VOID_COLOR, np.uint8)
+    table[:data.num_classes] = data.colors
+    image, mask = next(pair for pair in map(data.read, data.split(data.test_split))
+                       if np.array_equal(pair[0], photo))
+    assert np.array_equal(truth, table[mask])
+    assert np.array_equal(inferred, table[labels_of(model, image)])
+    own = np.asarray(Image.open(folder.parent / "own photo.png"))
+    written = Image.open(folder / "masks" / "own photo.png")
+    assert written.mode == "P"
+    assert np.array_equal(np.asarray(written), labels_of(model, own))
 
 
 @pytest.mark.slow
