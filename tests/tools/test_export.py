@@ -367,9 +367,10 @@ def test_script_names_the_classes_that_are_seen(monkeypatch):
             return np.eye(4, dtype=np.float32)[np.repeat([1, 3], 60)][None, None].repeat(80, axis=1)
 
     written = []
-    monkeypatch.setattr(cv2, "putText", lambda _, text, place, *__: written.append((text, place[1])))
-    colors = np.uint8(COLORS)
-    picture = segment_with_opencv.overlay(Net(), NAMES, colors, np.full((80, 120, 3), 100, np.uint8))
+    monkeypatch.setattr(cv2, "putText",
+                        lambda _, text, place, *__: written.append((text, place[1])))
+    colors, grey = np.uint8(COLORS), np.full((80, 120, 3), 100, np.uint8)
+    picture = segment_with_opencv.overlay(Net(), NAMES, colors, grey)
     assert [text for text, _ in written] == [NAMES[1], NAMES[3]]
     for (_, bottom), color in zip(written, colors[[1, 3]]):
         np.testing.assert_array_equal(picture[bottom - 5, 10], color)

@@ -2,6 +2,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -150,7 +151,7 @@ def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypa
     ("colab", ["core.txt", "-c", "colab.txt"], ["core.lock", "--upgrade"]),
 ])
 def test_the_installer_is_given_the_versions_that_were_asked_for(versions, given, not_given):
-    words = [word.replace("\\", "/").split("/")[-1] for word in set_up.requirements("core", versions)]
+    words = [Path(word).name for word in set_up.requirements("core", versions)]
     assert not set(given) - set(words) and not set(not_given) & set(words)
 
 

@@ -266,7 +266,8 @@ def test_workers_divide_the_gpus_and_points_get_their_share_of_the_cores(tmp_pat
     monkeypatch.setattr(sweep_cluster.subprocess, "Popen", Process)
     monkeypatch.setenv("OMP_NUM_THREADS", "64")
     for name in ("0", "1", "2"):
-        monkeypatch.setattr(sweep_cluster, "get_worker", lambda name=name: SimpleNamespace(name=name))
+        worker = SimpleNamespace(name=name)
+        monkeypatch.setattr(sweep_cluster, "get_worker", lambda worker=worker: worker)
         share = {"OMP_NUM_THREADS": "3"}
         assert sweep_cluster.run_point(str(tmp_path), [], share, ["4", "7"], "stop") == ""
     assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
@@ -275,7 +276,8 @@ def test_workers_divide_the_gpus_and_points_get_their_share_of_the_cores(tmp_pat
 
 @pytest.mark.parametrize("value, kind", [
     (True, "bool"), (1e-3, "float"), ([16, 32], "list"), ({"a": 1}, "dict"), ("", "str"),
-    ("C:\\new data", "str"), ("a, b=c", "str"), ("7", "str"), ("true", "str"), ("d\u00e9j\u00e0", "str")])
+    ("C:\\new data", "str"), ("a, b=c", "str"), ("7", "str"), ("true", "str"),
+    ("château", "str")])
 def test_values_reach_a_point_as_they_are(value, kind, tmp_path, monkeypatch):
     class Client:
         def submit(self, function, folder, arguments, *_, **__):
@@ -472,7 +474,8 @@ def test_points_get_the_time_limit_and_count_only_if_this_code_ran_them(toy, tmp
     monkeypatch.setattr(sweep_cluster, "results", run_elsewhere)
     rows = sweep.sweep({"seed": [0, 1]}, notebooks=[toy], folder=tmp_path / "sweep", timeout=7)
     assert given == [[str(toy), "--timeout", "7"]]
-    assert [(row["scores"], "update its clone" in row["status"]) for row in rows] == [({}, True)] * 2
+    assert [row["scores"] for row in rows] == [{}, {}]
+    assert all("update its clone" in row["status"] for row in rows)
 
 
 # Test, for the best point alone
