@@ -424,7 +424,6 @@ def test_a_damaged_card_is_named(model, tmp_path):
     {"colors": [[0.5, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": COLORS[:2]}, {"colors": {"a": 1}},
     {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]}, {"class_names": ["a", "b\nb", "c"]},
     {"class_names": None}, {"class_names": "abc"}, {"class_names": {"a": 1}},
-    {"class_names": [*NAMES, "sky"]},
 ])
 def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, capsys, changed):
     for name in ("model.keras", "model.json"):
