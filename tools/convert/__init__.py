@@ -227,8 +227,9 @@ def _remarks(format, found, kept, faults):
     unsure = [sample.file.name for sample, written in kept if written.unsure]
     notes = []
     if empty:
+        shown = dict(enumerate(found.class_names)).get(found.background, "void")
         notes.append(f"{plural(len(empty), 'photo')} without a mask or shapes taken for nothing "
-                     f"but {found.class_names[0]}")
+                     f"but {shown}")
     if faults:
         notes.append(f"left out: {plural(len(faults), 'fault')}, see the record of the conversion")
     if unsure and format != "labelme":
