@@ -63,7 +63,7 @@ STRIDES = {
 
 
 def other_losses() -> dict:
-    """Return name -> a function of (ids, logits): Keras' losses over the pixels that are not void."""
+    """Return name -> a function of (ids, logits): Keras' losses over all pixels but void ones."""
     import keras
     from keras import ops
 
@@ -81,8 +81,8 @@ def other_losses() -> dict:
 
     def focal(ids, logits):
         seen, truth = known(ids, logits)
-        each = keras.losses.CategoricalFocalCrossentropy(alpha=1.0, from_logits=True, reduction=None)
-        return ops.sum(each(truth, logits) * seen) / ops.maximum(ops.sum(seen), 1.0)
+        loss = keras.losses.CategoricalFocalCrossentropy(1.0, from_logits=True, reduction=None)
+        return ops.sum(loss(truth, logits) * seen) / ops.maximum(ops.sum(seen), 1.0)
 
     return {"with dice": with_dice, "focal": focal}
 

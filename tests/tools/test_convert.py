@@ -967,7 +967,7 @@ def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, targ
     done = convert(tmp_path / "s", tmp_path / "void", missing="background",
                    classes=tmp_path / "list.txt")
     assert (served(tmp_path / "void")[1]["b"][1] == 255).all()  # no class is the background
-    assert "1 photo without a mask taken for nothing but void" in done.notes
+    assert any("nothing but void" in note for note in done.notes)
 
 
 # The way back
