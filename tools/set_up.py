@@ -113,7 +113,7 @@ def requirements(name: str, versions: str) -> list[str]:
     if versions == "locked":
         return ["--require-hashes", "-r", str(REQUIREMENTS / f"{name}.lock")]
     options = {"colab": ["-c", str(REQUIREMENTS / "colab.txt")], "newest": ["--upgrade"],
-               "lowest": ["--resolution", "lowest-direct"]}
+               "lowest": ["--resolution", "lowest-direct", "setuptools>=77"]}
     return ["-r", str(REQUIREMENTS / f"{name}.txt"), *options[versions]]
 
 

@@ -148,6 +148,7 @@ def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypa
 @pytest.mark.parametrize("versions, given, not_given", [
     ("locked", ["--require-hashes", "core.lock"], ["core.txt", "--upgrade", "colab.txt"]),
     ("newest", ["core.txt", "--upgrade"], ["core.lock", "--require-hashes", "colab.txt"]),
+    ("lowest", ["core.txt", "--resolution", "lowest-direct"], ["core.lock", "--upgrade"]),
     ("colab", ["core.txt", "-c", "colab.txt"], ["core.lock", "--upgrade"]),
 ])
 def test_the_installer_is_given_the_versions_that_were_asked_for(versions, given, not_given):
