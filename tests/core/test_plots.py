@@ -208,3 +208,6 @@ def test_digest_leaves_out_what_varies():
     assert plots.digest(first, {"val"}) == plots.digest(second, {"val"}) and "3 2" in plots.digest(first, {"val"})
     first, second = (plots.picture_grid([TRUTH + by], [f"IoU 0.{by}"]) for by in (0, 1))
     assert plots.digest(first, True) == plots.digest(second, True) != plots.digest(first)
+    first, second = (plots.picture_grid([TRUTH, TRUTH + by], ["truth", f"8s: 0.{by}"]) for by in (0, 1))
+    assert plots.digest(first, {"8s: 0.0"}) == plots.digest(second, {"8s: 0.1"})
+    assert "8s: #" in plots.digest(first, {"8s: 0.0"}), "names stay, decimals of what varies do not"

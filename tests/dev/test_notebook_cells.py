@@ -5,6 +5,7 @@ nbval compares. Here each such cell gets names with known values, and what it dr
 """
 
 import ast
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from tools.run import find_notebooks
-from utils import metrics, pipeline, plots, recipes
+from utils import datasets, metrics, pipeline, plots, recipes
 from utils.labels import ids_to_colors
 
 COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])
@@ -154,6 +155,18 @@ def test_01_seed_decides_variants_and_crops(run):
                        "shuffle": True, "seed": 3}
 
 
+def test_01_opens_with_photo_truth_and_prediction(run):
+    meadow = datasets.load_dataset("meadow")
+    scene, truth = meadow.read(meadow.split("test")[meadow.find("test", "test_023")])
+    guess = np.where(truth == 1, 0, truth).astype("uint8")
+    guess[truth == 255] = 0
+    figure, = run("01", "opening", dataset="meadow", data_dir="", seed=0, image_size=0, batch_size=0,
+                  models=Calls(KEPT_MODEL="", load=lambda file: "kept"), inference=predicts(kept=guess)).shown
+    same(pictures(figure), [scene, *(ids_to_colors(ids, meadow.colors) for ids in (truth, guess))])
+    right = 1 - (truth == 1).sum() / (truth != 255).sum()
+    assert figure.axes[2].get_title() == f"a trained network: {right:.0%} right"
+
+
 def test_01_third_panel_is_what_opencv_reads(run, tmp_path):
     file = tmp_path / "mask.png"
     picture = Image.fromarray(TRUTH, "P")
@@ -212,6 +225,41 @@ def test_02_cut_outs_are_above_their_labels(run):
 
 
 # 03
+
+
+GIVEN = {"image_size": 48, "batch_size": 5, "epochs": 2, "learning_rate": 0.1, "stride": 8,
+         "backbone": "vgg16", "class_weights": "median", "optimizer": "adam"}
+
+
+def test_03_parameters_reach_recipe_network_and_crops(run, tmp_path):
+    read = Calls(DecodedPairs=lambda samples, read, split: samples)
+    names = run("03", "eb12d1a8", dataset="", data_dir="", run_dir="", seed=3, precision="float32", weights="",
+                datasets=Calls(load_dataset=lambda *args: Data()), pipeline=read,
+                runs=Calls(run_folder=lambda folder: tmp_path), **GIVEN)
+    assert {name: getattr(names.recipe, name) for name in GIVEN} == GIVEN
+    assert (names.train_pairs, names.val_pairs) == (Data().split("train"), Data().split("val"))
+    built, seeds = Calls(), Calls()
+    run("03", "215517fc", seed=3, recipe=names.recipe, upsampling="deconv", weights="file", policy="float32",
+        models=built, val_pairs=[(PHOTO, TRUTH)], keras=SimpleNamespace(utils=seeds))
+    assert built.of("fcn")[0][1] == {"num_classes": 3, "stride": 8, "backbone": "vgg16", "upsampling": "deconv",
+                                     "weights": "file", "precision": "float32"}
+    assert seeds.of("set_random_seed") == [((3,), {})]
+    batch = keras.ops.zeros((5, 48, 48, 3)), keras.ops.zeros((5, 48, 48), "uint8")
+    cut = Calls(batches=lambda *args, **options: [batch])
+    run("03", "7bc85666", recipe=names.recipe, train_pairs="pairs", seed=3, pipeline=cut)
+    assert cut.of("batches") == [(("pairs",), {
+        "image_size": 48, "batch_size": 5, "augment": True, "shuffle": True, "seed": 3,
+        "scale": names.recipe.scale, "epochs": 2})]
+
+
+def test_03_watches_the_scene_after_each_epoch(run, tmp_path):
+    names = run("03", "86df5af2", recipe=SimpleNamespace(epochs=2), folder=tmp_path, tensorboard=False,
+                inference=predicts(net=LABELS), scene=PHOTO)
+    watch, = names.callbacks
+    watch.set_model("net")
+    for epoch in (0, 1):
+        watch.on_epoch_end(epoch)
+    assert sorted(watch.watched) == [1, 2]
 
 
 def test_03_short_run_is_validated_on_val(run):
@@ -358,6 +406,23 @@ def test_04_bars_and_confusion_matrix(run):
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("predicted class", "true class")
 
 
+def test_04_prints_scores_and_differences(run, capsys):
+    run("04", "b6e5e7a7", "band-gap", result={"mean_iou": 0.25, "pixel_accuracy": 0.5, "iou": [1]}, widths=(4,),
+        curves={"network": [0.1], "oracle, stride 32": [0.4], "oracle, stride 8": [0.9]})
+    said = capsys.readouterr().out
+    assert re.findall(r"[\d.]+", said) == ["0.2500", "0.5000", "4", "0.100", "0.400", "0.300"]
+
+
+def test_04_counts_images_in_groups(run, capsys):
+    masks, guesses = [TRUTH] * 9 + [OTHER], [LABELS] * 9 + [OTHER]
+    run("04", "c357c174", masks=masks, predictions=guesses)
+    one, other = (metrics.confusion_matrix(*pair, 3) for pair in ((TRUTH, LABELS), (OTHER, OTHER)))
+    tables = {1: [one] * 9 + [other], 8: [8 * one, one + other], 10: [9 * one + other]}
+    expected = [f"batches of {size:3}: {np.mean([metrics.scores(t)['mean_iou'] for t in found]):.4f}"
+                for size, found in tables.items()]
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 def test_04_bands_are_those_of_network_and_oracles(run):
     oracle = Calls(oracle=lambda mask, stride, classes: f"oracle {stride}")
     names = run("04", "ecf5db73", masks=[TRUTH], predictions="network", bilinear_oracle=oracle.oracle,
@@ -417,7 +482,8 @@ def test_05_confidence_and_the_share_that_is_right(run):
     np.testing.assert_allclose(names.confidence, sure, rtol=1e-5)
     for step in range(10):
         inside = KNOWN & (sure >= step / 10) & (sure < (step + 1) / 10)
-        assert names.counts[:, step].tolist() == [(inside & (LABELS != TRUTH)).sum(), (inside & (LABELS == TRUTH)).sum()]
+        wrong, right = inside & (LABELS != TRUTH), inside & (LABELS == TRUTH)
+        assert names.counts[:, step].tolist() == [wrong.sum(), right.sum()]
     figure, = run("05", "fd430918", counts=np.array([range(10), [9] * 10])).shown
     assert bars(figure.axes[0], "height") == pytest.approx([9 / (9 + step) for step in range(10)])
 
@@ -455,6 +521,28 @@ def test_05_guesses_and_scores_of_photos(run):
         assert axis.get_xlabel() == label
         assert points(axis) == [np.transpose([guess, each]).tolist()]
         assert axis.get_title() == f"r = {np.corrcoef(guess, each)[0, 1]:.2f}, n = 3"
+
+
+def test_05_rows_say_how_much_is_wrong(run):
+    names = run("05", "fa5a3efd", pairs=[(PHOTO, TRUTH), (PHOTO, OTHER)], predictions=[LABELS, OTHER], here=0)
+    assert names.notes == [f"errors, {(LABELS != TRUTH)[KNOWN].mean():.1%} of pixels", "errors, 0.0% of pixels"]
+    same(names.rows[0], [PHOTO, TRUTH, LABELS])
+
+
+def test_05_scores_and_pictures_of_each_size(run):
+    labelled = {"cut-out": TRUTH[:49, :49] % 3, "half size": LABELS[::2, ::2],
+                "double size": OTHER.repeat(2, axis=0).repeat(2, axis=1)}
+    sizes = {name: RNG.integers(0, 255, (*ids.shape, 3), np.uint8) for name, ids in labelled.items()}
+    names = run("05", "b1ec03c4", "833543f4", "e7f9f437", labelled=labelled, sizes=sizes,
+                truth=TRUTH, cut=(slice(49), slice(49)), height=64, width=96, image=PHOTO, labels=LABELS,
+                lay_over=laid_over, each=[0.5], here=0)
+    half = LABELS[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
+    assert names.at_size == {
+        "cut-out": 1.0, "half size": metrics.scores(metrics.confusion_matrix(TRUTH, half, 3))["mean_iou"],
+        "double size": metrics.scores(metrics.confusion_matrix(TRUTH, OTHER, 3))["mean_iou"]}
+    figure, = names.shown
+    same(pictures(figure), [laid_over(PHOTO, LABELS), *(laid_over(sizes[name], ids) for name, ids in labelled.items())])
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["own size: mean IoU 0.50", "cut-out: mean IoU 1.00"]
 
 
 def test_05_sizes(run):
@@ -504,6 +592,36 @@ def test_06_pictures(run):
     rows = [(255 - PHOTO, painted(OTHER), painted(OTHER), painted(LABELS), painted(LABELS), windows[1][1]),
             (PHOTO, painted(TRUTH), painted(LABELS), painted(OTHER), painted(TRUTH % 3), windows[0][1])]
     same(pictures(figure), [picture[window] for *row, window in rows for picture in row])
+
+
+def test_06_scores_and_prints_those_of_each_network(run, capsys):
+    trained = {stride: SimpleNamespace(model=f"net{stride}", seconds=stride) for stride in (32, 16, 8)}
+    labels = {"net32": LABELS, "net16": OTHER, "net8": TRUTH % 3}
+    names = run("06", "14fba508", "c83e5adf", trained=trained, images=[PHOTO], masks=[TRUTH], num_classes=3,
+                inference=predicts(**labels))
+    for stride, scores in names.result.items():
+        expected = metrics.scores(metrics.confusion_matrix(TRUTH, labels[f"net{stride}"], 3))
+        assert scores["mean_iou"] == expected["mean_iou"]
+    for done in trained.values():
+        done.model = SimpleNamespace(count_params=lambda: 7)
+    result = {stride: {"mean_iou": score} for stride, score in ((32, 0.2), (16, 0.3), (8, 0.4))}
+    capsys.readouterr()
+    run("06", "404c3571", trained=trained, result=result, oracles={32: 0.4, 16: 0.5, 8: 0.5})
+    assert [re.findall(r"[\d.]+", line) for line in capsys.readouterr().out.splitlines()] == [
+        ["32", "0.200", "0.50", "7", "32"], ["16", "0.300", "0.60", "7", "16"], ["8", "0.400", "0.80", "7", "8"]]
+    run("06", "3b4a9676", curves={"FCN-8s": [0.5], "FCN-32s": [0.2], "FCN-16s": [0.1]}, widths=(1,))
+    assert "+0.300" in capsys.readouterr().out
+    run("06", "9971c637", before=1, step0=2, changed=0.25, score_split=lambda k: {"mean_iou": k / 10})
+    assert re.findall(r"0\.\d+|[\d.]+%", capsys.readouterr().out) == ["25.0%", "0.100", "0.200"]
+
+
+def test_06_draws_the_parts_of_one_score(run):
+    maps = [RNG.normal(size=(side, side)) for side in (2, 4, 8, 8)]  # deep layer, pool 4, pool 3, sum
+    figure, = run("06", "bf54afe1", photo=PHOTO, maps=maps, one=1).shown
+    deep, pool4, pool3, total = maps
+    same(pictures(figure)[:5], [PHOTO, deep, total, pool4, pool3])
+    titles = [axis.get_title() for axis in figure.axes[:5]]
+    assert titles == ["photo", "deep layer", "sum of all", "what pool 4 adds", "pool 3 adds"]
 
 
 def test_06_charts(run):
@@ -579,6 +697,28 @@ def test_07_fit_uses_all_of_the_recipe(run):
     assert given == ("crops",) and (options["steps_per_epoch"], options["epochs"]) == (2, 3)
 
 
+def test_07_parameters_reach_recipe_and_networks(run):
+    given = {name: value for name, value in GIVEN.items() if name != "optimizer"}
+    built, seeds = Calls(), Calls()
+    names = run("07", "4c587f81", "9968e7ef", weights="file", data_dir="", seed=3, precision="float32",
+                models=built, keras=SimpleNamespace(utils=seeds), **given)
+    assert {name: getattr(names.recipe, name) for name in given} == given and names.rate == 0.1
+    names.build("start")
+    assert built.of("fcn") == [((), {"num_classes": 3, "stride": 8, "backbone": "vgg16", "weights": "start",
+                                     "precision": "float32"})]
+    assert seeds.of("set_random_seed") == [((3,), {})]
+
+
+def test_07_saves_the_fine_tuned_network_with_its_settings(run, tmp_path):
+    network, saved = Calls(), Calls(save=lambda *args, **options: tmp_path / "own-1" / "model.keras")
+    run("07", "b41127e4", models=Calls(fcn=lambda **options: network), arguments={"stride": 8},
+        tuned=Calls(get_weights=lambda: "tuned"), recipe=Data.recipe, weights="", policy="float32", seed=3,
+        training=saved, place=tmp_path / "own-1")
+    assert network.of("set_weights") == [(("tuned",), {})]
+    parameters = saved.of("save")[0][1]["parameters"]
+    assert parameters == {**Data.recipe.values(), "weights": "meadow", "precision": "float32", "seed": 3}
+
+
 def test_07_what_each_network_learns_from(run):
     done = Calls()
     build, learn, fit = done.build, done.learn, done.fit
@@ -642,6 +782,12 @@ def test_08_rows_curves_and_pictures(run, tmp_path):
     figure, = run("08", "pictures-drawn", gains=[0.1, 0.4, 0.2], coarse=[None, LABELS], fine=[None, OTHER],
                   scenes=[None, (PHOTO, TRUTH)]).shown
     same(pictures(figure), [PHOTO, *map(painted, (TRUTH, LABELS, OTHER))])
+
+
+def test_08_prints_the_lead_of_stride_8(run, capsys):
+    run("08", "df56a698", board=[], sweep_board=Calls(table=lambda board: ""),
+        scores_at={8: [0.4, 0.5], 32: [0.1, 0.3]}.get)
+    assert capsys.readouterr().out.strip() == "lead of stride 8: 0.250"
 
 
 def test_08_gain_is_of_the_finer_network(run):
@@ -724,7 +870,18 @@ def test_09_runners_sizes_and_scores(run, tmp_path, capsys):
     runner = Calls(litert_runner=lambda file: f"runs {file}")
     names = run("09", "five-shapes", photos=[], litert_runner=runner.litert_runner, litert_file="tflite",
                 by_onnx_runtime="onnx", by_opencv="opencv", by_saved_model="saved")
-    assert names.readers == {"ONNX Runtime": "onnx", "OpenCV": "opencv", "LiteRT": "runs tflite", "SavedModel": "saved"}
+    assert list(names.readers.values()) == ["onnx", "opencv", "runs tflite", "saved"]
+    assert list(names.readers) == ["ONNX Runtime", "OpenCV", "LiteRT", "SavedModel"]
+
+
+def test_09_scores_every_photo_with_the_format(run):
+    formats = Calls(run=lambda photo: LOGITS)
+    names = run("09", "score-function", pairs=[(PHOTO, TRUTH), (PHOTO, OTHER)])
+    labels = LOGITS.argmax(axis=2).astype("uint8")
+    total = sum(metrics.confusion_matrix(mask, labels, 3) for mask in (TRUTH, OTHER))
+    assert names.score(formats.run)["mean_iou"] == metrics.scores(total)["mean_iou"]
+    names = run("09", "62e19b8b", samples=Data().split("test"), scored=4, image=PHOTO, truth=TRUTH)
+    assert len(names.pairs) == 4
 
 
 # Appendix
@@ -766,13 +923,26 @@ def test_a2_losses_have_the_name_of_their_run(run):
     assert given.of("quick_run") == [(("muon", "no_norm"), {})]
 
 
+def test_a2_quick_run_uses_what_it_is_given(run):
+    network = Calls(fit=lambda *args, **options: SimpleNamespace(history={"loss": [3]}))
+    built, trained, cut = Calls(fcn=lambda *args, **options: network), Calls(), Calls()
+    names = run("A2", "a2-quick", seed=3, classes=3, models=built, training=trained, pipeline=cut,
+                train_pairs="pairs", keras=SimpleNamespace(utils=Calls()))
+    assert names.quick_run("adam", "no_norm", epochs=2) == [3]
+    assert built.of("fcn") == [((3,), {"backbone": "no_norm"})]
+    assert trained.of("compile_model") == [((network, 3, 3e-3, 100), {"optimizer": "adam"})]
+    assert cut.of("batches") == [(("pairs",), {"image_size": 96, "batch_size": 4, "augment": True,
+                                               "shuffle": True, "seed": 3, "epochs": 2})]
+
+
 def test_a2_pictures_and_histograms(run):
     meadow = Data()
     meadow.find = lambda split, name: 0
     added = {"no weights": np.zeros(3), "median": np.array([0.0, 1, 2])}
     figure, = run("A2", "a2-shift-figure", meadow=meadow, inference=predicts(), trained=None, ways=added,
                   names=Data.class_names).shown
-    same(pictures(figure), [PHOTO, *map(painted, (TRUTH, *((LOGITS + way).argmax(axis=2) for way in added.values())))])
+    labels = [(LOGITS + way).argmax(axis=2) for way in added.values()]
+    same(pictures(figure), [PHOTO, *map(painted, (TRUTH, *labels))])
     exact = RNG.normal(size=(8, 8, 3))
     ways = {"backbone in bfloat16": exact + 0.01, "its logits, too": exact + 0.03}
     figure, = run("A2", "a2-mixed-figure", exact=exact, ways=ways).shown
