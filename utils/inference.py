@@ -14,24 +14,31 @@ def predict(model, image, tile=None):
     tile: None, or the side in pixels of the tiles in which to label a photo too large for memory;
     each sees as much around it as the network can, so the result is the same.
     """
+    ids = np.empty(np.shape(image)[:2], np.uint8)
+    for place, window, inner in windows(model, image, tile):
+        ids[place] = logits(model, window)[inner].argmax(axis=2)
+    return ids
+
+
+def windows(model, image, tile=None):
+    """Yield (place, window, inner) for each tile of a photo; the arguments are those of `predict`.
+
+    place: slices of the photo. window: the photo there and around. inner: where the tile is in it.
+    """
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"image has shape {image.shape}; expected (H, W, 3) RGB.")
-    if tile is None:
-        return logits(model, image).argmax(axis=2).astype(np.uint8)
-    if tile < 1:
+    if tile is not None and tile < 1:
         raise ValueError(f"tile is {tile}; expected at least 1 pixel, or None for no tiles.")
     # Tiles start on the grid of cells. Upsampling by steps looks up to 48 pixels sideways, too.
-    side = math.ceil(tile / 32) * 32
+    side = math.ceil((tile or max(image.shape)) / 32) * 32
     margin = math.ceil((models.receptive_field(model) // 2 + 48) / 32) * 32
-    ids = np.empty(image.shape[:2], np.uint8)
     for y in range(0, image.shape[0], side):
         for x in range(0, image.shape[1], side):
             top, left = max(0, y - margin), max(0, x - margin)
             window = image[top:y + side + margin, left:x + side + margin]
-            labels = logits(model, window).argmax(axis=2)[y - top:, x - left:]
-            ids[y:y + side, x:x + side] = labels[:side, :side]
-    return ids
+            inner = np.s_[y - top:y - top + side, x - left:x - left + side]
+            yield np.s_[y:y + side, x:x + side], window, inner
 
 
 def logits(model, image):
@@ -43,10 +50,7 @@ def logits(model, image):
 
 
 def evaluate(model, dataset, split, progress=None):
-    """Return the confusion matrix, int64 (C, C), of a model on every whole image of a split.
-
-    progress: function called with (done, total).
-    """
+    """Return the confusion matrix, int64 (C, C), on a split; `progress` gets (done, total)."""
     samples = dataset.split(split)
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
     for done, sample in enumerate(samples, start=1):

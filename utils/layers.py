@@ -170,8 +170,7 @@ def ladder(x, pools, widths, stride, precision):
 def transfer(source, target):
     """Copy weights into the layers of `target` that have the same name and shapes in `source`.
 
-    Returns the names of those that differ. Raises ValueError, before it copies, if they are of the
-    backbone; classes, stride and upsampling may differ.
+    Returns the names of those that differ; ValueError, before it copies, if any is the backbone's.
     """
     given = {layer.name: layer.get_weights() for layer in source.layers}
     layers_with_weights = [layer for layer in target.layers if layer.weights]

@@ -17,8 +17,7 @@ def confusion_matrix(y_true, y_pred, num_classes, void=VOID):
     """
     y_true, y_pred = np.asarray(y_true), np.asarray(y_pred)
     if y_true.shape != y_pred.shape:
-        raise ValueError(f"y_true has shape {y_true.shape}, y_pred {y_pred.shape}; they must be "
-                         "equal.")
+        raise ValueError(f"y_true has shape {y_true.shape}, y_pred {y_pred.shape}; not equal.")
     for name, array in (("y_true", y_true), ("y_pred", y_pred)):
         if array.dtype.kind not in "iub":
             raise ValueError(f"{name} has dtype {array.dtype}; expected integer class ids (of "
@@ -62,8 +61,7 @@ def boundary_band(mask, width, void=VOID):
     """Return where the truth changes within `width` pixels: bool (H, W), False on void.
 
     mask: integers (H, W). width: at least 1, in rows, columns or diagonals; with 1, the two pixels
-    at a border. A border to void counts. The "trimap" of Kohli, Ladicky & Torr 2009 and Krahenbuhl
-    & Koltun 2011.
+    at a border. A border to void counts. The "trimap" of Kohli et al. 2009, Krahenbuhl et al. 2011.
     """
     if width < 1:
         raise ValueError(f"width is {width}; expected at least 1 pixel.")

@@ -27,15 +27,15 @@ class Trained:
 
 
 def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilinear",
-          precision="auto", seed=0, callbacks=(), scope=contextlib.nullcontext(), devices=1,
-          share=None):
+          precision="auto", seed=0, loss=None, callbacks=(), scope=contextlib.nullcontext(),
+          devices=1, share=None):
     """Train an FCN into a run folder; the same call again resumes after the last finished epoch.
 
     stride: 0 for the recipe's. weights, upsampling: see `models.fcn`; weights of another backbone
-    bring it along, unless the recipe was given one. callbacks: more of Keras'. scope, devices,
-    share: for several devices, from `tools.scale`. Returns a `Trained`. Raises ValueError for
-    faulty data and other parameters than the folder's, FileExistsError for a folder of the user's,
-    FloatingPointError if the loss becomes NaN.
+    bring it along, unless the recipe was given one. loss: a function of (ids, logits) instead of
+    `cross_entropy`; it leaves out void itself. callbacks: more of Keras'. scope, devices, share:
+    from `tools.scale`. Returns a `Trained`. Raises ValueError for faulty data or other parameters
+    than before, FileExistsError for a folder of the user's, FloatingPointError for a loss of NaN.
     """
     check_numbers(seed=seed)
     precision = resolve_precision(precision)
@@ -46,7 +46,8 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     arguments = {"num_classes": dataset.num_classes, "stride": recipe.stride,
                  "backbone": recipe.backbone, "upsampling": upsampling}
     parameters = {**arguments, **recipe.values(), **dataset.identity(),
-                  "weights": str(weights or ""), "precision": precision, "seed": seed}
+                  "weights": str(weights or ""), "precision": precision, "seed": seed,
+                  "loss": getattr(loss or cross_entropy, "__name__", None) or loss.name}
     run_dir = runs.run_folder(run_dir)
     checkpoint = Checkpoint(run_dir / "training", parameters, keep=recipe.keep)
     pairs, val_pairs = (pipeline.DecodedPairs(dataset.split(split), dataset.read, split)
@@ -56,7 +57,7 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
         last = run_dir / "history.json"  # of the files written: if it exists, all are whole
         with scope:
             model = models.fcn(**arguments, weights=weights, precision=precision)
-            _fit(model, pairs, val_pairs, recipe, checkpoint, callbacks, last, seed,
+            _fit(model, pairs, val_pairs, recipe, checkpoint, loss, callbacks, last, seed,
                  {"multiple_of": devices, "share": share})
         exportable = models.fcn(**arguments)
         checkpoint.load_kept(exportable)
@@ -68,12 +69,12 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     return Trained(exportable, checkpoint.history, checkpoint.seconds, path)
 
 
-def _fit(model, pairs, val_pairs, recipe, checkpoint, callbacks, last, seed, shared):
+def _fit(model, pairs, val_pairs, recipe, checkpoint, loss, callbacks, last, seed, shared):
     """Compile `model` and train it from the checkpoint's epoch to the recipe's last."""
     steps, num_classes = math.ceil(len(pairs) / recipe.batch_size), model.output.shape[-1]
     weights = class_weights(recipe.class_weights, pairs, num_classes)
     compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights,
-                  recipe.optimizer)
+                  recipe.optimizer, loss)
     done = checkpoint.restore(model)
     if done == recipe.epochs:
         return
@@ -88,19 +89,18 @@ def _fit(model, pairs, val_pairs, recipe, checkpoint, callbacks, last, seed, sha
               callbacks=[StopOnNaN(recipe.learning_rate), checkpoint, Progress(), *callbacks])
 
 
-def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam"):
-    """Give a model an optimiser ("adam" or "muon") on `schedule`, the loss, and `Scores`.
-
-    weights: those of the classes in `cross_entropy`, float (C,), or None.
-    """
+def compile_model(model, num_classes, learning_rate, steps, weights=None, optimizer="adam",
+                  loss=None):
+    """Give a model "adam" or "muon" on `schedule`, `loss` or `cross_entropy`, and `Scores`."""
     check_name("optimizer", optimizer, OPTIMIZERS)
 
-    def loss(y_true, y_pred):
+    def loss_fn(y_true, y_pred):
+        value = loss(y_true, y_pred) if loss else cross_entropy(y_true, y_pred, weights)
         # Not a scalar: Keras would not divide it by the number of TensorFlow's devices.
-        return ops.expand_dims(cross_entropy(y_true, y_pred, weights), 0)
+        return ops.expand_dims(value, 0)
 
     rule = Muon if optimizer == "muon" else keras.optimizers.Adam
-    model.compile(rule(schedule(learning_rate, steps)), loss=loss, metrics=[Scores(num_classes)])
+    model.compile(rule(schedule(learning_rate, steps)), loss=loss_fn, metrics=[Scores(num_classes)])
     model.optimizer.build(model.trainable_variables)  # else `fit` traces the step twice
 
 
@@ -161,8 +161,7 @@ def cross_entropy(y_true, y_pred, weights=None):
 class Scores(keras.metrics.Metric):
     """The four scores of `metrics.scores`, of logits (B, H, W, C), inside `fit` and `evaluate`.
 
-    All come from `confusion`, int32 (C, C), rows are truth, over all batches. `result` returns a
-    dict, so that logs and history hold `mean_iou`, `pixel_accuracy`, ...
+    All come from `confusion`, int32 (C, C), rows are truth. `result` returns a dict of them.
     """
 
     def __init__(self, num_classes, name="scores", **kwargs):

@@ -159,6 +159,31 @@ def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
     assert min(differences[1:]) > 1e-5  # a training that is repeated gives the same losses
 
 
+def dice(y_true, y_pred):
+    """Keras' Dice loss over the pixels that are not void."""
+    known = ops.cast(ops.not_equal(y_true, VOID), "float32")[..., None]
+    truth = ops.one_hot(ops.where(known[..., 0] > 0, ops.cast(y_true, "int32"), -1), y_pred.shape[-1])
+    return keras.losses.Dice(axis=(0, 1, 2))(truth, ops.softmax(y_pred) * known)
+
+
+def test_another_loss_is_handed_in(tmp_path, dataset, unbroken):
+    arguments = {"precision": "float32", "seed": 1}
+    same = train(dataset, RECIPE, tmp_path / "same", loss=cross_entropy, **arguments)
+    assert losses(same) == losses(unbroken[0])
+    short = dataclasses.replace(RECIPE, epochs=1)
+    other = train(dataset, short, tmp_path / "dice", loss=dice, **arguments)
+    assert 0 < losses(other)[0] < 1 and losses(other)[0] != losses(same)[0]
+    with pytest.raises(ValueError, match="loss was 'dice'"):
+        train(dataset, short, tmp_path / "dice", **arguments)
+
+
+def test_early_stopping_is_handed_in(tmp_path, dataset):
+    stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=100.0)
+    recipe = dataclasses.replace(RECIPE, epochs=9)
+    trained = train(dataset, recipe, tmp_path, precision="float32", callbacks=[stop])
+    assert len(trained.history) == 2 and trained.path.is_file()
+
+
 def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
     recipe = dataclasses.replace(RECIPE, epochs=1)
     trained = train(dataset, recipe, tmp_path, stride=16, upsampling="deconv", precision="float32")

@@ -308,6 +308,19 @@ def cmyk(folder):
     (folder.photos / "train1.png").unlink()
 
 
+def near_infrared(folder, stem="train1"):
+    bands = np.dstack([folder.photo(stem), folder.photo(stem)[..., 0]])
+    Image.frombytes("RGBX", (64, 48), bands.tobytes()).save(folder.photos / f"{stem}.tif")
+    (folder.photos / f"{stem}.png").unlink()
+
+
+def five_bands(folder):
+    near_infrared(folder)
+    path = folder.photos / "train1.tif"
+    four, five = (b"\x15\x01\x03\0\x01\0\0\0" + number for number in (b"\4", b"\5"))  # the tag SamplesPerPixel
+    path.write_bytes(path.read_bytes().replace(four, five))
+
+
 def pages(folder):
     Image.fromarray(folder.photo("train1")).save(
         folder.photos / "train1.tif", save_all=True, append_images=[Image.fromarray(255 - folder.photo("train1"))])
@@ -337,6 +350,7 @@ FAULTS = [
     (copied_to_val, "error", "JPEGImages/val1.png", r"equals train1\.png in train\."),
     (same_picture_in_another_format, "error", "JPEGImages/val1.bmp",
      "equals train1.png in train, with another mask"),
+    (five_bands, "error", "JPEGImages/train1.tif", "has 5 bands"),
     (fractions, "error", "JPEGImages/train1.tif", "8 or 16 bits"),
     (class_in_val_only, "error", "split val", r"\['disc'\], and train never"),
     (count_from_one, "error", "all masks", "from 1"),
@@ -367,6 +381,7 @@ FAULTS = [
     (sixteen_bits, "note", PHOTO, "16 bits"),
     (sixteen_bit_colors, "note", PHOTO, "16 bits"),
     (cmyk, "note", "JPEGImages/train1.jpg", "CMYK"),
+    (near_infrared, "note", "JPEGImages/train1.tif", "fourth band that is not transparency"),
 ]
 # Faults of all masks or of a list, which also show in single files.
 WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val",
@@ -382,6 +397,13 @@ def test_every_fault_is_told_once_with_file_and_remedy(folder, fault, severity, 
     assert Path(told[0].file).as_posix().endswith(file)
     assert f"{told[0].found} {told[0].remedy}".strip().endswith((".", "?", ")."))
     assert problems == told or fault.__name__ in WIDE
+
+
+def test_photos_with_a_fourth_band_share_one_note(folder):
+    for stem in ("train1", "train2"):
+        near_infrared(folder, stem)
+    (row,) = check.table(folder.problems(), folder.root, width=1000).splitlines()
+    assert row.startswith("note") and "train1.tif" in row and "train2.tif" in row and "fourth band" in row
 
 
 def test_sound_data_sets_have_no_problems(folder):

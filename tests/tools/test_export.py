@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -295,6 +297,98 @@ def test_saved_model_replaces_its_like_and_nothing_else(exports, tmp_path):
     with pytest.raises(FileExistsError, match="photos: holds something"):
         export.to_saved_model(model, tmp_path / "photos")
     assert {path.name for path in tmp_path.iterdir()} == {"saved", "photos"}
+
+
+# The command
+
+
+@pytest.fixture
+def trained(random_fcn, make_voc, tmp_path):
+    """The folder of a run: model and card, of a data set whose photos are there."""
+    make_voc(tmp_path / "voc", {"train": 3, "val": 1}, size=(45, 70))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    random_fcn(3).save(folder / "model.keras")
+    about = {"class_names": NAMES[:3], "colors": COLORS[:3], "fcn": {"num_classes": 3, "stride": 32},
+             "dataset": "voc", "given": {"data_dir": str(tmp_path / "voc")}}
+    (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
+    return folder
+
+
+def test_command_writes_every_form_and_says_how_large_they_are(trained, tmp_path, capsys):
+    need_onnx()
+    out = tmp_path / "out"
+    assert export.main([str(trained), "--to", "litert,onnx,int8,saved_model", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "model.tflite", "model_int8.tflite", "saved_model"]
+    assert f"model.tflite: {(out / 'model.tflite').stat().st_size / 1e6:.2f} MB" in said and said.count(" MB") == 4
+    shape = export.open_litert(out / "model_int8.tflite").get_input_details()[0]["shape"]
+    assert list(shape) == [1, 45, 70, 3], "int8 takes photos of the size of the training photos"
+    if importlib.util.find_spec("onnxruntime"):
+        assert float(re.search(r"largest difference of a logit from Keras, on a photo: (\S+)", said)[1]) < 1e-3
+
+
+def test_command_notices_an_export_that_computes_something_else(trained, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    real = export.portable
+
+    def wrong(*arguments):
+        copy = real(*arguments)
+        copy.set_weights([1.5 * weight for weight in copy.get_weights()])
+        return copy
+
+    monkeypatch.setattr(export, "portable", wrong)
+    assert export.main([str(trained), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert float(re.search(r"on a photo: (\S+)", said)[1]) > 1e-3
+
+
+def test_command_fixes_the_size(trained, tmp_path):
+    need_onnx()
+    import onnx
+    assert export.main([str(trained), "--out", str(tmp_path), "--size", "64", "96"]) == 0
+    shape = onnx.load(tmp_path / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [size.dim_value for size in shape][1:] == [64, 96, 3]
+
+
+def test_command_does_the_rest_when_one_form_fails(trained, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "voc")
+    assert export.main([str(trained), "--to", "int8,litert", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("int8: needs photos of its training split.") and said.err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"] and "model.tflite" in said.out
+
+
+def test_command_names_the_missing_package_and_how_to_install_it(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    assert export.main([str(trained), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "python -m pip install onnx tf2onnx" in said
+
+
+def test_command_without_onnxruntime_says_that_nothing_was_compared(trained, tmp_path, monkeypatch, capsys):
+    need_onnx()
+    real = importlib.util.find_spec
+    monkeypatch.setattr(export.importlib.util, "find_spec",
+                        lambda name, *more: None if name == "onnxruntime" else real(name, *more))
+    assert export.main([str(trained), "--out", str(tmp_path / "out")]) == 0
+    assert "not compared with Keras, which needs: python -m pip install onnxruntime" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["nowhere.keras"], "nowhere.keras: there is no such model file"), (["--size", "0", "9"], "at least 1 pixel")])
+def test_command_refuses_what_cannot_start(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert export.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("forms", ["torch", "onnx,", "onnx litert"])
+def test_command_refuses_unknown_forms(capsys, forms):
+    with pytest.raises(SystemExit) as end:
+        export.main(["--to", forms])
+    assert end.value.code == 2 and "expected some of onnx,litert,int8,saved_model" in capsys.readouterr().err
 
 
 # The stand-alone script

@@ -1,5 +1,6 @@
 """tools.predict: what it writes for photos and videos, and what it says to careless users."""
 
+import csv
 import errno
 import functools
 import json
@@ -11,10 +12,10 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tools.deploy import predict as tool
-from utils import images, inference, plots
+from utils import images, inference, metrics, plots
 
 NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 200, 90]]
 
@@ -37,6 +38,18 @@ def frames_of(path):
     """Return the frames of a video, RGB."""
     clip = cv2.VideoCapture(str(path))
     return [frame[..., ::-1] for good, frame in (clip.read() for _ in range(100)) if good]
+
+
+def areas(out):
+    """Return the rows of areas.csv, dicts."""
+    with open(out / "areas.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def probabilities(network, image):
+    """float64 (H, W, C), written another way than in the tool."""
+    powers = np.exp(inference.logits(network, image).astype(np.float64))
+    return powers / powers.sum(axis=2, keepdims=True)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +101,9 @@ def no_model(monkeypatch):
 
 
 def written(out):
-    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    """Return the files below a folder, but areas.csv, which is always there."""
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*")
+                  if path.is_file() and path.name != "areas.csv")
 
 
 # What is written
@@ -200,14 +215,249 @@ def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder):
 def test_large_photos_go_in_tiles(run, folder, monkeypatch, tile, given):
     tiles = {}
 
-    def predict(network, image, side):
+    def windows(network, image, side):
         tiles[image.shape[1]] = side
-        return np.zeros(image.shape[:2], np.uint8)
+        return [(..., image, ...)]
 
-    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "windows", windows)
     Image.fromarray(photo(10, 2049)).save(folder / "wide.png")
     assert run(folder, "--write", "mask", *tile) == 0
     assert (tiles[90], tiles[2049]) == given
+
+
+# Areas, confidence, scores
+
+
+def counts(ids):
+    return [str((ids == number).sum()) for number in (0, 1, 2, 255)]
+
+
+def test_areas_hold_the_pixels_of_each_class_of_each_photo(run, network, folder, tmp_path):
+    assert run(folder) == 0
+    first, second = areas(tmp_path / "out")
+    assert list(first) == ["photo", "width", "height", *NAMES, "void"]
+    assert (first["photo"], first["width"], first["height"]) == ("a.png", "90", "60") and second["photo"] == "day 2/b.TIF"
+    for row, image in ((first, photo()), (second, photo(33, 47, 1))):
+        assert list(row.values())[3:] == counts(inference.predict(network, image))
+
+
+def test_areas_of_a_video_are_the_means_of_its_frames(run, network, tmp_path):
+    source = write_video(tmp_path / "clip.avi", frames=3)
+    assert run(source, "--write", "mask") == 0
+    (row,) = areas(tmp_path / "out")
+    each = [[(inference.predict(network, frame) == number).sum() for number in range(3)] for frame in frames_of(source)]
+    assert np.abs(np.mean(each, axis=0) - [float(row[name]) for name in NAMES]).max() <= 0.05
+    assert row["photo"] == "clip.avi" and row["width"] == "96"
+
+
+def test_areas_of_earlier_commands_are_kept_and_those_of_one_photo_replaced(run, folder, tmp_path):
+    for arguments in ([folder / "a.png"], [folder / "day 2" / "b.TIF"], [folder / "a.png", "--force"]):
+        assert run(*arguments) == 0
+    assert [row["photo"] for row in areas(tmp_path / "out")] == ["a.png", "b.TIF"]
+
+
+def test_areas_of_another_model_are_not_overwritten_unless_asked_for(run, folder, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    other = "photo,width,height,sky,void\nc.png,1,1,1,0\n"
+    (tmp_path / "out" / "areas.csv").write_text(other)
+    assert run(folder / "a.png") == 2
+    assert "areas.csv has other columns" in capsys.readouterr().err and not written(tmp_path / "out")
+    assert (tmp_path / "out" / "areas.csv").read_text() == other
+    assert run(folder / "a.png", "--force") == 0 and [row["photo"] for row in areas(tmp_path / "out")] == ["a.png"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has names in Unicode alone")
+def test_areas_take_every_name_of_a_file(run, tmp_path):
+    names = ["größe, \"1\".png", "новый.png", os.fsdecode(b"caf\xe9.png")]
+    for name in names:
+        Image.fromarray(photo()).save(tmp_path / name)
+    assert run(*(tmp_path / name for name in names), "--write", "mask") == 0
+    with open(tmp_path / "out" / "areas.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["photo", *names]
+
+
+@pytest.mark.parametrize("tile", [[], ["--tile", "32"]])
+def test_confidence_is_the_probability_of_the_best_class(run, network, tmp_path, tile):
+    image = photo(45, 900)  # wider than what a cell sees
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--write", "confidence,mask", *tile) == 0
+    assert written(tmp_path / "out") == ["confidence/a.png", "masks/a.png"]
+    found = Image.open(tmp_path / "out" / "confidence" / "a.png")
+    expected = 255 * probabilities(network, image).max(axis=2)
+    assert found.mode == "L" and np.abs(np.asarray(found) - expected).max() < 0.51 and expected.std() > 0.1
+    assert (images.read_mask(tmp_path / "out" / "masks" / "a.png") == inference.predict(network, image)).all()
+
+
+def test_confidence_of_a_video_is_a_folder_of_frames(run, tmp_path):
+    assert run(write_video(tmp_path / "clip.avi", frames=2), "--write", "confidence") == 0
+    assert written(tmp_path / "out") == ["confidence/clip.avi/000001.png", "confidence/clip.avi/000002.png"]
+
+
+def test_pixels_below_the_least_confidence_are_void_clear_and_counted_as_void(run, network, folder, tmp_path):
+    shares = probabilities(network, photo()).max(axis=2)
+    least = float(np.median(shares))
+    assert run(folder / "a.png", "--min-confidence", least) == 0
+    ids = images.read_mask(tmp_path / "out" / "masks" / "a.png")
+    sure = np.abs(shares - least) > 1e-5
+    assert ((ids == 255) == (shares < least))[sure].all() and 0.3 < np.mean(ids == 255) < 0.7
+    assert list(areas(tmp_path / "out")[0].values())[3:] == counts(ids)
+    overlay = np.asarray(Image.open(tmp_path / "out" / "overlays" / "a.jpg"))[:60, :90].astype(int)
+    inside = cv2.erode((ids == 255).astype(np.uint8), np.ones((9, 9))) > 0  # JPEG smears borders
+    assert inside.any() and np.abs(overlay - photo())[inside].mean() < 15
+
+
+@pytest.mark.parametrize("least", ["-0.1", "1.1", "nan"])
+def test_impossible_probabilities_are_refused(no_model, folder, capsys, least):
+    assert tool.main([str(folder), f"--min-confidence={least}"]) == 2
+    assert f"--min-confidence {least}: expected 0 to 1" in capsys.readouterr().err
+
+
+def test_background_stays_clear_and_out_of_the_legend():
+    ids = np.zeros((20, 60), np.uint8)
+    ids[:, 30:] = 1
+    image, labeller = photo(20, 60), tool.Labeller(None, ["background", "cow", "tree"], np.uint8(COLORS))
+    found = labeller.overlay(image, ids, [0, 1])
+    assert (found[:20, :30] == image[:, :30]).all() and (found[:20, 30:60] != image[:, 30:]).any(axis=2).mean() > 0.9
+    patches = [(found[20:] == color).all(axis=2).sum() for color in COLORS]
+    assert patches[1] > 80 and max(patches[0], patches[2]) < 20
+    assert (labeller.overlay(image, 0 * ids, [0]) == image).all()
+
+
+@pytest.fixture
+def truth(folder, tmp_path):
+    """A folder with a true mask for each photo, the second in colours."""
+    truth = tmp_path / "truth"
+    (truth / "day 2").mkdir(parents=True)
+    ids = np.random.default_rng(0).integers(0, 3, (60, 90), dtype=np.uint8)
+    ids[:9] = 255
+    images.write_mask(truth / "a.png", ids, COLORS)
+    Image.fromarray(np.uint8(COLORS)[ids[9:42, :47]]).save(truth / "day 2" / "b.png")
+    return truth
+
+
+def test_truth_scores_all_photos_together(run, network, folder, truth, tmp_path, capsys):
+    assert run(folder, "--truth", truth, "--min-confidence", 0.9) == 0  # scores count the best class
+    ids = images.read_mask(truth / "a.png")
+    expected = metrics.scores(
+        metrics.confusion_matrix(ids, inference.predict(network, photo()), 3)
+        + metrics.confusion_matrix(ids[9:42, :47], inference.predict(network, photo(33, 47, 1)), 3))
+    found = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert found.pop("iou") == dict(zip(NAMES, expected.pop("iou"))) and found == expected
+    said = capsys.readouterr().out
+    assert f"{found['mean_iou']:.3f}" in said and all(f"IoU of {name}" in said for name in NAMES)
+
+
+def test_photos_without_truth_are_named(run, folder, truth, tmp_path, capsys):
+    (truth / "day 2" / "b.png").unlink()
+    assert run(folder, "--truth", truth) == 0
+    said = capsys.readouterr().err
+    assert "not scored" in said and "b.TIF" in said and "a.png" not in said
+    (truth / "a.png").unlink()
+    assert run(folder, "--truth", truth, "--force") == 2
+    assert "holds no mask that has the name of a photo" in capsys.readouterr().err
+
+
+def test_truth_is_found_by_the_name_alone(run, folder, truth):
+    os.replace(truth / "day 2" / "b.png", truth / "b.png")
+    assert tool.find_truths([tool.Job(folder, Path("day 2/b.TIF"))], truth) == {
+        tool.Job(folder, Path("day 2/b.TIF")): truth / "b.png"}
+
+
+def test_truth_of_another_size_is_named_and_the_rest_is_scored(run, folder, truth, tmp_path, capsys):
+    images.write_mask(truth / "day 2" / "b.png", np.zeros((5, 7), np.uint8), COLORS)
+    assert run(folder, "--truth", truth) == 1
+    said = capsys.readouterr()
+    assert "b.png: the mask is 7x5 pixels, its photo b.TIF 47x33" in said.err and "mean_iou" in said.out
+    assert "2 of 2 done" in said.out and len(written(tmp_path / "out")) == 5
+
+
+def test_scores_are_not_overwritten(run, no_model, folder, truth, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scores.json").write_text("{}")
+    assert run(folder, "--truth", truth) == 2 and "scores.json is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tile", [[], ["--tile", "32"]])
+def test_flip_averages_the_probabilities_of_photo_and_mirror_image(run, network, tmp_path, tile):
+    image = photo(45, 928)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--write", "mask,confidence", "--flip", *tile) == 0
+    mirrored = probabilities(network, image[:, ::-1])[:, ::-1]
+    expected = (probabilities(network, image) + mirrored) / 2
+    ids = images.read_mask(tmp_path / "out" / "masks" / "a.png")
+    assert (ids == expected.argmax(axis=2)).mean() > 0.999
+    assert (ids != inference.predict(network, image)).any(), "the mirror image changed nothing"
+    confidence = np.asarray(Image.open(tmp_path / "out" / "confidence" / "a.png"))
+    assert np.abs(confidence - 255 * expected.max(axis=2)).max() < 0.52
+
+
+def test_flip_in_tiles_gives_the_same_at_a_width_that_32_does_not_divide(run, tmp_path):
+    Image.fromarray(photo(45, 901)).save(tmp_path / "a.png")
+    found = []
+    for tile in ([], ["--tile", "32"]):
+        assert run(tmp_path / "a.png", "--write", "mask", "--flip", "--force", *tile) == 0
+        found.append(images.read_mask(tmp_path / "out" / "masks" / "a.png"))
+    assert (found[0] == found[1]).mean() > 0.999
+
+
+# TIFFs from surveys
+
+GEO = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 300000.0, 5200000.0, 0.0),
+       34735: (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632), 34737: "UTM 32N|", 42113: "0"}
+
+
+def write_geotiff(path, image, **more):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag, value in {**GEO, **more}.items():
+        tags.tagtype[tag] = 3 if tag == 34735 else 2 if isinstance(value, str) else 12
+        tags[tag] = value
+    Image.fromarray(image).save(path, tiffinfo=tags)
+
+
+def test_mask_of_a_geotiff_keeps_its_georeference(run, network, tmp_path):
+    write_geotiff(tmp_path / "field.tif", photo())
+    Image.fromarray(photo()).save(tmp_path / "plain.tif")
+    assert run(tmp_path / "field.tif", tmp_path / "plain.tif", "--write", "mask") == 0
+    assert written(tmp_path / "out") == ["masks/field.tif", "masks/plain.png"]
+    mask = Image.open(tmp_path / "out" / "masks" / "field.tif")
+    assert {tag: mask.tag_v2.get(tag) for tag in GEO} == {**GEO, 42113: "255"}
+    assert mask.mode == "P" and np.reshape(mask.getpalette(), (-1, 3))[:3].tolist() == COLORS
+    assert (np.asarray(mask) == inference.predict(network, photo())).all()
+
+
+def write_bands(path, bands, photometric=2, extra=()):
+    """Write a TIFF of uint8 (H, W, B), as libtiff does for more bands than Pillow writes."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    height, width, count = bands.shape
+    values = {256: width, 257: height, 258: (8,) * count, 259: 1, 262: photometric, 277: count, 278: height,
+              279: bands.size, 273: 0, **({338: extra} if extra else {})}
+    for tag, value in values.items():
+        tags[tag] = value
+    path.write_bytes(b"II*\0\x08\0\0\0" + tags.tobytes(8) + bands.tobytes())  # 273 then says where these begin
+
+
+@pytest.mark.parametrize("extra", [(), (0,)])
+def test_a_fourth_band_is_named(run, network, tmp_path, capsys, extra):
+    bands = np.dstack([photo(), photo(seed=1)[..., 0]])
+    write_bands(tmp_path / "near_infrared.tif", bands, extra=extra)
+    assert run(tmp_path / "near_infrared.tif", "--write", "mask") == 0
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if "near_infrared.tif" in line and "its fourth band, no transparency, is left out" in line]
+    ids = images.read_mask(tmp_path / "out" / "masks" / "near_infrared.png")
+    assert (ids == inference.predict(network, photo())).all()
+
+
+def test_transparency_is_no_fourth_band(run, tmp_path, capsys):
+    write_bands(tmp_path / "clear.tif", np.dstack([photo(), photo()[..., 0]]), extra=(2,))
+    assert run(tmp_path / "clear.tif") == 0 and "band" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count, photometric, extra", [(5, 2, (0, 0)), (5, 1, (0,) * 4), (4, 1, (0,) * 3), (5, 2, (2, 0))])
+def test_more_bands_are_refused_by_name(run, tmp_path, capsys, count, photometric, extra):
+    write_bands(tmp_path / "many.tif", np.zeros((40, 40, count), np.uint8), photometric, extra)
+    assert run(tmp_path / "many.tif") == 1
+    assert f"many.tif: has {count} bands; expected red, green and blue. Write three bands" in capsys.readouterr().err
+    assert not written(tmp_path / "out")
 
 
 # Which model
@@ -306,7 +556,8 @@ def test_card_of_another_model_is_refused(run, network, folder, tmp_path, capsys
     assert "has 3 classes" in said and "mine.json names 2" in said
 
 
-@pytest.mark.parametrize("option", [["--tile", "-3"], ["--tile", "many"], ["--write", "all"], []])
+@pytest.mark.parametrize("option", [["--tile", "-3"], ["--tile", "many"], ["--write", "all"], ["--write", "mask,"],
+                                    ["--write", ""], ["--min-confidence", "much"], []])
 def test_wrong_options_end_with_two(no_model, option):
     with pytest.raises(SystemExit) as end:
         tool.main(["photo.jpg", *option] if option else [])
@@ -432,10 +683,10 @@ def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
 
 @pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
 def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys, trouble):
-    def predict(*_):
+    def windows(*_):
         raise trouble
 
-    monkeypatch.setattr(inference, "predict", predict)
+    monkeypatch.setattr(inference, "windows", windows)
     assert run(folder / "a.png") == 1
     assert "a.png: does not fit into memory. Give a smaller --tile" in capsys.readouterr().err
 
@@ -443,15 +694,16 @@ def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys
 def test_interrupted_job_keeps_what_is_finished(run, folder, tmp_path, monkeypatch, capsys):
     real = tool.label_photo
 
-    def label_photo(source, *rest):
-        if source.stem == "b":
+    def label_photo(job, *rest):
+        if job.source.stem == "b":
             raise KeyboardInterrupt
-        real(source, *rest)
+        return real(job, *rest)
 
     monkeypatch.setattr(tool, "label_photo", label_photo)
     assert run(folder) == 130
     assert written(tmp_path / "out") == ["masks/a.png", "overlays/a.jpg"]
     assert "Interrupted" in capsys.readouterr().err
+    assert [row["photo"] for row in areas(tmp_path / "out")] == ["a.png"]
 
 
 def test_help_tells_inputs_results_and_exit_codes():

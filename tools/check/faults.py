@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tools import tiff
 from utils.images import (STRIP, ImageError, Problem, decode, fault_of_pair, has_colors,
                           strange_ids, to_ids, to_rgb)
 from utils.labels import VOID, VOID_COLOR
@@ -48,6 +49,7 @@ def look_at(sample, dataset):
 def _photo(path):
     """Return (uint8 (H, W, 3) or None, EXIF orientation, list of problems) of a photo."""
     try:
+        fourth = tiff.drops_fourth_band(path)
         picture, stored = decode(path)
         image = to_rgb(picture, path)
     except ImageError as error:
@@ -72,7 +74,9 @@ def _photo(path):
         say("note", f"has {bits} bits per channel", "None: it is read as 8-bit RGB.")
     if stored.mode == "CMYK":
         say("note", "has CMYK colours", "None: it is read as RGB, without its colour profile.")
-    if picture.has_transparency_data:
+    if fourth:
+        say("note", "has a fourth band that is not transparency", "None: it is left out.")
+    elif picture.has_transparency_data:
         clear = np.mean(np.asarray(picture.convert("RGBA").getchannel("A")) < 255)
         if clear:
             problems.append(Problem(

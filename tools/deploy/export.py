@@ -5,24 +5,31 @@ float32 logits (B, H, W, C): normalisation, padding and cropping are inside. Fil
 appear whole or not at all.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import io
 import json
 import logging
 import shutil
+import sys
 import tempfile
 import tomllib
 import warnings
 from pathlib import Path
 
+import cv2
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from utils import runs
+from tools.deploy.predict import UsageError, open_model, silence, some_of
+from utils import datasets, images, inference, runs
 from utils.layers import BilinearUpsampling, Im2ColConv2D, PadEdges, PadToMultiple
+
+FORMS = {"onnx": "model.onnx", "litert": "model.tflite", "int8": "model_int8.tflite",
+         "saved_model": "saved_model"}
 
 
 def to_onnx(model, path, card, size=None):
@@ -216,3 +223,75 @@ def _metadata(card):
             "input": "float32 (batch, height, width, 3), RGB in 0..255, any size unless fixed",
             "output": "float32 logits (batch, height, width, class); the largest names the class",
             "version": f"{about['name']} {about['version']}, Keras {keras.__version__}"}
+
+
+def main(argv=None):
+    """Export a model; return 0 all written, 1 some forms failed, 2 wrong arguments or no model."""
+    parser = argparse.ArgumentParser("python -m tools.export", description="Write a trained model "
+                                     "in forms that run without Keras; older files are replaced.")
+    parser.add_argument("run", metavar="RUN", nargs="?", type=Path, help="the folder of a run or a "
+                        "model file; without it, the small model in results/model")
+    parser.add_argument("--to", metavar="FORMS", type=some_of(FORMS), default="onnx",
+                        help=f"some of {','.join(FORMS)}; default: onnx")
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("exports"),
+                        help="where to write (default: exports, in the working directory)")
+    parser.add_argument("--size", metavar=("H", "W"), nargs=2, type=int, help="the one size of "
+                        "photos, in pixels, that onnx and int8 take; without it, onnx takes any, "
+                        "int8 that of the training photos. The others take any")
+    options = parser.parse_args(argv)
+    failed = 0
+    try:
+        model, card = open_model(options.run)
+        if options.size and min(options.size) < 1:
+            raise UsageError(f"--size {options.size}: expected at least 1 pixel.")
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for form in options.to:
+        try:
+            write(form, model, card, options.out / FORMS[form], options.size)
+        except (ImportError, OSError, ValueError) as error:
+            print(f"{form}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def write(form, model, card, path, size=None):
+    """Write one of `FORMS` and print its size in MB; ONNX is compared with Keras on a photo."""
+    with silence():
+        {"onnx": lambda: to_onnx(model, path, card, size),
+         "litert": lambda: to_litert(model, path),
+         "int8": lambda: to_int8(model, path, training_photos(card, size)),
+         "saved_model": lambda: to_saved_model(model, path)}[form]()
+    files = [path, *path.rglob("*")]
+    print(f"{path}: {sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.2f} MB")
+    if form != "onnx":
+        return
+    if not importlib.util.find_spec("onnxruntime"):
+        print("not compared with Keras, which needs: python -m pip install onnxruntime")
+        return
+    import onnxruntime
+
+    photo = np.random.default_rng(0).integers(0, 256, (*(size or (256, 256)), 3), dtype=np.uint8)
+    with contextlib.suppress(OSError, ValueError):  # of another data set, the photos may be gone
+        photo = training_photos(card, size, 1)[0]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    found = session.run(["logits"], {"images": photo[None].astype(np.float32)})[0][0]
+    difference = np.abs(found - inference.logits(model, photo)).max()
+    print(f"largest difference of a logit from Keras, on a photo: {difference:.1e}")
+
+
+def training_photos(card, size=None, most=32):
+    """Return up to `most` photos of a model's training split, of one size: (H, W), or the first's.
+
+    Raises ValueError if they are not there.
+    """
+    try:
+        data = datasets.load_dataset(card.get("dataset", ""),
+                                     card.get("given", {}).get("data_dir", ""))
+        samples = data.split("train")[::max(1, len(data.split("train")) // most)][:most]
+        photos = [images.read_image(sample[0]) for sample in samples]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"needs photos of its training split. {error}") from None
+    height, width = size or photos[0].shape[:2]
+    return [cv2.resize(photo, (width, height)) for photo in photos]
