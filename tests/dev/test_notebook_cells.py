@@ -5,6 +5,7 @@ nbval compares. Here each such cell gets names with known values, and what it dr
 """
 
 import ast
+import json
 import re
 from types import SimpleNamespace
 
@@ -84,7 +85,8 @@ def run(monkeypatch):
         known |= {"data": Data()} | names
         for cell in cells:
             statements = [line for line in ast.parse(code[cell]).body if only in ast.unparse(line)]
-            assert statements, f"cell {cell} says nothing of {only}"
+            if not statements:
+                raise LookupError(f"notebook {number}, cell {cell} says nothing of {only}")
             exec(compile(ast.Module(statements, []), f"{number} {cell}", "exec"), known)
         return SimpleNamespace(**known | {"shown": shown})
 
@@ -615,6 +617,13 @@ def test_06_scores_and_prints_those_of_each_network(run, capsys):
     assert re.findall(r"0\.\d+|[\d.]+%", capsys.readouterr().out) == ["25.0%", "0.100", "0.200"]
 
 
+def test_06_compares_the_network_with_a_skip_of_zeros(run):
+    names = run("06", "step0-06", images=[PHOTO], fcn32="fcn32", fcn16="fcn16",
+                inference=predicts(fcn32=LABELS, fcn16=OTHER))
+    same([names.before[0], names.step0[0]], [LABELS, OTHER])
+    assert names.changed == np.mean(LABELS != OTHER)
+
+
 def test_06_draws_the_parts_of_one_score(run):
     maps = [RNG.normal(size=(side, side)) for side in (2, 4, 8, 8)]  # deep layer, pool 4, pool 3, sum
     figure, = run("06", "bf54afe1", photo=PHOTO, maps=maps, one=1).shown
@@ -741,6 +750,33 @@ def test_07_scores_the_split_it_names_and_ranks_by_loss(run):
     losses = {(f"{i}", "mask"): value for i, value in enumerate([3, 9, 1, 8, 2, 7, 6, 5, 4])}
     names = run("07", "hardest-photos", only="hardest =", losses=losses)
     assert [name for name, _ in names.hardest] == ["1", "3", "5", "6", "7", "8", "0"]
+
+
+def test_07_asks_a_network_trained_with_the_faulty_masks(run):
+    unchecked = Data()
+    unchecked.splits = {"train": ["train 0"], "val": ["val 0", "val 1"]}
+    done = Calls(build=lambda start: "judge", fit=lambda model, pairs, peak, share: None)
+    names = run("07", "ask-losses", data_dir="", unchecked=unchecked, start="meadow", build=done.build,
+                learn=done.learn, fit=done.fit, rate=0.3, inference=predicts(), frozen="frozen",
+                pipeline=Calls(DecodedPairs=lambda samples, read: samples))
+    (given, options), = done.of("fit")
+    assert given[:2] == ("judge", unchecked.split("train")) and options == {"share": 0.25}
+    assert done.of("learn") == [(("judge",), {"everything": False})]
+    rows, columns = np.nonzero(KNOWN)
+    expected = -np.log(softmax(LOGITS)[rows, columns, TRUTH[KNOWN]]).mean()
+    assert names.losses == {name: pytest.approx(expected, rel=1e-4) for name in ("train 0", "val 0", "val 1")}
+
+
+def test_07_draws_the_outlines_of_the_shapes(run, tmp_path):
+    (tmp_path / "to_correct").mkdir()
+    (tmp_path / "images").mkdir()
+    shape = {"points": [[10, 20], [60, 20], [60, 50]]}
+    (tmp_path / "to_correct" / "one.json").write_text(json.dumps({"shapes": [shape]}))
+    Image.fromarray(PHOTO).save(tmp_path / "images" / "one.png")
+    drawn = np.array(run("07", "c91690e0", place=tmp_path, predicted=tmp_path, first=tmp_path / "one.png").drawn)
+    yellow = (drawn == (255, 255, 0)).all(axis=2)
+    assert yellow[20, 10:60].all() and yellow[20:50, 60].all() and yellow[35, 35], "three sides"
+    assert yellow.sum() < 500 and np.array_equal(drawn[~yellow], PHOTO[~yellow])
 
 
 # 08
@@ -872,6 +908,13 @@ def test_09_runners_sizes_and_scores(run, tmp_path, capsys):
                 by_onnx_runtime="onnx", by_opencv="opencv", by_saved_model="saved")
     assert list(names.readers.values()) == ["onnx", "opencv", "runs tflite", "saved"]
     assert list(names.readers) == ["ONNX Runtime", "OpenCV", "LiteRT", "SavedModel"]
+
+
+def test_09_shows_four_frames_in_their_order(run):
+    frames = [np.full((8, 8, 3), number, np.uint8) for number in range(16)]
+    figure, = run("09", "aabbaa2c", frames=frames).shown
+    assert [picture[0, 0, 0] for picture in pictures(figure)] == [0, 5, 10, 15]
+    assert [axis.get_title() for axis in figure.axes] == ["first frame", "6th", "11th", "16th"]
 
 
 def test_09_scores_every_photo_with_the_format(run):
