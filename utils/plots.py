@@ -94,7 +94,7 @@ def _differs(name, varies):
 
 
 def _numbers(rows, varies):
-    rows = np.asarray(rows, float)
+    rows = np.round(np.asarray(rows, float), 12) + 0.0  # neither rounding errors nor -0
     if varies:
         return f"{rows.shape[1]} values"
     chosen = np.unique(np.linspace(0, rows.shape[1] - 1, 24).astype(int))

@@ -755,12 +755,13 @@ def test_07_scores_the_split_it_names_and_ranks_by_loss(run):
 def test_07_asks_a_network_trained_with_the_faulty_masks(run):
     unchecked = Data()
     unchecked.splits = {"train": ["train 0"], "val": ["val 0", "val 1"]}
+    unchecked.split = lambda name: f"faulty {name}"
     done = Calls(build=lambda start: "judge", fit=lambda model, pairs, peak, share: None)
     names = run("07", "ask-losses", data_dir="", unchecked=unchecked, start="meadow", build=done.build,
                 learn=done.learn, fit=done.fit, rate=0.3, inference=predicts(), frozen="frozen",
                 pipeline=Calls(DecodedPairs=lambda samples, read: samples))
     (given, options), = done.of("fit")
-    assert given[:2] == ("judge", unchecked.split("train")) and options == {"share": 0.25}
+    assert given[:2] == ("judge", "faulty train") and options == {"share": 0.25}
     assert done.of("learn") == [(("judge",), {"everything": False})]
     rows, columns = np.nonzero(KNOWN)
     expected = -np.log(softmax(LOGITS)[rows, columns, TRUTH[KNOWN]]).mean()
