@@ -995,6 +995,18 @@ def test_a2_pictures_and_histograms(run):
         assert axis.get_title().startswith(way) and sum(heights[place - 1:place + 1]) == exact.size
 
 
+def test_a2_compares_mixed_precision_with_the_exact_logits(run):
+    trained, mixed = Calls(get_weights=lambda: "weights"), Calls()
+    built = Calls(fcn=lambda *args, **options: mixed)
+    names = run("A2", "a2-mixed-code", models=built, trained=trained, classes=3, photo=PHOTO,
+                inference=Calls(logits=lambda network, photo: LOGITS if network is trained else -LOGITS),
+                rounded=lambda numbers, kind: (numbers.tolist(), kind))
+    assert built.of("fcn")[0][1]["precision"] == "mixed_bfloat16"
+    assert mixed.of("set_weights") == [(("weights",), {})]
+    same([names.exact, names.ways["backbone in bfloat16"]], [LOGITS, -LOGITS])
+    assert names.ways["its logits, too"] == ((-LOGITS).tolist(), "bfloat16")
+
+
 def test_a2_spreads_by_backbone_and_factor(run):
     found = {(backbone, factor): [base * factor] * 7
              for backbone, base in (("no_norm", 1), ("vgg_small", 10)) for factor in (0.5, 1, 2)}
