@@ -6,7 +6,6 @@ does, and stops with its kernel when its worker ends, in whatever way.
 
 import _thread
 import contextlib
-import json
 import logging
 import os
 import re
@@ -22,13 +21,12 @@ from pathlib import Path
 from tools import run
 from tools.execute import RunError
 from tools.sweep.grid import Point
+from tools.sweep.halving import score_at
 from utils import runs
 
 try:
     from dask.system import CPU_COUNT
-    from distributed import Client, Event, KilledWorker, LocalCluster, as_completed, get_worker
-    from distributed.comm.addressing import parse_address, parse_host_port
-    from distributed.comm.registry import get_backend
+    from distributed import Client, Event, KilledWorker, as_completed, get_worker
     from distributed.system import MEMORY_LIMIT
 except ImportError as missing:
     sys.exit(f"Sweeps need dask.distributed ({missing}): "
@@ -39,16 +37,14 @@ GRACE = 20.0  # seconds that a notebook gets to stop by itself
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-# One point, on a worker ------------------------------------------------------------------------
-
-
 def run_point(folder: str, arguments: list[str], environment: dict[str, str], gpus: list[str],
-              stop: str) -> str:
+              stop: str, share: float = 1) -> str:
     """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
 
     arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
     gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
-    Dask event; once it is set, the process is stopped. Its output is added to sweep.log.
+    Dask event; once it is set, the process is stopped. share: of the epochs; less than 1 stops it
+    after them. Its output is added to sweep.log.
     """
     if not Path(folder).is_dir():
         return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
@@ -65,10 +61,11 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
     with open(log, "ab") as file, subprocess.Popen(
             command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
             stderr=subprocess.STDOUT, start_new_session=True) as process:
-        stopped = Event(stop)
-        while process.poll() is None and not stopped.wait(timeout=1):
-            pass
-    return reason(process.returncode, log.read_bytes()[before:].decode(errors="replace"))
+        stopped, reached = Event(stop), None
+        while process.poll() is None and not (reached or stopped.wait(timeout=1)):
+            reached = share < 1 and score_at(Path(folder), share)
+    said = log.read_bytes()[before:].decode(errors="replace")
+    return "" if reached else reason(process.returncode, said)
 
 
 def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
@@ -114,9 +111,6 @@ def main() -> int:
     return run.main()
 
 
-# The workers -----------------------------------------------------------------------------------
-
-
 def gpus() -> list[str]:
     """Return the numbers of the NVIDIA GPUs that this process may use; starts no TensorFlow."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -140,17 +134,6 @@ def share_of(workers: int) -> dict[str, str]:
             **{name: os.environ.get(name, threads) for name in THREADS}}
 
 
-def check_address(scheduler: str) -> None:
-    """Raise RunError unless a Dask client can be given this address; starts no thread."""
-    try:
-        scheme, location = parse_address(scheduler)
-        get_backend(scheme)
-        parse_host_port(location)
-    except ValueError as error:
-        raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as "
-                       "tcp://10.0.0.1:8786.") from None
-
-
 @contextlib.contextmanager
 def connect(scheduler: str, workers: int) -> Iterator:
     """Yield a Dask client: of the scheduler at an address, or of `workers` on this machine."""
@@ -159,12 +142,12 @@ def connect(scheduler: str, workers: int) -> Iterator:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not scheduler:
         # Free ports: nothing that another sweep could have taken.
-        with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
-                          dashboard_address=":0", silence_logs=logging.CRITICAL + 1) as cluster:
-            with Client(cluster) as client:
-                yield client
+        with Client(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
+                    dashboard_address=":0", silence_logs=logging.CRITICAL + 1) as client:
+            yield client
         return
-    check_address(scheduler)
+    if not re.fullmatch(r"((tcp|tls|wss?|ucxx?)://)?[^/]+:\d+", scheduler):  # starts no thread
+        raise RunError(f"--scheduler {scheduler}: expected an address such as tcp://10.0.0.1:8786.")
     with contextlib.ExitStack() as stack:
         try:
             client = stack.enter_context(Client(scheduler, timeout=10))
@@ -176,21 +159,19 @@ def connect(scheduler: str, workers: int) -> Iterator:
         yield client
 
 
-def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
-            devices: list[str]) -> Iterator[tuple[Point, str]]:
+def results(client, arguments: list[str], environment: dict[str, str], devices: list[str],
+            points: Sequence[Point], share: float = 1) -> Iterator[tuple[Point, str]]:
     """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
 
-    For arguments, environment and devices see `run_point`. A point whose worker is lost runs again
-    on another. Closed before its end, the generator stops the points that run.
+    For the others see `run_point`. A point whose worker is lost runs again on another. Closed
+    before its end, the generator stops the points that run.
     """
     stop, futures = Event(f"stop-{uuid.uuid4().hex}", client=client), {}
     try:
         for point in points:
             point.folder.mkdir(exist_ok=True)
-            given = [word for name, value in point.given.items()
-                     for word in ("-p", f"{name}={json.dumps(value)}")]
-            future = client.submit(run_point, str(point.folder), [*arguments, *given], environment,
-                                   devices, stop.name, pure=False)
+            future = client.submit(run_point, str(point.folder), [*arguments, *point.options()],
+                                   environment, devices, stop.name, share, pure=False)
             futures[future] = point
         for future in as_completed(futures):
             yield futures[future], _outcome(future)

@@ -14,17 +14,18 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tools import run as runner
 from tools.execute import RunError, guarded, short
 from tools.run import run as run_notebooks
-from tools.sweep import board, cluster
+from tools.sweep import board, cluster, halving
 from tools.sweep import grid as sweep_grid
 from tools.sweep.grid import Point
 from utils import runs
@@ -36,6 +37,8 @@ examples:
   python -m tools.sweep -p learning_rate=1e-3,3e-3 -p seed=0,1,2 -p epochs=10 --name rates
   python -m tools.sweep rates.yaml                                 the same, from a file
   python -m tools.sweep --dataset camvid --data-dir ~/CamVid -p stride=32,16,8 -p seed=0..2 --test
+  python -m tools.sweep -p learning_rate=1e-4..1e-1 -p stride=8,16 --random 16 --halving
+  python -m tools.sweep rates.yaml --name rates --list > commands     for SLURM, GNU parallel
   python -m tools.sweep rates.yaml --scheduler tcp://10.0.0.1:8786 --run-dir /shared/rates
 
 a file:
@@ -50,7 +53,8 @@ a file:
 
 other machines: run `dask scheduler` on one of them and `dask worker ADDRESS --nthreads 1` on each,
 in an environment with this repository installed at the same commit, and sweep into a folder that
-all of them see under the same path.
+all of them see under the same path. With GPUs, `dask cuda worker ADDRESS` (dask-cuda) starts one
+worker for each.
 
 exit code: 0 all points have finished, 1 one has failed or the sweep was refused, 130 interrupted
 """
@@ -58,39 +62,48 @@ exit code: 0 all points have finished, 1 one has failed or the sweep was refused
 
 def sweep(grid: dict[str, object], points: Iterable[dict] = (),
           notebooks: Iterable[str | Path] = DEFAULT, folder: str | Path = "", scheduler: str = "",
-          workers: int = 0, timeout: int | None = None, limit: int = LIMIT) -> list[dict]:
+          workers: int = 0, timeout: int | None = None, limit: int = LIMIT, halve: bool = False,
+          commands: bool = False) -> list[dict]:
     """Run notebooks once per point of a grid, and return the leaderboard: a dict per point.
 
     grid: parameter -> value or list of values; all combinations are run. points: mappings of
     parameters, each combined with the grid. notebooks: numbers, stems or paths. folder: as in
     `runs.run_folder`; it gets a run folder per point. scheduler: address of a Dask scheduler; ""
     starts `workers` processes here, 0 as many as cores and memory allow. timeout: seconds that a
-    cell may take. Raises RunError for more than `limit` points, where the sweep cannot start, or
-    if it loses its scheduler; a point that fails has the reason as its `status`.
+    cell may take. halve: see `halving`. commands: print those of the points and run nothing. Raises
+    RunError for more than `limit` points, where the sweep cannot start, or if it loses its
+    scheduler; a point that fails has the reason as its `status`.
     """
     if workers < 0:
         raise RunError(f"--workers is {workers}; expected at least 1, or 0 for as many as the "
                        "machine can take.")
     runner.check_timeout(timeout)
     paths = runner.find_notebooks(map(str, notebooks))
-    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit))
-    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
-                                  for point in planned if "dataset" in point.parameters}):
-        runner.check_data(runner.find_data(name, data_dir)[0])
     folder = runs.choose_folder(folder)
-    planned = [replace(point, folder=folder / point.folder) for point in planned]
-    waiting = [point for point in planned if not _is_finished(point, paths)]
+    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit), folder)
     # A worker elsewhere has its own clone of the repository.
     arguments = [path.stem if path.parent == runner.NOTEBOOKS else str(path) for path in paths]
     if timeout:
         arguments += ["--timeout", str(timeout)]
+    if commands:
+        command = ["python", "-m", "tools.run", *arguments, "--run-dir"]
+        print(*(shlex.join([*command, str(point.folder), *point.options()]) for point in planned),
+              sep="\n")
+        return []
+    if halve and any("epochs" not in point.parameters for point in planned):
+        raise RunError(halving.LACKING)
+    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
+                                  for point in planned if "dataset" in point.parameters}):
+        runner.check_data(runner.find_data(name, data_dir)[0])
+    waiting = [point for point in planned if not _is_finished(point, paths)]
     workers = workers or cluster.workers_here(len(waiting))
     environment, devices = ({}, []) if scheduler else (cluster.share_of(workers), cluster.gpus())
     with contextlib.ExitStack() as stack:
         results = ()
         if waiting:
             client = stack.enter_context(cluster.connect(scheduler, workers))
-            results = cluster.results(client, waiting, arguments, environment, devices)
+            run = partial(cluster.results, client, arguments, environment, devices)
+            results = halving.halve(planned, waiting, run) if halve else run(waiting)
             stack.enter_context(contextlib.closing(results))
         try:
             runs.run_folder(folder)
@@ -138,9 +151,6 @@ def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[
     return rows
 
 
-# The test split --------------------------------------------------------------------------------
-
-
 def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None) -> dict:
     """Run notebook 04 for the best point of a leaderboard on the test split; return the scores.
 
@@ -167,9 +177,6 @@ def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None)
     return board.metrics(target)["scores"]
 
 
-# The command -----------------------------------------------------------------------------------
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = runner.parser("python -m tools.sweep", __doc__, EPILOG, "sweep")
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK | FILE.yaml",
@@ -184,6 +191,14 @@ def _parser() -> argparse.ArgumentParser:
                      help="use the workers of this Dask scheduler")
     parser.add_argument("--test", action="store_true",
                         help="at the end, score the best point, and no other, on the test split")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N points from "
+                        "lists and from ranges such as learning_rate=1e-4..1e-2")
+    parser.add_argument("--search-seed", type=int, default=0, metavar="SEED",
+                        help="of --random: another one draws other points")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--halving", action="store_true",
+                     help="after 1/4 and 1/2 of the epochs, only the best half trains on")
+    how.add_argument("--list", action="store_true", help="print the points' commands, run nothing")
     parser.add_argument("--yes", action="store_true", help=f"run more than {LIMIT} points")
     return parser
 
@@ -197,14 +212,17 @@ def _command(argv: list[str]) -> int:
     if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
         folder = runner.named_folder(options.name or "sweep")
     rows = sweep(folder=folder, scheduler=options.scheduler, workers=options.workers,
-                 timeout=options.timeout, limit=limit, **chosen)
+                 timeout=options.timeout, limit=limit, halve=options.halving,
+                 commands=options.list, **chosen)
+    if options.list:
+        return 0
     folder = runs.choose_folder(folder)
     print(f"\n{board.table(rows)}\n\nleaderboard {short(folder / 'leaderboard.csv')}, .png")
     if options.test:
         print("\ntest, for the best point alone:")
         scores = score_test(rows, folder, options.timeout)
         print(f"\n{rows[0]['point']}: mean IoU {scores[board.SCORE]:.3f} on test")
-    return int(any(row["status"] != "finished" for row in rows))
+    return int(any(map(board.has_failed, rows)))
 
 
 def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
@@ -221,6 +239,9 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
     if not grid and not points:
         raise RunError("There is nothing to sweep over: give values, such as "
                        "-p learning_rate=1e-3,3e-3, or a file.")
+    if options.random:
+        points = sweep_grid.draw(grid, points, options.random, options.search_seed)
+        grid = {}
     named = [name for name in options.notebooks if name not in files]
     return {"grid": grid, "points": points,
             "notebooks": named or content.get("notebooks") or DEFAULT}
@@ -229,7 +250,3 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return 0 if all finished, 1 if some failed or refused, 130 interrupted."""
     return guarded(lambda: _command(sys.argv[1:] if argv is None else argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
