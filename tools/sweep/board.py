@@ -1,8 +1,6 @@
 """What came out of a sweep: a leaderboard as CSV, as a figure and as text."""
 
-import contextlib
 import csv
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,12 +34,11 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
             epochs, score = why
             found = {"split": "val", "scores": {SCORE: score}}
             why = f"stopped after {epochs} epochs"
-        entries = []
-        with contextlib.suppress(OSError):  # of a damaged run.json: the status says so
-            entries = runs.read_record(point.folder)["notebooks"].values()
+        notebooks = runs.read_json(point.folder / "run.json").get("notebooks", {})
         rows.append({"point": point.folder.name,
                      "parameters": {name: point.parameters.get(name) for name in names},
-                     "seconds": round(sum(entry.get("seconds", 0) for entry in entries), 1),
+                     "seconds": round(sum(entry.get("seconds", 0)
+                                          for entry in notebooks.values()), 1),
                      "status": why, **found})
         trained[point.folder.name] = epochs
     return sorted(rows, key=lambda row: (-trained[row["point"]], -row["scores"].get(SCORE, -1.0)))
@@ -49,13 +46,10 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
 
 def metrics(folder: Path) -> dict[str, object]:
     """Return the split and the scores, those that are numbers, of a folder's metrics.json."""
-    try:
-        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        scores = {name: float(value) for name, value in found["scores"].items()
-                  if isinstance(value, (int, float))}
-        return {"split": found.get("split", ""), "scores": scores}
-    except (OSError, ValueError, LookupError):  # a notebook need not score
-        return UNSCORED
+    found = UNSCORED | runs.read_json(folder / "metrics.json")  # a notebook need not score
+    return {"split": found["split"], "scores": {name: float(value)
+                                                for name, value in found["scores"].items()
+                                                if isinstance(value, (int, float))}}
 
 
 def has_failed(row: dict) -> bool:
@@ -77,13 +71,10 @@ def _on(rows: Iterable[dict]) -> str:
     return f" on {min(splits)}" if len(splits) == 1 and splits != {""} else ""
 
 
-def _score_names(rows: list[dict]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["scores"]))
-
-
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write a leaderboard as a table with a head line; scores that a row lacks are left empty."""
-    columns = ["point", *rows[0]["parameters"], "split", *_score_names(rows), "seconds", "status"]
+    scores = (name for row in rows for name in row["scores"])
+    columns = ["point", *rows[0]["parameters"], "split", *scores, "seconds", "status"]
     with open(path, "w", encoding="utf-8", newline="") as file:
         # Each column once: split may also be a parameter that is swept over.
         writer = csv.DictWriter(file, dict.fromkeys(columns), extrasaction="ignore")
@@ -97,7 +88,8 @@ def table(rows: list[dict]) -> str:
     The first line names the split whose scores it is ranked by.
     """
     finished = [row for row in rows if not has_failed(row)]
-    names, scores = list(rows[0]["parameters"]), _score_names(finished)
+    names = rows[0]["parameters"]
+    scores = dict.fromkeys(name for row in finished for name in row["scores"])
     cells = [["", *names, *(name.replace("_", " ") for name in scores), "time", ""]]
     for rank, row in enumerate(finished, 1):
         found = [f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores]

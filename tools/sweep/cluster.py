@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from utils import runs
 
 try:
     from dask.system import CPU_COUNT
-    from distributed import Client, Event, KilledWorker, as_completed, get_worker
+    from distributed import Client, Event, as_completed, get_worker
     from distributed.system import MEMORY_LIMIT
 except ImportError as missing:
     sys.exit(f"Sweeps need dask.distributed ({missing}): "
@@ -43,8 +42,8 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
 
     arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
     gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
-    Dask event; once it is set, the process is stopped. share: of the epochs; less than 1 stops it
-    after them. Its output is added to sweep.log.
+    Dask event that, once set, stops the process, as does a `share` below 1 of the epochs, once
+    trained. Its output is added to sweep.log.
     """
     if not Path(folder).is_dir():
         return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
@@ -54,13 +53,13 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
         environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
     wait_until_free(folder)  # the process of a lost worker may still be ending
     command = [sys.executable, "-m", "tools.sweep.cluster", *arguments, "--run-dir", folder]
-    variables = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
     log = Path(folder) / "sweep.log"
     before = log.stat().st_size if log.exists() else 0
     # Leaving the block closes the process's input and waits for its end.
     with open(log, "ab") as file, subprocess.Popen(
-            command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
-            stderr=subprocess.STDOUT, start_new_session=True) as process:
+            command, cwd=runs.ROOT, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+            stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True) as process:
         stopped, reached = Event(stop), None
         while process.poll() is None and not (reached or stopped.wait(timeout=1)):
             reached = share < 1 and score_at(Path(folder), share)
@@ -113,13 +112,12 @@ def main() -> int:
 
 def gpus() -> list[str]:
     """Return the numbers of the NVIDIA GPUs that this process may use; starts no TensorFlow."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        return [name for name in names if name not in ("", "-1")]
-    with contextlib.suppress(OSError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-        return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
-    return []
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        with contextlib.suppress(OSError):
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+            return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
+    return [name for name in names.split(",") if name not in ("", "-1")]
 
 
 def workers_here(points: int) -> int:
@@ -154,8 +152,7 @@ def connect(scheduler: str, workers: int) -> Iterator:
             client.wait_for_workers(1, timeout=30)
         except (OSError, AssertionError):  # AssertionError: Client's own thread did not start
             raise RunError(f"--scheduler {scheduler}: no scheduler answered within 10 s, or none "
-                           "of its workers within 30. Start them with `dask scheduler` and "
-                           "`dask worker ADDRESS --nthreads 1`.") from None
+                           "of its workers within 30; how to start them: --help.") from None
         yield client
 
 
@@ -166,7 +163,7 @@ def results(client, arguments: list[str], environment: dict[str, str], devices: 
     For the others see `run_point`. A point whose worker is lost runs again on another. Closed
     before its end, the generator stops the points that run.
     """
-    stop, futures = Event(f"stop-{uuid.uuid4().hex}", client=client), {}
+    stop, futures = Event(client=client), {}
     try:
         for point in points:
             point.folder.mkdir(exist_ok=True)
@@ -174,7 +171,11 @@ def results(client, arguments: list[str], environment: dict[str, str], devices: 
                                    environment, devices, stop.name, share, pure=False)
             futures[future] = point
         for future in as_completed(futures):
-            yield futures[future], _outcome(future)
+            if future.status in ("cancelled", "lost"):
+                raise RunError("The scheduler is gone. Start one; the same command then continues, "
+                               "and finished points are kept.")
+            error = future.exception()  # several lost workers, or one that cannot run it
+            yield futures[future], f"{type(error).__name__}: {error}" if error else future.result()
     finally:
         running = [future for future in futures if future.status == "pending"]
         if running:
@@ -183,20 +184,6 @@ def results(client, arguments: list[str], environment: dict[str, str], devices: 
                 stop.set()
             for future in running:
                 wait_until_free(futures[future].folder)
-
-
-def _outcome(future) -> str:
-    """Return what `run_point` has returned, or why no worker could run it."""
-    if future.status in ("cancelled", "lost"):
-        raise RunError("The scheduler is gone. Start one; the same command then continues, and "
-                       "finished points are kept.")
-    try:
-        return future.result()
-    except KilledWorker as error:
-        return (f"its worker was lost, {error.allowed_failures + 1} times; does it need more "
-                "memory than there is?")
-    except Exception as error:  # of a worker that cannot run it
-        return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ LONGEST = 100  # characters of a folder name
 LARGEST = 100_000  # values that a range may have
 NUMBER = r"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*"
 RANGE = re.compile(rf"{NUMBER}\.\.{NUMBER}")
-TRIES = 100  # draws for each point: it must differ from those before
 
 
 @dataclass(frozen=True)
@@ -30,10 +29,6 @@ class Point:
     folder: Path
     given: dict
     parameters: dict
-
-    def label(self, names: Iterable[str]) -> str:
-        """Return the values of the named parameters, "rate=0.001 seed=0", or the folder's name."""
-        return " ".join(f"{name}={self.parameters.get(name)}" for name in names) or self.folder.name
 
     def options(self) -> list[str]:
         """Return the words that give tools.run what the sweep sets."""
@@ -116,7 +111,7 @@ def draw(grid: dict[str, object], listed: Iterable[dict], count: int, seed: int 
     """
     values, listed, found = _lists(grid), list(listed) or [{}], []
     streams = {name: random.Random(f"{seed} {name}") for name in ("", *grid)}
-    for _ in range(TRIES * count):
+    for _ in range(100 * count):  # short lists hold fewer
         drawn = {name: [_draw_one(values[name], streams[name])] for name in grid}
         point, = combine(drawn, [streams[""].choice(listed)])
         found += [point] * (point not in found)

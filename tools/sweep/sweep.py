@@ -1,10 +1,9 @@
 """Run notebooks once for each point of a parameter grid, several at a time, and rank the results.
 
 Each point is a run as `python -m tools.run` makes it: a process and a folder, in which sweep.log
-shows how far it is. Dask hands the points to workers: on this machine, or to any others by their
-scheduler's address. The same command again keeps what is finished. A point that fails is reported
-and stops no other; one whose worker is lost runs again on another. The sweep's folder gets a
-leaderboard, best mean IoU first: leaderboard.csv and leaderboard.png.
+shows how far it is. Dask hands the points to workers, on this machine or those of a scheduler. The
+same command again keeps what is finished. A point that fails stops no other; one whose worker is
+lost runs again. The sweep's folder gets a leaderboard: leaderboard.csv and leaderboard.png.
 
 Points are scored on the validation split: you choose by these scores, and a test split that chose
 is used up. With --test the best point alone is scored on test, once, at the end.
@@ -12,7 +11,6 @@ is used up. With --test the best point alone is scored on test, once, at the end
 
 import argparse
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -53,8 +51,7 @@ a file:
 
 other machines: run `dask scheduler` on one of them and `dask worker ADDRESS --nthreads 1` on each,
 in an environment with this repository installed at the same commit, and sweep into a folder that
-all of them see under the same path. With GPUs, `dask cuda worker ADDRESS` (dask-cuda) starts one
-worker for each.
+all of them see under the same path. On GPUs: `dask cuda worker ADDRESS`, of dask-cuda.
 
 exit code: 0 all points have finished, 1 one has failed or the sweep was refused, 130 interrupted
 """
@@ -66,17 +63,15 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
           commands: bool = False) -> list[dict]:
     """Run notebooks once per point of a grid, and return the leaderboard: a dict per point.
 
-    grid: parameter -> value or list of values; all combinations are run. points: mappings of
-    parameters, each combined with the grid. notebooks: numbers, stems or paths. folder: as in
-    `runs.run_folder`; it gets a run folder per point. scheduler: address of a Dask scheduler; ""
-    starts `workers` processes here, 0 as many as cores and memory allow. timeout: seconds that a
-    cell may take. halve: see `halving`. commands: print those of the points and run nothing. Raises
-    RunError for more than `limit` points, where the sweep cannot start, or if it loses its
-    scheduler; a point that fails has the reason as its `status`.
+    grid: parameter -> value or list of values. points: mappings of parameters, each combined with
+    the grid. notebooks: numbers, stems or paths. folder: of the points' run folders. scheduler: an
+    address; "" starts `workers` processes here, 0 as many as fit. timeout: seconds that a cell may
+    take. halve: see `halving`. commands: print those of the points and run nothing. Raises RunError
+    for more than `limit` points, or if the sweep cannot start or go on; a failed point has the
+    reason as its `status`.
     """
     if workers < 0:
-        raise RunError(f"--workers is {workers}; expected at least 1, or 0 for as many as the "
-                       "machine can take.")
+        raise RunError(f"--workers is {workers}; expected 1 or more, or 0 for as many as fit.")
     runner.check_timeout(timeout)
     paths = runner.find_notebooks(map(str, notebooks))
     folder = runs.choose_folder(folder)
@@ -125,26 +120,25 @@ def _is_finished(point: Point, paths: list[Path]) -> bool:
             and all(runner.is_finished(point.folder, record, path) for path in paths))
 
 
-def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[Point, str]],
+def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple],
              paths: list[Path], folder: Path) -> list[dict]:
     """Print and rank points as they end; keep the leaderboard in `folder`, and return it."""
-    names, failed, start = sweep_grid.differing(points), {}, time.monotonic()
+    names, unfinished, start = sweep_grid.differing(points), {}, time.monotonic()
     ended = [point for point in points if point not in waiting]
-    rows = board.leaderboard(ended, failed, names)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(board.leaderboard(ended, {}, names), 1):
         print(f"[{number}/{len(points)}] {row['point']}  kept: {board.headline(row)}", flush=True)
     for point, why in results:
         ended.append(point)
         if not why and not _is_finished(point, paths):
             why = "its worker runs other notebooks or another utils/: update its clone"
         if why:
-            failed[point.folder] = why
-        rows = board.leaderboard(ended, failed, names)
-        board.write_csv(rows, folder / "leaderboard.csv")
-        row = next(row for row in rows if row["point"] == point.folder.name)
-        print(f"[{len(ended)}/{len(points)}] {point.label(names)}  {board.headline(row)}, after "
+            unfinished[point.folder] = why
+        board.write_csv(board.leaderboard(ended, unfinished, names), folder / "leaderboard.csv")
+        row, = board.leaderboard([point], unfinished, names)
+        label = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
+        print(f"[{len(ended)}/{len(points)}] {label or row['point']}  {board.headline(row)}, after "
               f"{runner.duration(time.monotonic() - start)}", flush=True)
-    rows = board.leaderboard(points, failed, names)  # equal scores in the order of the grid
+    rows = board.leaderboard(points, unfinished, names)  # equal scores in the order of the grid
     board.write_csv(rows, folder / "leaderboard.csv")
     if any(board.SCORE in row["scores"] for row in rows):
         board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
@@ -159,19 +153,17 @@ def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None)
     """
     best = Path(folder) / rows[0]["point"]
     if board.SCORE not in rows[0]["scores"]:
-        raise RunError(f"--test: no point has a score, so none is the best. {best.name}: "
-                       f"{rows[0]['status']}.")
+        raise RunError(f"--test: no point has a score. {best.name}: {rows[0]['status']}.")
     target, models = best / "test", ("model.keras", "model.json")
     for name in models:
         if not (best / name).is_file():
-            raise RunError(f"--test: {best} holds no {name}. Sweep over notebook 03, too: it "
-                           "writes it.")
+            raise RunError(f"--test: {best} holds no {name}. Sweep over notebook 03, too.")
     if target.exists():
         shutil.rmtree(target)  # of a model that may have been trained again since
     runs.run_folder(target)
     for name in models:
         shutil.copyfile(best / name, target / name)
-    parameters = json.loads((best / "run.json").read_text(encoding="utf-8"))["parameters"]
+    parameters = runs.read_record(best)["parameters"]
     given = {name: parameters[name] for name in ("dataset", "data_dir") if name in parameters}
     run_notebooks(["04"], given | {"split": "test"}, target, timeout)
     return board.metrics(target)["scores"]
@@ -187,10 +179,8 @@ def _parser() -> argparse.ArgumentParser:
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--workers", type=int, default=0, metavar="N", help="points at a time on this "
                      "machine (default: one per GPU, else one per core that has 3 GB of memory)")
-    who.add_argument("--scheduler", default="", metavar="ADDRESS",
-                     help="use the workers of this Dask scheduler")
-    parser.add_argument("--test", action="store_true",
-                        help="at the end, score the best point, and no other, on the test split")
+    who.add_argument("--scheduler", default="", metavar="ADDRESS", help="use this one's workers")
+    parser.add_argument("--test", action="store_true", help="score the best point alone on test")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N points from "
                         "lists and from ranges such as learning_rate=1e-4..1e-2")
     parser.add_argument("--search-seed", type=int, default=0, metavar="SEED",
@@ -207,13 +197,12 @@ def _command(argv: list[str]) -> int:
     rest, given = runner.take_parameters(argv)
     options = _parser().parse_intermixed_args(rest)
     chosen = _chosen(options, given)
-    limit = sys.maxsize if options.yes else LIMIT
     folder = options.run_dir
     if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
         folder = runner.named_folder(options.name or "sweep")
     rows = sweep(folder=folder, scheduler=options.scheduler, workers=options.workers,
-                 timeout=options.timeout, limit=limit, halve=options.halving,
-                 commands=options.list, **chosen)
+                 timeout=options.timeout, limit=sys.maxsize if options.yes else LIMIT,
+                 halve=options.halving, commands=options.list, **chosen)
     if options.list:
         return 0
     folder = runs.choose_folder(folder)
