@@ -162,6 +162,7 @@ def test_commands_without_sense_are_refused(toy, capsys):
     assert "a sweep takes one" in said("a.yaml", "b.yaml")
     assert "b.yaml: cannot be read" in said("b.yaml")
     assert "--workers is -1" in said("-p", "seed=1,2", "--workers", "-1")
+    assert "--random is -1" in said("-p", "seed=1,2", "--random", "-1")
     assert "--timeout is 0" in said("-p", "seed=1,2", "--timeout", "0")
     assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")

@@ -27,18 +27,16 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
     """
     names, rows, trained = list(names), [], {}
     for point in points:
-        why, epochs, found = unfinished.get(point.folder, "finished"), 0, UNSCORED
-        if why == "finished":
-            epochs, found = math.inf, metrics(point.folder)
-        elif isinstance(why, tuple):
+        why = unfinished.get(point.folder, "finished")
+        epochs, found = (math.inf, metrics(point.folder)) if why == "finished" else (0, UNSCORED)
+        if isinstance(why, tuple):
             epochs, score = why
             found = {"split": "val", "scores": {SCORE: score}}
             why = f"stopped after {epochs} epochs"
-        notebooks = runs.read_json(point.folder / "run.json").get("notebooks", {})
+        entries = runs.read_json(point.folder / "run.json").get("notebooks", {}).values()
         rows.append({"point": point.folder.name,
                      "parameters": {name: point.parameters.get(name) for name in names},
-                     "seconds": round(sum(entry.get("seconds", 0)
-                                          for entry in notebooks.values()), 1),
+                     "seconds": round(sum(entry.get("seconds", 0) for entry in entries), 1),
                      "status": why, **found})
         trained[point.folder.name] = epochs
     return sorted(rows, key=lambda row: (-trained[row["point"]], -row["scores"].get(SCORE, -1.0)))

@@ -41,9 +41,8 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
     """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
 
     arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
-    gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
-    Dask event that, once set, stops the process, as does a `share` below 1 of the epochs, once
-    trained. Its output is added to sweep.log.
+    gpus: those that the workers, which are then numbered, divide among them. stop: name of a Dask
+    event. Once it is set, or `share`, if below 1, of the epochs trained, the process is stopped.
     """
     if not Path(folder).is_dir():
         return (f"a worker does not see {folder}: sweep into a folder that all machines share, "

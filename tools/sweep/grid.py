@@ -84,11 +84,9 @@ def combine(grid: dict[str, object], listed: Iterable[dict],
     assignments = []
     for point in listed:
         if not isinstance(point, dict):
-            raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as "
-                           "{stride: 16}.")
+            raise RunError(f"A point is {point!r}; expected a mapping, such as {{stride: 16}}.")
         for name in point.keys() & values.keys():
-            raise RunError(f"Parameter {name} is in the grid and in the point {point}: give it in "
-                           "one of them.")
+            raise RunError(f"Parameter {name} is in the grid and in the point {point}: give one.")
         assignments += [point | dict(zip(values, chosen))
                         for chosen in itertools.product(*values.values())]
     return assignments
@@ -112,29 +110,28 @@ def draw(grid: dict[str, object], listed: Iterable[dict], count: int, seed: int 
     values, listed, found = _lists(grid), list(listed) or [{}], []
     streams = {name: random.Random(f"{seed} {name}") for name in ("", *grid)}
     for _ in range(100 * count):  # short lists hold fewer
-        drawn = {name: [_draw_one(values[name], streams[name])] for name in grid}
+        drawn = {}
+        for name, several in values.items():
+            value, part = streams[name].choice(several), streams[name].random()
+            if ends := RANGE.fullmatch(str(value)):
+                low, high = sorted(map(float, ends.groups()))
+                far = 0 < 10 * low <= high
+                value = low * (high / low) ** part if far else low + (high - low) * part
+                value = float(f"{value:.3g}")  # folders are named after it
+            drawn[name] = [value]
         point, = combine(drawn, [streams[""].choice(listed)])
-        found += [point] * (point not in found)
+        if point not in found:
+            found.append(point)
         if len(found) == count:
             break
     return found
-
-
-def _draw_one(values: list, stream: random.Random) -> object:
-    value, part = stream.choice(values), stream.random()
-    if not (ends := RANGE.fullmatch(str(value))):
-        return value
-    low, high = sorted(map(float, ends.groups()))
-    number = low * (high / low) ** part if 0 < 10 * low <= high else low + (high - low) * part
-    return float(f"{number:.3g}")  # folders are named after it
 
 
 def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path = Path()) -> list[Point]:
     """Return the points, once each, in folders inside `folder` that are named after what is given.
 
     A notebook that takes a split to score gets val, unless another is given: choosing by the
-    scores of test uses it up. Raises RunError for parameters that no notebook declares, or values
-    that do not fit.
+    scores of test uses it up. Raises RunError for unknown parameters and values that do not fit.
     """
     declared = {path: declared_parameters(path) for path in paths}
     scored = {"split": "val"} if any("split" in names for names in declared.values()) else {}

@@ -33,7 +33,6 @@ LIMIT = 200  # points of a sweep without --yes
 EPILOG = """\
 examples:
   python -m tools.sweep -p learning_rate=1e-3,3e-3 -p seed=0,1,2 -p epochs=10 --name rates
-  python -m tools.sweep rates.yaml                                 the same, from a file
   python -m tools.sweep --dataset camvid --data-dir ~/CamVid -p stride=32,16,8 -p seed=0..2 --test
   python -m tools.sweep -p learning_rate=1e-4..1e-1 -p stride=8,16 --random 16 --halving
   python -m tools.sweep rates.yaml --name rates --list > commands     for SLURM, GNU parallel
@@ -67,8 +66,7 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
     the grid. notebooks: numbers, stems or paths. folder: of the points' run folders. scheduler: an
     address; "" starts `workers` processes here, 0 as many as fit. timeout: seconds that a cell may
     take. halve: see `halving`. commands: print those of the points and run nothing. Raises RunError
-    for more than `limit` points, or if the sweep cannot start or go on; a failed point has the
-    reason as its `status`.
+    for more than `limit` points, or if it cannot start or go on; `status` says why a point failed.
     """
     if workers < 0:
         raise RunError(f"--workers is {workers}; expected 1 or more, or 0 for as many as fit.")
@@ -148,16 +146,15 @@ def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple]
 def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None) -> dict:
     """Run notebook 04 for the best point of a leaderboard on the test split; return the scores.
 
-    rows: what `sweep` returned. folder: the sweep's. What 04 makes goes into the folder `test` of
-    the point. Raises RunError where the point has no score or no model, or 04 fails.
+    rows: what `sweep` returned. folder: the sweep's; 04 writes into the folder `test` of the point.
+    Raises RunError where the point has no score or no model, or 04 fails.
     """
     best = Path(folder) / rows[0]["point"]
     if board.SCORE not in rows[0]["scores"]:
         raise RunError(f"--test: no point has a score. {best.name}: {rows[0]['status']}.")
     target, models = best / "test", ("model.keras", "model.json")
-    for name in models:
-        if not (best / name).is_file():
-            raise RunError(f"--test: {best} holds no {name}. Sweep over notebook 03, too.")
+    if not all((best / name).is_file() for name in models):
+        raise RunError(f"--test: {best} holds no {' or '.join(models)}: sweep over 03, too.")
     if target.exists():
         shutil.rmtree(target)  # of a model that may have been trained again since
     runs.run_folder(target)
@@ -174,17 +171,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK | FILE.yaml",
                         help="notebooks by number, name or path (default: 03 and 04), or a file")
     parser.add_argument("-p", "--parameter", metavar="NAME=A,B,C", help="values of a parameter, "
-                        "instead of the file's; 0..4 are whole numbers from 0 to 4; may be "
-                        "repeated. Values that hold a comma: in a file")
+                        "instead of the file's; 0..4 are five; may be repeated")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--workers", type=int, default=0, metavar="N", help="points at a time on this "
                      "machine (default: one per GPU, else one per core that has 3 GB of memory)")
-    who.add_argument("--scheduler", default="", metavar="ADDRESS", help="use this one's workers")
+    who.add_argument("--scheduler", default="", metavar="ADDRESS", help="of Dask, for its workers")
     parser.add_argument("--test", action="store_true", help="score the best point alone on test")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N points from "
                         "lists and from ranges such as learning_rate=1e-4..1e-2")
-    parser.add_argument("--search-seed", type=int, default=0, metavar="SEED",
-                        help="of --random: another one draws other points")
+    parser.add_argument("--search-seed", type=int, default=0, metavar="SEED", help="of --random")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--halving", action="store_true",
                      help="after 1/4 and 1/2 of the epochs, only the best half trains on")
@@ -228,6 +223,8 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
     if not grid and not points:
         raise RunError("There is nothing to sweep over: give values, such as "
                        "-p learning_rate=1e-3,3e-3, or a file.")
+    if options.random < 0:
+        raise RunError(f"--random is {options.random}; expected how many points to draw.")
     if options.random:
         points = sweep_grid.draw(grid, points, options.random, options.search_seed)
         grid = {}
