@@ -462,6 +462,15 @@ def test_halving_again_trains_nothing_twice_and_a_failure_takes_no_place(tmp_pat
     assert ran == [("b", 1 / 2), ("b", 1)] and again == {"a": (2, 0.1), "b": "", "c": (4, 0.3), "d": (2, 0.2)}
 
 
+def test_finished_points_are_compared_but_neither_run_nor_stopped(tmp_path):
+    points = [Point(tmp_path / name, {}, {}) for name in "abcd"]
+    for point, score in zip(points, (0.1, 0.2, 0.3, 0.4)):
+        train(point.folder, [score] * (4 if point in points[1:3] else 8))
+    ran = []
+    ended = halving.halve(points, points[1:3], lambda some, share: ran.extend((p, share) for p in some) or [])
+    assert list(ended) == [(points[1], (2, 0.2)), (points[2], (4, 0.3))] and ran == []
+
+
 def test_stopped_points_rank_below_those_that_went_on_and_do_not_fail(tmp_path, monkeypatch, capsys):
     points = results(tmp_path, ({"rate": 1}, 0.5), ({"rate": 2}, None), ({"rate": 3}, None), ({"rate": 4}, None))
     monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
