@@ -1,6 +1,6 @@
 # `make` is a convenience: README gives the plain command behind each target.
 VENV = .venv
-# Which versions to install: locked (requirements/core.lock), newest, or colab.
+# Which versions to install: locked (requirements/core.lock), newest, lowest, or colab.
 VERSIONS = locked
 # Passed on to the command behind a target: make run ARGS="--dataset camvid --data-dir DIR -p epochs 5".
 ARGS =
@@ -77,6 +77,6 @@ lock: set-up-extra ## renew requirements/core.lock and requirements/extra.lock f
 	$(COMPILE) requirements/site.txt -o requirements/site.lock
 
 clean: ## remove the environments and caches; your runs in results/runs/ stay
-	rm -rf .venv .venv-colab .venv-newest .venv-site .pytest_cache build *.egg-info
+	rm -rf .venv .venv-colab .venv-newest .venv-lowest .venv-site .pytest_cache build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

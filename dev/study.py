@@ -3,6 +3,7 @@
   reference       meadow's recipe: reference/meadow.json, with tolerances
   class_weights   meadow's recipe beside median class weights: class_weights.json
   optimizers      meadow's recipe (Muon) beside Adam: optimizers.json
+  losses          cross-entropy beside Dice and focal loss, of any data set: losses_DATASET.json
   strides         FCN-32s, 16s and 8s: strides_DATASET.json, where other variants stay as they are
 
 Interrupted, the same command continues where it was.
@@ -17,7 +18,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from tools import fetch
-from utils import datasets, metrics, runs
+from utils import datasets, labels, metrics, runs
 from utils.oracles import bilinear_oracle, majority_oracle
 
 FOLDER = runs.ROOT / "results" / "runs" / "reference"
@@ -27,13 +28,15 @@ WIDTHS = (1, 2, 4, 8, 12, 20)  # of bands around borders, in pixels
 
 @dataclass(frozen=True)
 class Variant:
-    """changes: of the recipe. epochs: times as many. start: the variant that it continues."""
+    """changes: of the recipe. epochs: times as many. start: the variant that it continues. loss: a
+    key of `other_losses`, or "" for cross-entropy."""
 
     changes: dict = field(default_factory=dict)
     epochs: float = 1.0
     stride: int = 0
     upsampling: str = "bilinear"
     start: str | None = None
+    loss: str = ""
 
 
 # The first of each comparison is the recipe itself.
@@ -42,6 +45,8 @@ COMPARISONS = {
     "class_weights": {"none": Variant(), "median": Variant({"class_weights": "median"})},
     "optimizers": {"muon": Variant(), "adam": Variant({"optimizer": "adam"}),
                    "adam, twice as long": Variant({"optimizer": "adam"}, epochs=2)},
+    "losses": {"cross-entropy": Variant(), "with dice": Variant(loss="with dice"),
+               "focal": Variant(loss="focal")},
 }
 # After the first, all are trained equally long, 4/3 of the recipe's epochs, so that only the
 # network differs; via 16s a third more.
@@ -55,6 +60,31 @@ STRIDES = {
     "8s at once, deconv": Variant(stride=8, upsampling="deconv", epochs=4 / 3),
     "8s at once, ladder": Variant(stride=8, upsampling="ladder", epochs=4 / 3),
 }
+
+
+def other_losses() -> dict:
+    """Return name -> a function of (ids, logits): Keras' losses over all pixels but void ones."""
+    import keras
+    from keras import ops
+
+    from utils.training import cross_entropy
+
+    def known(ids, logits):
+        seen = ops.not_equal(ids, labels.VOID)
+        classes = ops.where(seen, ops.cast(ids, "int32"), -1)
+        return ops.cast(seen, "float32"), ops.one_hot(classes, logits.shape[-1])
+
+    def with_dice(ids, logits):
+        seen, truth = known(ids, logits)
+        dice = keras.losses.Dice(axis=(0, 1, 2))
+        return cross_entropy(ids, logits) + dice(truth, ops.softmax(logits) * seen[..., None])
+
+    def focal(ids, logits):
+        seen, truth = known(ids, logits)
+        loss = keras.losses.CategoricalFocalCrossentropy(1.0, from_logits=True, reduction=None)
+        return ops.sum(loss(truth, logits) * seen) / ops.maximum(ops.sum(seen), 1.0)
+
+    return {"with dice": with_dice, "focal": focal}
 
 
 def train(variants: dict[str, Variant], name: str, data: datasets.Dataset, seed: int,
@@ -76,7 +106,7 @@ def train(variants: dict[str, Variant], name: str, data: datasets.Dataset, seed:
     print(f"{data.name}, {precision}, seed {seed}, {name}", flush=True)
     return training.train(data, recipe, FOLDER / f"{prefix}{precision}-{seed}-{label}",
                           weights=weights, upsampling=variant.upsampling, precision=precision,
-                          seed=seed)
+                          seed=seed, loss=other_losses().get(variant.loss))
 
 
 def score(trained, data: datasets.Dataset) -> dict[str, object]:
@@ -145,7 +175,7 @@ def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
 
 
 def compare(study: str, data: datasets.Dataset, seeds: int, precisions: list[str]) -> dict:
-    """Return the scores of a study of meadow's recipe, with tolerances, and all trainings."""
+    """Return the scores of a study of one recipe, with tolerances, and all trainings."""
     variants, rows = COMPARISONS[study], []
     for name in variants:
         for precision in precisions:
@@ -180,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, help="default: 5, or 3 for strides")
     parser.add_argument("--precisions", nargs="+", default=["float32", "mixed_bfloat16"],
                         help="default: both; strides are trained in float32")
-    parser.add_argument("--dataset", default="meadow", help="of strides (default: meadow)")
+    parser.add_argument("--dataset", default="meadow", help="of strides and losses")
     parser.add_argument("--data-dir", default="", help="where that data set is")
     parser.add_argument("--variants", nargs="+", default=list(STRIDES), choices=list(STRIDES),
                         metavar="VARIANT", help=f"of strides: {', '.join(map(repr, STRIDES))}")
@@ -191,13 +221,14 @@ def main(argv: list[str] | None = None) -> int:
     if seeds < (1 if is_strides else 2):
         parser.error(f"--seeds is {seeds}; a spread needs at least 2.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    name = options.dataset if is_strides else "meadow"
+    name = options.dataset if options.study in ("strides", "losses") else "meadow"
     try:
         data = datasets.load_dataset(name, fetch.ensure(name, options.data_dir))
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    usual = {"reference": "reference/meadow.json", "strides": f"strides_{data.name}.json"}
+    usual = {"reference": "reference/meadow.json", "strides": f"strides_{data.name}.json",
+             "losses": f"losses_{Path(data.root).name}.json"}
     file = options.out or runs.ROOT / "results" / usual.get(options.study, f"{options.study}.json")
     if is_strides:
         found = compare_strides(data, seeds, options.variants, file)

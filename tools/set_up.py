@@ -107,13 +107,14 @@ def install(python: Path, uv: bool, *arguments: str | Path) -> None:
 def requirements(name: str, versions: str) -> list[str]:
     """What the installer is given for ``name``, "core" or "extra".
 
-    "locked" means exactly the lock file, with its hashes; "newest" the newest versions inside the
-    ranges; "colab" the versions of Google Colab, and the newest that fit them.
+    "locked" means exactly the lock file, with its hashes; "newest" and "lowest" the ends of the
+    ranges (the lowest by uv alone); "colab" Google Colab's versions, and the newest that fit them.
     """
     if versions == "locked":
         return ["--require-hashes", "-r", str(REQUIREMENTS / f"{name}.lock")]
-    pins = ["-c", str(REQUIREMENTS / "colab.txt")] if versions == "colab" else ["--upgrade"]
-    return ["-r", str(REQUIREMENTS / f"{name}.txt"), *pins]
+    options = {"colab": ["-c", str(REQUIREMENTS / "colab.txt")], "newest": ["--upgrade"],
+               "lowest": ["--resolution", "lowest-direct", "setuptools>=77"]}
+    return ["-r", str(REQUIREMENTS / f"{name}.txt"), *options[versions]]
 
 
 def fix_opencv(python: Path, uv: bool) -> None:
@@ -193,8 +194,9 @@ def main() -> None:
                         help="folder to install into (default: .venv)")
     parser.add_argument("--extra", action="store_true",
                         help="also install what tests, sweeps and exports need")
-    parser.add_argument("--versions", choices=["locked", "newest", "colab"], default="locked",
-                        help="the lock file's (default), the newest, or Google Colab's")
+    parser.add_argument("--versions", choices=["locked", "newest", "lowest", "colab"],
+                        default="locked", help="the lock file's (default), the newest or lowest of "
+                        "the ranges, or Google Colab's")
     arguments = parser.parse_args()
     try:
         set_up((ROOT / arguments.venv).resolve(), arguments.extra, arguments.versions)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from dev.bench import row, take_turns
+from dev.bench.beside import kits
 from utils import datasets, images, metrics, runs
 
 TIMES = 10  # so often the quickest work is repeated in a turn
@@ -27,7 +28,6 @@ def step(options):
     """milliseconds an image in a training step, at 256x256."""
     import keras
 
-    from dev.bench import peers as bench_peers
     from utils import training
 
     rng = np.random.default_rng(0)
@@ -35,16 +35,11 @@ def step(options):
     masks = rng.integers(0, 8, (4, 256, 256)).astype(np.uint8)
 
     def ours(backbone, precision, **changes):
-        model = bench_peers.network(backbone, 8, precision=precision, **changes)
+        model = network(backbone, 8, precision=precision, **changes)
         training.compile_model(model, 8, 1e-3, 1000, optimizer="muon" if backbone == "vgg_small" else "adam")
         return partial(model.train_on_batch, photos, masks)
 
     precision = training.resolve_precision("auto")
-    naive = bench_peers.naive_network(8)
-    yield _per_image(f"small network, {precision}; baseline: as one would write it first",
-                     take_turns(2 * options.repeats, ours("vgg_small", precision),
-                                partial(naive.train_on_batch, photos, masks)), "")
-    del naive
     other = "float32" if precision != "float32" else "mixed_bfloat16"
     for name, backbone, changes, target in (("small network", "vgg_small", {}, ""),
                                             ("VGG16, fc6 1x1", "vgg16", {"fc_kernel": 1}, "ratio >= 3"),
@@ -66,45 +61,24 @@ def _per_image(name, seconds, target, images=4):
 
 def pipeline(options):
     """photos a second from files to batches, 256x256, on the machine's cores."""
-    from dev.bench import peers as bench_peers
     from utils import pipeline
 
     data = datasets.load_dataset("meadow")
-    with_21_classes = _with_21_classes(data)
     with tempfile.TemporaryDirectory() as folder:
         samples = 2 * _larger_scenes(data, Path(folder))
 
-        def first_epoch():
-            for _ in batches(pipeline.DecodedPairs(samples), 1):
+        def epochs(pairs, count):
+            for _ in pipeline.batches(pairs, image_size=256, batch_size=10, augment=True,
+                                      shuffle=True, epochs=count):
                 pass
 
-        def batches(pairs, epochs):
-            return pipeline.batches(pairs, image_size=256, batch_size=10, augment=True, shuffle=True, epochs=epochs)
-
-        def older():
-            for start in range(0, 40, 10):
-                pairs = [bench_peers.older_pair(sample, with_21_classes) for sample in samples[start:start + 10]]
-                [np.stack(part) for part in zip(*pairs)]
-
-        ours, theirs = take_turns(options.repeats, first_epoch, older)
-        yield row("pipeline, first epoch: decode, augment", "images/s", [len(samples) / seconds for seconds in ours],
-                  [40 / seconds for seconds in theirs], ">= 200", "higher")
         pairs = pipeline.DecodedPairs(samples)
-
-        def later_epoch():
-            for _ in batches(pairs, 2):
-                pass
-
-        later, theirs = take_turns(options.repeats, later_epoch, older)
+        first, later = take_turns(options.repeats, lambda: epochs(pipeline.DecodedPairs(samples), 1),
+                                  lambda: epochs(pairs, 2))
+        yield row("pipeline, first epoch: decode, augment", "images/s",
+                  [len(samples) / seconds for seconds in first], better="higher")
         yield row("pipeline, later epochs: flip, scale, turn, crop, colour", "images/s",
-                  [2 * len(samples) / seconds for seconds in later], [40 / seconds for seconds in theirs], ">= 500",
-                  "higher")
-
-
-def _with_21_classes(data):
-    """Return the data set with 21 classes, as the older loader met them: each costs it a comparison a pixel."""
-    colors = np.concatenate([data.colors, np.random.default_rng(0).integers(0, 255, (21 - len(data.colors), 3))])
-    return replace(data, colors=colors.astype(np.uint8))
+                  [2 * len(samples) / seconds for seconds in later], better="higher")
 
 
 def _larger_scenes(data, folder):
@@ -120,34 +94,25 @@ def _larger_scenes(data, folder):
 
 
 def scores(options):
-    """milliseconds an image to score 256x256 pixels of 21 classes."""
-    import tensorflow as tf
-
-    from dev.bench import peers as bench_peers
-    from utils import training
+    """milliseconds an image to score 256x256 pixels of 21 classes; baseline: scikit-learn's table."""
+    import sklearn.metrics
 
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 21, (10, 8, 8)).astype(np.uint8)
     truth = cells.repeat(32, axis=1).repeat(32, axis=2)
     prediction = np.roll(truth, 5, axis=2)
-    logits = tf.constant(np.eye(21, dtype=np.float32)[prediction])
-    update = tf.function(training.Scores(21).update_state)
 
     def ours():
         for _ in range(TIMES):
             metrics.scores(sum(metrics.confusion_matrix(t, p, 21) for t, p in zip(truth, prediction)))
 
-    def older():
-        classes = np.arange(21)
-        bench_peers.older_scores(truth[..., None] == classes, prediction[..., None] == classes)
+    def theirs():
+        sum(sklearn.metrics.confusion_matrix(t.ravel(), p.ravel(), labels=np.arange(21))
+            for t, p in zip(truth, prediction))
 
-    def in_graph():
-        update(truth, logits)
-
-    found = take_turns(4 * options.repeats, ours, older, in_graph)
-    mine, theirs, graph = ([1000 * value / len(truth) for value in side] for side in found)
-    yield row("scores of 21 classes, numpy", "ms/image", [value / TIMES for value in mine], theirs, "<= 0.5")
-    yield row("scores of 21 classes, in graph, argmax of the logits included", "ms/image", graph, theirs)
+    mine, other = ([1000 * value / len(truth) for value in side]
+                   for side in take_turns(4 * options.repeats, ours, theirs))
+    yield row("scores of 21 classes", "ms/image", [value / TIMES for value in mine], other)
 
 
 def label(options):
@@ -173,7 +138,6 @@ def arithmetic(options):
     import keras
     import tensorflow as tf
 
-    from dev.bench import peers as bench_peers
     from utils import training
 
     rng = np.random.default_rng(0)
@@ -187,7 +151,7 @@ def arithmetic(options):
         for name, backbone, changes, batch, target in NETWORKS:
             photos = rng.uniform(0, 255, (batch, 256, 256, 3)).astype(np.float32)
             masks = rng.integers(0, 8, (batch, 256, 256)).astype(np.uint8)
-            model = bench_peers.network(backbone, 8, precision=precision, **changes)
+            model = network(backbone, 8, precision=precision, **changes)
             forward, first = flops(model)
             training.compile_model(model, 8, 1e-3, 1000)
             trained, predicted, peak = take_turns(options.repeats, partial(model.train_on_batch, photos, masks),
@@ -200,6 +164,17 @@ def arithmetic(options):
                 yield row(f"{what}, {name}, {precision}", "% of peak", shares, target=target, better="higher")
             del model
             keras.backend.clear_session()
+
+
+def network(backbone, num_classes, stride=32, precision="float32", **changes):
+    """Return the FCN on a backbone with some of its fields changed, see `models.Backbone`."""
+    from utils import models
+
+    models.BACKBONES["changed"] = replace(models.BACKBONES[backbone], **changes)
+    try:
+        return models.fcn(num_classes, stride, "changed", precision=precision)
+    finally:
+        del models.BACKBONES["changed"]
 
 
 def _multiply(matrix):
@@ -255,4 +230,4 @@ def _peak_memory(stem, folder):
 
 
 SECTIONS = {function.__name__: function
-            for function in (step, label, pipeline, scores, arithmetic, whole)}
+            for function in (step, label, pipeline, scores, arithmetic, whole, kits)}

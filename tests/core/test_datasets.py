@@ -45,6 +45,19 @@ def test_identity_tells_trainings_on_other_photos_apart(voc, tmp_path, make_voc)
     assert load_dataset("voc", voc).identity()["photos"] != one["photos"]
 
 
+@pytest.mark.parametrize("lists, splits", [
+    (("train", "val", "trainval"), {"train", "val"}),
+    (("train", "trainval"), {"train", "trainval"}),
+    (("train", "val", "test", "mine"), {"train", "val", "test", "mine"})])
+def test_every_list_is_a_split_but_vocs_name_for_both(voc, lists, splits):
+    folder = voc / "ImageSets" / "Segmentation"
+    text = (folder / "val.txt").read_text()
+    (folder / "val.txt").unlink()
+    for name in lists[1:]:
+        (folder / f"{name}.txt").write_text(text)
+    assert load_dataset("voc", voc).splits.keys() == splits
+
+
 def test_an_empty_split_is_named(voc):
     (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("# none yet\n")
     with pytest.raises(ValueError, match="voc has no photos in split 'val'"):
@@ -70,7 +83,8 @@ def test_texts_that_are_not_utf8_are_named(voc, name):
 
 
 @pytest.mark.parametrize("stem, line", [
-    ("my photo 1", "my photo 1"), ("cow", "cow  1"), ("cow", "cow.jpg"), ("v1.5", "v1.5"),
+    ("my photo 1", "my photo 1"), ("cow", "cow  1"), ("cow", "cow -1"), ("cow", "cow 0"),
+    ("cow", "cow.jpg"), ("v1.5", "v1.5"),
 ])
 def test_lists_name_photos_in_several_ways(voc, stem, line):
     photo, mask = load_dataset("voc", voc).split("train")[0]
@@ -145,8 +159,9 @@ def test_long_lists_of_missing_files_are_cut(voc):
     (voc / "ImageSets/Segmentation/train.txt").write_text(
         "\n".join(f"x{i}" for i in range(15)), encoding="utf-8"
     )
-    with pytest.raises(ValueError, match=r"(?s)not there \(30\).*and 10 more"):
+    with pytest.raises(ValueError, match=r"(?s)not there \(30\).*and 10 more") as error:
         load_dataset("voc", voc)
+    assert str(error.value).count(f"{voc}") == 20
 
 
 def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
@@ -213,15 +228,17 @@ def test_read_refuses_sizes_that_differ_and_strange_ids(voc):
     saved(sample[1], np.zeros((64, 48), np.uint8))
     with pytest.raises(
         ValueError, match=r"train0\.png: the mask is 48x64 pixels, its photo train0\.png 64x48"
-    ):
+    ) as error:
         dataset.read(sample)
+    assert str(error.value).startswith(f"{sample[1]}: ")
     mask = np.zeros((48, 64), np.uint8)
     mask[0, :7] = (3, 3, 3, 9, 200, 254, 255)
     saved(sample[1], mask)
     with pytest.raises(
         ValueError, match=r"6 pixels have the ids \[3, 9, 200, 254\]; expected 0 to 2, or 255"
-    ):
+    ) as error:
         dataset.read(sample)
+    assert str(error.value).startswith(f"{sample[1]}: ")
 
 
 # Recipes

@@ -330,7 +330,7 @@ def test_grey_masks_of_any_depth_give_their_values(tmp_path):
     assert (read_mask(saved(tmp_path / "32.tif", IDS.astype(np.int32))) == IDS).all()
     assert (read_mask(saved(tmp_path / "float.tif", IDS.astype(np.float32))) == IDS).all()
     assert read_mask(saved(tmp_path / "1.png", IDS > 2)).tolist() == [[0, 0, 0, 1], [1, 1, 1, 1]]
-    pair = Image.merge("LA", [Image.fromarray(IDS), Image.fromarray(IDS)])
+    pair = Image.merge("LA", [Image.fromarray(IDS), Image.fromarray(255 - IDS)])
     pair.save(tmp_path / "la.png")
     assert (read_mask(tmp_path / "la.png") == IDS).all()
 

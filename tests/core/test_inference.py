@@ -34,6 +34,18 @@ def test_every_size_is_labelled_whole(model, height, width):
     assert np.abs(logits - called).max() <= 1e-5 * np.abs(called).max()  # compiled, it may add in another order
 
 
+def test_compiled_by_xla_or_not_it_is_inference(random_fcn, monkeypatch):
+    """With XLA, as on GPUs, the network is called; its averages must not become the photo's."""
+    model = random_fcn(3)
+    expected = inference.logits(model, photo(40, 50))
+    monkeypatch.setattr(type(model), "jit_compile", True)
+    before = model.get_weights()
+    found = inference.logits(model, photo(40, 50))
+    assert found.shape == (40, 50, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert all((a == b).all() for a, b in zip(model.get_weights(), before, strict=True))
+
+
 def test_logits_follow_the_weights(random_fcn):
     model = random_fcn(3)
     before = inference.logits(model, photo(40, 50))

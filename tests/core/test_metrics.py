@@ -9,7 +9,7 @@ import pytest
 import sklearn.metrics
 
 from utils.metrics import boundary_band, confusion_matrix, scores
-from utils.oracles import bilinear_oracle, majority_oracle
+from utils.oracles import bilinear_oracle, by_stride, majority_oracle
 
 VOID = 255
 TRUTH = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 2, 2], [0, 0, 2, 2]])
@@ -301,6 +301,16 @@ def test_oracles_upsample_as_opencv_does():
         fractions.round(4).argmax(axis=2).astype(np.uint8), (64, 48), interpolation=cv2.INTER_NEAREST
     )
     assert (majority_oracle(mask, stride, num_classes) == blocks).all()
+
+
+def test_what_strides_can_draw_is_counted_over_all_masks():
+    masks = [blobs(1, 30, 50, 4), blobs(2, 64, 40, 4, void=0.3), np.zeros((16, 16), np.uint8)]
+    found = by_stride(masks, 6)  # two classes in no mask
+    assert list(found) == [32, 16, 8, 4, 2]
+    for stride, drawn in found.items():
+        confusion = sum(confusion_matrix(mask, bilinear_oracle(mask, stride, 6), 6)
+                        for mask in masks)
+        assert drawn == scores(confusion)["mean_iou"]
 
 
 # Band around borders

@@ -564,6 +564,10 @@ def test_a_file_exchanged_under_its_card_is_refused(tmp_path, random_fcn):
     random_fcn(3).save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"model\.keras has 3 classes, .*card.* 8"):
         load(tmp_path / "model.keras")
+    random_fcn(9).save(tmp_path / "nine.keras")
+    (tmp_path / "nine.json").write_text(json.dumps(written), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"nine\.keras has 9 classes, .*card.* 8"):
+        load(tmp_path / "nine.keras")
     dataset = SimpleNamespace(name="voc", class_names=names)
     with pytest.raises(ValueError, match=r"model\.keras has 3 classes, .* 8"):
         models.load_trained(tmp_path, dataset)

@@ -7,6 +7,7 @@ import IPython.display
 import matplotlib.pyplot
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -208,3 +209,138 @@ def test_digest_leaves_out_what_varies():
     assert plots.digest(first, {"val"}) == plots.digest(second, {"val"}) and "3 2" in plots.digest(first, {"val"})
     first, second = (plots.picture_grid([TRUTH + by], [f"IoU 0.{by}"]) for by in (0, 1))
     assert plots.digest(first, True) == plots.digest(second, True) != plots.digest(first)
+
+
+# The artists: what stands where, and in which colour
+
+
+def rgb(color):
+    return tuple(np.round(np.asarray(to_rgb(color)) * 255).astype(int))
+
+
+def tick_names(axis):
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_class_bars_stand_beside_their_names_in_their_colours_first_on_top():
+    values, reference = [0.2, np.nan, 1.0, 0.4], [0.5, 0.6, 0.7, 0.9]
+    figure = plots.class_bars(values, NAMES, COLORS, reference=reference, reference_name="best")
+    axis = figure.axes[0]
+    assert tick_names(axis.yaxis) == list(NAMES)
+    bars, (ticks,) = axis.patches, axis.collections
+    assert [bar.get_width() for bar in bars] == [0.2, 0, 1, 0.4]
+    assert [rgb(bar.get_facecolor()[:3]) for bar in bars] == [*map(tuple, COLORS.tolist())]
+    for place, bar, text, tick in zip(axis.get_yticks(), bars, axis.texts, ticks.get_offsets()):
+        assert bar.get_y() + bar.get_height() / 2 == text.get_position()[1] == tick[1] == place
+    assert [tick[0] for tick in ticks.get_offsets()] == reference
+    assert rgb(ticks.get_edgecolors()[0][:3]) == (0, 0, 0)
+    down = axis.transData.transform([(0, place) for place in axis.get_yticks()])[:, 1]
+    assert (np.diff(down) < 0).all()
+    assert axis.get_xlim()[0] == 0 and axis.get_xlim()[1] >= 1
+
+
+def test_confusion_numbers_stand_in_their_cells():
+    axis = plots.confusion_plot(TABLE, NAMES).axes[0]
+    assert tick_names(axis.xaxis) == tick_names(axis.yaxis) == list(NAMES)
+    found = {text.get_position(): text.get_text() for text in axis.texts}
+    # (column, row): the share of the row in percent; none for 0.
+    assert found == {(0, 0): "90", (1, 0): "10", (0, 1): "10", (1, 1): "90", (0, 3): "10",
+                     (3, 3): "90"}
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]  # row 0 on top
+    (picture,) = axis.get_images()
+    assert picture.get_clim() == (0, 1) and list(picture.get_extent()[:2]) == [-0.5, 3.5]
+
+
+def test_curves_begin_at_epoch_one_or_where_they_are_told():
+    series = {"train": [3, 2, 1], "val": [3, 2.5, 2.4]}
+    axis = plots.curves(series, "epoch", "loss").axes[0]
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("epoch", "loss")
+    for (name, values), line in zip(series.items(), axis.lines, strict=True):
+        assert line.get_label() == name
+        assert line.get_xdata().tolist() == [1, 2, 3] and list(line.get_ydata()) == values
+    placed = plots.curves({"IoU": [0.3, 0.2]}, "stride", "IoU", x=[8, 32]).axes[0]
+    assert list(placed.lines[0].get_xdata()) == list(placed.get_xticks()) == [8, 32]
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_curves_differ_in_colour_and_style_as_the_legend_says(count):
+    figure = plots.curves({f"run {i}": [i, 1] for i in range(count)}, "epoch", "loss")
+    axis = figure.axes[0]
+    looks = [(line.get_color(), line.get_linestyle()) for line in axis.lines]
+    assert len({color for color, _ in looks}) == count and len({style for _, style in looks}) > 1
+    legend = axis.get_legend() or figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == [f"run {i}" for i in range(count)]
+    handles = [(line.get_color(), line.get_linestyle()) for line in legend.legend_handles]
+    assert handles == looks
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_grouped_bars_stand_around_their_names(count):
+    series = {f"FCN-{i}": [0.1 + i / 10, 0.2 + i / 10] for i in range(count)}
+    figure = plots.grouped_bars(series, ["a", "b"], "IoU")
+    axis = figure.axes[0]
+    assert tick_names(axis.xaxis) == ["a", "b"] and axis.get_ylabel() == "IoU"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == list(series)
+    for column, place in enumerate(axis.get_xticks()):
+        group = [bars[column] for bars in axis.containers]
+        assert [bar.get_height() for bar in group] == [values[column] for values in series.values()]
+        edges = [bar.get_x() for bar in group] + [group[-1].get_x() + group[-1].get_width()]
+        np.testing.assert_allclose(np.diff(edges), group[0].get_width())  # side by side, in order
+        assert (edges[0] + edges[-1]) / 2 == pytest.approx(place)
+        assert edges[-1] - edges[0] < np.diff(axis.get_xticks())[0]
+    for bars, handle in zip(axis.containers, figure.legends[0].legend_handles):
+        assert {rgb(bar.get_facecolor()[:3]) for bar in bars} == {rgb(handle.get_facecolor()[:3])}
+
+
+def test_named_points_lie_at_their_place_in_their_colour():
+    x, y = [0.1, 0.2, np.nan, 0.4], [10, 20, 30, 5]
+    axis = plots.named_points(x, y, NAMES, COLORS, "width", "gain").axes[0]
+    (points,) = axis.collections
+    np.testing.assert_array_equal(np.ma.filled(points.get_offsets(), np.nan)[[0, 1, 3]],
+                                  np.stack([x, y], axis=1)[[0, 1, 3]])
+    assert [rgb(color[:3]) for color in points.get_facecolors()] == [*map(tuple, COLORS.tolist())]
+    named = {text.get_text(): tuple(text.xy) for text in axis.texts}
+    assert named == {"sky": (0.1, 10), "horse": (0.2, 20), "fence": (0.4, 5)}
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("width", "gain")
+
+
+def test_grids_keep_order_titles_and_pixels():
+    axes = FIGURES["picture_grid"]().axes
+    assert [axis.get_title() for axis in axes] == ["a", "b", "c", ""]
+    shown = [axis.get_images() for axis in axes]
+    for picture, (image,) in zip([IMAGE, TRUTH, IMAGE], shown[:3]):
+        np.testing.assert_array_equal(image.get_array(), picture)
+        assert image.get_interpolation() == "nearest"  # ids and class colours must not blend
+    assert shown[3] == []
+
+
+def test_overlay_darkens_the_first_pixel_beyond_each_border():
+    ids = np.zeros((4, 6), np.uint8)
+    ids[:, 3:] = 1
+    ids[2:, :3] = 2
+    grey = np.full((4, 6, 3), 100, np.uint8)
+    laid = plots.overlay(grey, ids, np.zeros((3, 3), np.uint8), opacity=0)
+    border = np.zeros((4, 6), bool)
+    border[:, 3] = border[2, :3] = True
+    assert (laid == np.where(border, 40, 100)[..., None]).all()
+
+
+@pytest.mark.parametrize("seconds", [0.8, 0.25])
+def test_animations_keep_their_pace_and_go_on(monkeypatch, seconds):
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda bundle, **more: shown.append(bundle))
+    plots.show_frames([IMAGE, IMAGE[::-1], IMAGE], alt="three", seconds=seconds)
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[0]["image/png"])))
+    assert picture.info["loop"] == 0  # for ever
+    for number, expected in enumerate((IMAGE, IMAGE[::-1], IMAGE)):
+        picture.seek(number)
+        assert picture.info["duration"] == pytest.approx(1000 * seconds)
+        np.testing.assert_array_equal(picture.convert("RGB"), expected)
+
+
+def test_digest_sees_colours_of_bars_and_of_points():
+    values = [1, 2, 3, 4]
+    for draw in (lambda colors: plots.class_bars(values, NAMES, colors),
+                 lambda colors: plots.named_points(values, values, NAMES, colors, "x", "y")):
+        assert plots.digest(draw(COLORS)) != plots.digest(draw(COLORS[::-1]))

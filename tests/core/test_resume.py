@@ -65,7 +65,10 @@ def test_state_of_another_network_is_refused(tmp_path):
         second.restore(other)
 
 
-def test_best_epoch_survives_the_resume(tmp_path):
+@pytest.mark.parametrize("scores, best", [
+    ((0.2, 0.9, 0.1, 0.5), 1), ((0.2, 0.9, 0.9, 0.9), 1),  # of equals the first
+    ((None, 0.2, None, 0.1), 1), ((None, None, 0.0, None), 2), ((0.3, None, None, 0.4), 3)])
+def test_best_epoch_survives_the_resume(tmp_path, scores, best):
     def resumed():
         keras.utils.set_random_seed(0)
         model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
@@ -75,17 +78,58 @@ def test_best_epoch_survives_the_resume(tmp_path):
         return checkpoint, model, checkpoint.restore(model)
 
     weights = []
-    for epoch, score in enumerate((0.2, 0.9, 0.1, 0.5)):
+    for epoch, score in enumerate(scores):
         checkpoint, model, done = resumed()
         assert done == epoch
         model.set_weights([weight + epoch for weight in model.get_weights()])
         weights.append(model.get_weights())
         checkpoint.on_epoch_begin(epoch)
-        checkpoint.on_epoch_end(epoch, {"val_mean_iou": score})
+        checkpoint.on_epoch_end(epoch, {} if score is None else {"val_mean_iou": score})
     checkpoint, model, _ = resumed()
     assert all((a == b).all() for a, b in zip(model.get_weights(), weights[3], strict=True))
     checkpoint.load_kept(model)
-    assert all((a == b).all() for a, b in zip(model.get_weights(), weights[1], strict=True))
+    assert all((a == b).all() for a, b in zip(model.get_weights(), weights[best], strict=True))
+
+
+def test_each_epoch_has_its_own_seconds_and_the_run_their_sum(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock[0])
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+    model.compile(optimizer="sgd", loss="mse")
+    checkpoint = callbacks.Checkpoint(tmp_path, {})
+    checkpoint.set_model(model)
+    for epoch, seconds in enumerate((5.0, 2.5, 1.25)):
+        checkpoint.on_epoch_begin(epoch)
+        clock[0] += seconds
+        checkpoint.on_epoch_end(epoch, {"loss": 1.0})
+        clock[0] += 60  # between two epochs, or before the run is resumed
+    again = callbacks.Checkpoint(tmp_path, {})
+    again.restore(model)
+    for one in (checkpoint, again):
+        assert [row["seconds"] for row in one.history] == [5, 2.5, 1.25]
+        assert one.seconds == 8.75
+
+
+def test_a_state_broken_off_while_it_is_written_leaves_the_one_before(tmp_path, monkeypatch):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 1)])
+    model.compile(optimizer="sgd", loss="mse")
+    checkpoint = callbacks.Checkpoint(tmp_path, {})
+    checkpoint.set_model(model)
+    checkpoint.on_epoch_begin(0)
+    checkpoint.on_epoch_end(0, {"loss": 1.0})
+    before = checkpoint.state.read_bytes()
+
+    def broken_off(file, **arrays):
+        Path(file).write_bytes(before[:1000])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(callbacks.np, "savez", broken_off)
+        checkpoint.on_epoch_end(1, {"loss": 0.5})
+    assert checkpoint.state.read_bytes() == before
+    assert callbacks.Checkpoint(tmp_path, {}).restore(model) == 1
+    # No half file stays beside it.
+    assert list(tmp_path.iterdir()) == [checkpoint.state]
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])

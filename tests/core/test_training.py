@@ -159,6 +159,20 @@ def test_class_weights_reach_the_training(tmp_path, dataset, unbroken):
     assert min(differences[1:]) > 1e-5  # a training that is repeated gives the same losses
 
 
+def test_class_weights_come_from_the_training_masks_alone(tmp_path, dataset, monkeypatch):
+    counted = []
+
+    def weights_of(rule, pairs, num_classes):
+        counted.extend(mask for _, mask in pairs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "class_weights", weights_of)
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, dataclasses.replace(RECIPE, class_weights="median"), tmp_path)
+    expected = [dataset.read(sample)[1] for sample in dataset.split("train")]
+    np.testing.assert_array_equal(counted, expected)
+
+
 def dice(y_true, y_pred):
     """Keras' Dice loss over the pixels that are not void."""
     known = ops.cast(ops.not_equal(y_true, VOID), "float32")[..., None]
@@ -371,6 +385,13 @@ def test_training_leaves_a_float32_model_and_its_history(unbroken, dataset):
     assert card["dataset"] == "voc" and card["class_names"] == ["ground", "block", "disc"]
 
 
+def test_history_holds_the_rate_at_the_end_of_each_epoch(unbroken):
+    rates = [row["learning_rate"] for row in unbroken[0].history]
+    steps = 3 * np.arange(1, 4) - 1  # the cosine begins after one step of warm-up
+    expected = RECIPE.learning_rate * (1 + np.cos(np.pi * steps / 8)) / 2
+    assert rates == pytest.approx(expected, abs=1e-9)
+
+
 def test_training_equals_a_hand_written_loop(unbroken, dataset):
     trained, _ = unbroken
     keras.utils.set_random_seed(1)
@@ -476,7 +497,14 @@ def test_another_data_set_of_the_same_name_is_refused(unbroken, dataset, changes
 
 def test_a_path_will_do_as_weights(tmp_path, dataset, unbroken):
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    train(dataset, recipe, tmp_path, weights=unbroken[1] / "model.keras", precision="float32")
+    recipe = dataclasses.replace(recipe, learning_rate=1e-12)  # so that it stays where it starts
+    given = {"weights": unbroken[1] / "model.keras", "precision": "float32"}
+    trained = train(dataset, recipe, tmp_path, **given)
+    for layer in trained.model.layers:
+        if hasattr(layer, "kernel"):
+            expected = unbroken[0].model.get_layer(layer.name).kernel
+            np.testing.assert_allclose(layer.kernel, expected, atol=1e-6)
+            assert np.ptp(expected) > 0
     with pytest.raises(ValueError, match="weights was '.*model.keras' and is now ''"):
         train(dataset, recipe, tmp_path, precision="float32")
 
@@ -533,6 +561,14 @@ def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monk
     assert not (tmp_path / "model.keras").exists()
 
 
+@pytest.mark.parametrize("loss", [np.inf, -np.inf, np.nan])
+def test_an_infinite_loss_is_no_number_either(loss):
+    guard = callbacks.StopOnNaN(0.5)
+    guard.on_train_batch_end(0, {"loss": 1e30})
+    with pytest.raises(FloatingPointError, match=f"became {loss} at step 4.*now 0.5"):
+        guard.on_train_batch_end(3, {"loss": loss})
+
+
 def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, dataset, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.1])
     weights = []
@@ -550,9 +586,10 @@ def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, datas
 
 
 def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path, eager):
-    recipe = dataclasses.replace(RECIPE, epochs=2, validate_every=2, keep="best")
+    recipe = dataclasses.replace(RECIPE, epochs=3, validate_every=2, keep="best")
     trained = train(dataset, recipe, tmp_path, precision="mixed_bfloat16")
-    assert ["val_mean_iou" in epoch for epoch in trained.history] == [False, True]
+    # The last epoch is scored, too.
+    assert ["val_mean_iou" in epoch for epoch in trained.history] == [False, True, True]
     for model in (trained.model, models.load(trained.path), models.load(tmp_path / "model.weights.h5")):
         assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
         assert {weight.dtype for weight in model.weights} == {"float32"}
@@ -673,6 +710,15 @@ def test_precision_names_get_a_hint(name, hint):
         ValueError, match=f"precision is '{name}'; did you mean '{hint}'"
     ):
         resolve_precision(name)
+
+
+@pytest.mark.parametrize("capability, expected", [
+    ((7, 5), "float32"), ((8, 0), "mixed_bfloat16"), ((9, 0), "mixed_bfloat16"), (None, "float32")])
+def test_auto_asks_the_first_gpu(monkeypatch, capability, expected):
+    details = {"compute_capability": capability} if capability else {}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a gpu"])
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    assert resolve_precision("auto") == expected
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,16 @@
-"""The benchmark's arithmetic, and that its peers do the work they stand for."""
+"""The benchmark's arithmetic, and that both of its sides do the same work."""
 
 import argparse
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from dev import bench
-from dev.bench import peers as bench_peers
+from dev.bench import beside
 from dev.bench import sections as bench_sections
-from utils import datasets, metrics
-from utils.labels import VOID
+from utils import datasets, training
 
 
 def test_rows_hold_medians_ratios_and_verdicts():
@@ -76,20 +76,8 @@ def test_flops_by_hand():
 
 
 def test_vgg16_has_the_published_operations():
-    total, _ = bench_sections.flops(bench_peers.network("vgg16", 3, fc_kernel=1, fc_width=8), 224)
+    total, _ = bench_sections.flops(bench_sections.network("vgg16", 3, fc_kernel=1, fc_width=8), 224)
     assert total == pytest.approx(2 * 15.35e9, rel=0.01)  # multiply-adds of Simonyan & Zisserman's D, without its head
-
-
-def test_the_older_loader_gives_one_hot_masks_of_the_right_classes():
-    data = datasets.load_dataset("meadow")
-    sample = data.split("val")[0]
-    photo, one_hot = bench_peers.older_pair(sample, data)
-    image, mask = data.read(sample)
-    assert photo.shape == (256, 256, 3) and one_hot.shape == (256, 256, data.num_classes)
-    assert (one_hot.argmax(axis=2)[mask != VOID] == mask[mask != VOID]).all()
-    assert (one_hot.sum(axis=2) == (mask != VOID)).all()
-    restored = photo * bench_peers.SPREAD + bench_peers.MEAN
-    np.testing.assert_allclose(restored, image / 255, atol=1e-5)  # meadow's scenes have that size
 
 
 def test_both_sides_of_labelling_give_the_same_labels(monkeypatch):
@@ -105,17 +93,32 @@ def test_both_sides_of_labelling_give_the_same_labels(monkeypatch):
     assert np.mean(labels[0][0] == labels[1][0]) > 0.999 and len(np.unique(labels[0][0])) > 1
 
 
-def test_the_older_score_is_the_frequency_weighted_iou():
-    rng = np.random.default_rng(0)
-    truth, prediction = rng.integers(0, 4, (2, 3, 20, 20))
-    classes = np.arange(4)
-    expected = metrics.scores(metrics.confusion_matrix(truth, prediction, 4))["frequency_weighted_iou"]
-    found = bench_peers.older_scores(truth[..., None] == classes, prediction[..., None] == classes)
-    assert found == pytest.approx(expected)
+def test_the_better_precision_counts_beside_the_kits(monkeypatch):
+    """Seconds that a clock and a kit tell: FCN-8s gets quicker, kits are slower in bfloat16."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr(beside.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(bench_sections, "network", lambda *_: FakeModel())
+    monkeypatch.setattr(training, "compile_model", lambda *_, **__: None)
+
+    def ask(do, name, precision, times, **_):
+        assert do == "time_steps"
+        return [beside.KITS.index(name) + (2 if precision == "bfloat16" else 1)] * times
+
+    ours, theirs = beside._time_steps(ask, repeats=3)
+    assert ours.keys() == {32, 8} and [len(values) for values in ours.values()] == [3, 3]
+    assert ours[8] == [1000 / beside.TIMED / 4] * 3
+    assert theirs == {name: [1000 * (i + 1) / 4] * 3 for i, name in enumerate(beside.KITS)}
 
 
-def test_the_naive_network_normalizes_every_convolution():
-    import keras
+class FakeModel:
+    def train_on_batch(self, photos, masks):
+        assert photos.shape == (*masks.shape, 3) == (4, 192, 192, 3)
 
-    kinds = [type(layer) for layer in bench_peers.naive_network(3).layers if layer.weights and layer.name != "score"]
-    assert kinds.count(keras.layers.Conv2D) == kinds.count(keras.layers.BatchNormalization) == len(kinds) / 2
+
+def test_kits_get_the_pairs_of_train_and_val(tmp_path):
+    data = datasets.load_dataset("meadow")
+    data = dataclasses.replace(data, splits={name: data.splits[name][:3] for name in ("train", "val")})
+    arrays = np.load(beside._as_arrays(data, tmp_path / "pairs.npz"))
+    photo, mask = data.read(data.split("val")[2])
+    assert np.array_equal(arrays["val_photos"][2], photo) and np.array_equal(arrays["val_masks"][2], mask)
+    assert arrays["photos"].shape == (3, 256, 256, 3) and arrays["classes"] == 8

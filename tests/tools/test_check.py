@@ -93,6 +93,16 @@ def strange_id(folder):
     folder.save_mask("train1", mask)
 
 
+def one_class_too_many(folder):
+    mask = folder.mask("train1")
+    mask[:2, :7] = 3
+    folder.save_mask("train1", mask)
+
+
+def empty_test(folder):
+    (folder.lists / "test.txt").write_text("", encoding="utf-8")
+
+
 def strange_color(folder):
     painted = folder.painted("train1")
     painted[0, :5] = (43, 160, 40)
@@ -280,6 +290,12 @@ def transparent(folder):
     folder.save_photo("train1", np.dstack([folder.photo("train1"), alpha]))
 
 
+def half_transparent(folder):
+    alpha = np.full((48, 64), 255, np.uint8)
+    alpha[:, :16] = 128
+    folder.save_photo("train1", np.dstack([folder.photo("train1"), alpha]))
+
+
 def opaque(folder):
     folder.save_photo("train1", np.dstack([folder.photo("train1"), np.full((48, 64), 255, np.uint8)]))
 
@@ -334,6 +350,7 @@ FAULTS = [
     (wrong_format, "error", MASK, r"train1\.bmp"),
     (smaller_mask, "error", MASK, r"64x40.* train1\.png 64x48"),
     (strange_id, "error", MASK, r"7 pixels .*\[9\]"),
+    (one_class_too_many, "error", MASK, r"14 pixels .*\[3\]"),
     (strange_color, "error", MASK, r"\(43, 160, 40\) at 5 pixels"),
     (smoothed_colors, "error", MASK, "smoothed"),
     (colors_once_jpeg, "error", MASK, "JPEG"),
@@ -360,6 +377,7 @@ FAULTS = [
     (single_class, "error", "classes.txt", "one class"),
     (no_val, "error", "split val", "there are train"),
     (empty_val, "error", "split val", "empty"),
+    (empty_test, "warning", "split test", "empty"),
     (void_mask, "warning", MASK, "void"),
     (one_black_and_white, "warning", MASK, "black and white"),
     (half_smoothed, "warning", MASK, "smoothed"),
@@ -372,6 +390,7 @@ FAULTS = [
     (unused_class, "warning", "all masks", "unicorn"),
     (thumbnail, "warning", PHOTO, "64x20"),
     (transparent, "warning", PHOTO, "25%.*transparent"),
+    (half_transparent, "warning", PHOTO, "25%.*transparent"),
     (twelve_bits, "warning", PHOTO, "16 bits .*black"),
     (bytes_as_32_bits, "warning", "JPEGImages/train1.tif", "32 bits .*low values"),
     (pages, "warning", "JPEGImages/train1.tif", "2 pages"),
@@ -385,7 +404,7 @@ FAULTS = [
 ]
 # Faults of all masks or of a list, which also show in single files.
 WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", "no_val",
-        "empty_val"}
+        "empty_val", "empty_test"}
 
 
 @pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])
@@ -409,6 +428,67 @@ def test_photos_with_a_fourth_band_share_one_note(folder):
 def test_sound_data_sets_have_no_problems(folder):
     assert folder.problems() == []
     assert check_dataset(load_dataset("meadow")) == []
+
+
+def test_each_two_splits_are_compared(tmp_path, make_voc):
+    """Lists that share a photo, and copies under other names, with a test split beside val."""
+    folder = Folder(make_voc(tmp_path / "voc", {"train": 4, "val": 2, "test": 2}))
+    (folder.lists / "test.txt").write_text("test0\ntest1\ntrain1\nval0\n", encoding="utf-8")
+    for part in (folder.photos, folder.masks):
+        shutil.copy(part / "train2.png", part / "test0.png")
+        shutil.copy(part / "val1.png", part / "test1.png")
+    told = {(problem.severity, Path(problem.file).stem, *re.findall("train2?|val1?|test1?|equals",
+                                                                    problem.found))
+            for problem in folder.problems()}
+    assert {row[:2] + tuple(sorted(row[2:])) for row in told} == {
+        ("error", "train1", "test", "train"), ("warning", "val0", "test", "val"),
+        ("error", "test0", "equals", "test", "train", "train2"),
+        ("warning", "val1", "equals", "test", "test1", "val")}
+
+
+def test_plain_photos_of_other_sizes_are_no_copies(folder):
+    for stem, size in (("train0", (48, 64)), ("val0", (64, 48))):
+        folder.save_photo(stem, np.full((*size, 3), 90, np.uint8))
+        folder.save_mask(stem, np.repeat(np.uint8([0, 1, 2]), size[0] * size[1] // 3).reshape(size))
+    assert folder.problems() == []
+
+
+def test_a_name_in_other_case_is_pointed_to(folder):
+    if (folder.photos / "TRAIN1.png").exists():
+        pytest.skip("this file system takes names in any case")
+    (folder.lists / "train.txt").write_text("train0\nTRAIN1\ntrain2\ntrain3\ntrain4\n")
+    told = {Path(problem.file).name: problem.found for problem in folder.problems()
+            if problem.severity == "error"}
+    assert len(told) >= 1 and set(told.values()) == {
+        "is in a list, but the file is called train1.png."}
+
+
+def test_hidden_files_are_no_photos(folder):
+    for part in (folder.photos, folder.masks):
+        shutil.copy(part / "train1.png", part / "._train1.png")  # as macOS writes beside its own
+    assert folder.problems() == []
+
+
+def test_every_row_of_a_tall_mask_is_read(folder):
+    tall = np.full((2 * images.STRIP + 9, 40), 1, np.uint8)
+    tall[-3:] = 2
+    folder.save_mask("train1", tall)
+    folder.save_photo("train1", np.repeat(tall[..., None] * 50, 3, axis=2))
+    before = check.survey(load_dataset("voc", folder.root))
+    others = [folder.mask(f"train{i}") for i in (0, 2, 3, 4)]
+    for i, own in ((1, tall.size - 120), (2, 120)):
+        assert before.pixels["train"][i] == own + sum((mask == i).sum() for mask in others)
+    tall[-1, :5] = 9
+    folder.save_mask("train1", tall)
+    assert [re.sub(";.*", "", problem.found) for problem in folder.problems()] == [
+        "5 pixels have the ids [9]"]
+
+
+def test_a_palette_of_other_colours_is_no_fault(folder):
+    picture = Image.fromarray(folder.mask("train1"))
+    picture.putpalette(COLORS[1].tobytes() + bytes([1, 2, 3, 7, 7, 7]) + bytes(3 * 253))
+    picture.save(folder.masks / "train1.png")
+    assert folder.problems() == []
 
 
 def test_masks_resized_with_interpolation_are_found(tmp_path, make_voc):

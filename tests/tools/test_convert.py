@@ -14,7 +14,7 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tools import convert as tool
 from tools.check import check_dataset
@@ -219,6 +219,14 @@ def test_binary_takes_smoothed_and_compressed_white_on_black(tmp_path, target, s
     assert all((pairs[stem][1] == block).all() for stem, block in zip("ab", blocks))
 
 
+def test_binary_takes_128_and_brighter_for_the_foreground(tmp_path, target):
+    greys = np.arange(64, 256, dtype=np.uint8).reshape(12, 16)
+    pair(tmp_path / "s", "a")
+    save(tmp_path / "s" / "masks" / "a.png", greys)
+    convert(tmp_path / "s", target, binary=True, val=0)
+    np.testing.assert_array_equal(served(target)[1]["a"][1], greys // 128)
+
+
 def test_void_is_255_and_what_is_said_to_be(tmp_path, target):
     ids = ids_of(0, 4)
     ids[5, 5] = 255
@@ -230,7 +238,8 @@ def test_void_is_255_and_what_is_said_to_be(tmp_path, target):
     assert (pairs["a"][1] == np.where(ids == 3, 255, ids)).all()
 
 
-@pytest.mark.parametrize("name, void", [("void", ()), ("unlabelled", ("unlabelled",))])
+@pytest.mark.parametrize("name, void", [
+    ("void", ()), ("Ignored", ()), ("unlabelled", ("unlabelled",))])
 def test_classes_called_void_are_left_out_and_the_others_move_up(tmp_path, target, name, void):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, seed=seed)
@@ -326,6 +335,16 @@ def test_folders_and_endings_can_be_said(tmp_path, target):
     assert (served(target)[1]["a_left"][1] == ids_of(0)).all()
 
 
+def test_hidden_twins_of_macos_are_no_photos(tmp_path, target):
+    for seed, stem in enumerate(["day 1/a", "day 1/b"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    for name in ("images/day 1/._a.png", "masks/day 1/._a.png", "images/day 1/__MACOSX/a.png"):
+        (tmp_path / "s" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "s" / name).write_bytes(b"Apple")
+    convert(tmp_path / "s", target)
+    assert sorted(served(target)[1]) == ["day_1_a", "day_1_b"]
+
+
 def test_an_exact_name_goes_before_an_ending(tmp_path, target):
     for seed, stem in enumerate(["car", "car_l", "bus"]):
         pair(tmp_path / "s", stem, seed=seed)
@@ -376,6 +395,14 @@ def test_stems_that_would_become_equal_are_refused(source, target):
 
 
 # Photos as people have them
+
+
+def test_stems_that_differ_in_case_alone_are_refused(tmp_path, target):
+    """Windows and macOS take one for the other."""
+    for seed, stem in enumerate(["b/A", "b_a", "c"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    said = refusal(tmp_path / "s", target)
+    assert "would get the name b_A" in said and "would get the name b_a" in said
 
 
 def test_plain_photos_are_copied_byte_for_byte(tmp_path, target):
@@ -509,6 +536,19 @@ def test_faulty_lists_are_faults(source, target):
     said = refusal(source, target)
     assert "train.txt: names 'ghost', and no labelled photo" in said
     assert "val.txt: names 'b', which the list of train" in said
+
+
+def test_a_line_of_a_list_means_no_photo_of_another_folder(tmp_path, target):
+    """Cameras number their photos alike: b/1 is not a/1, and 11 is not 1."""
+    for seed, stem in enumerate(["b/1", "b/11", "b/2"]):
+        pair(tmp_path / "s", stem, seed=seed)
+    (tmp_path / "s" / "train.txt").write_text("b/1\nb/2\n")
+    for line in ("a/1", "1/1", "b/111", "2b/1"):
+        (tmp_path / "s" / "val.txt").write_text(f"{line}\n")
+        assert f"names {line!r}, and no labelled photo" in refusal(tmp_path / "s", target)
+    (tmp_path / "s" / "val.txt").write_text("b/11\n")
+    convert(tmp_path / "s", target)
+    assert (target / "ImageSets" / "Segmentation" / "val.txt").read_text() == "b_11\n"
 
 
 def test_a_split_that_the_source_has_is_not_drawn_again(source, target):
@@ -676,15 +716,6 @@ def test_a_black_label_of_cvat_is_the_background_whatever_its_name(cvat, target)
     assert (pairs["cam_1_frame_0"][1] == ids_of(0)).all()
 
 
-def test_other_exports_are_named(tmp_path, target):
-    save(tmp_path / "s" / "a.jpg", pixels_of(0))
-    (tmp_path / "s" / "instances.json").write_text('{"images": [], "annotations": [{"segmentation": [[1, 2]]}]}')
-    assert "COCO" in refusal(tmp_path / "s", target)
-    (tmp_path / "s" / "instances.json").rename(tmp_path / "s" / "notes.txt")
-    (tmp_path / "s" / "annotations.xml").write_text("<annotations><image/></annotations>")
-    assert "Segmentation mask 1.1" in refusal(tmp_path / "s", target)
-
-
 @pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
 def test_archives_that_lead_outside_are_refused(tmp_path, target, name):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
@@ -771,6 +802,28 @@ def test_a_triangle_counted_by_hand(tmp_path):
     assert [int((mask[row] == 1).sum()) for row in range(1, 12)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
 
 
+def test_points_between_pixels_are_cut_as_labelme_cuts_them(tmp_path):
+    """A click at 5.6 is in the pixel 5: labelme gives Pillow the numbers as they are."""
+    corners = (1.6, 2.6), (5.6, 2.6), (5.6, 6.4), (1.6, 6.4)
+    mask = drawn(tmp_path, shape("a", *corners),
+                 shape("b", (20.9, 9.5), (26.7, 15.8), kind="rectangle"))
+    assert (mask == box(1, 2, 5, 6) + 2 * box(20, 9, 26, 15)).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_polygons_of_any_points_are_drawn_as_labelme_draws_them(tmp_path, seed):
+    """Expected is labelme's shape_to_mask: Pillow's polygon of the points as they are."""
+    rng = np.random.default_rng(seed)
+    shapes, expected = [], np.zeros((24, 32), np.uint8)
+    for number in (1, 2, 1, 2):
+        points = [tuple(point) for point in rng.uniform((0, 0), (31, 23), (5, 2)).tolist()]
+        shapes.append(shape("_ab"[number], *points))
+        picture = Image.new("1", (32, 24), 0)
+        ImageDraw.Draw(picture).polygon(xy=points, outline=1, fill=1)
+        expected[np.array(picture)] = number
+    assert (drawn(tmp_path, *shapes) == expected).all()
+
+
 def test_circles_points_and_lines_are_drawn_as_labelme_does(tmp_path):
     mask = drawn(tmp_path, shape("a", (8, 12), (12, 12), kind="circle"))
     y, x = np.mgrid[:24, :32]
@@ -803,6 +856,14 @@ def test_shapes_of_the_type_mask_are_put_in_place(tmp_path):
     expected[4, 4:6] = expected[5, 3] = expected[5, 5] = 2
     expected[23, 31] = expected[9, 21] = 2
     assert (mask == expected).all()
+
+
+def test_shapes_of_the_type_mask_that_were_moved_are_whole_at_the_nearest_pixel(tmp_path):
+    picture = io.BytesIO()
+    Image.fromarray(np.full((3, 4), 255, np.uint8)).save(picture, "PNG")
+    code = base64.b64encode(picture.getvalue()).decode()
+    mask = drawn(tmp_path, shape("a", (3.6, 4.4), (6.6, 6.4), kind="mask", mask=code))
+    assert (mask == box(4, 4, 7, 6)).all()
 
 
 def test_labels_are_numbered_in_the_alphabet_or_as_the_list_has_them(tmp_path):
@@ -899,9 +960,14 @@ def test_masks_that_show_nothing_but_background_are_refused(tmp_path, target):
 def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, target):
     labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)))
     save(tmp_path / "s" / "b.png", pixels_of(1))
-    assert any("without a JSON file: 1 photo" in note for note in convert(tmp_path / "s", target, val=0).notes)
+    assert any("without labels: 1 photo" in note for note in convert(tmp_path / "s", target, val=0).notes)
     convert(tmp_path / "s", tmp_path / "other", missing="background")
     assert (served(tmp_path / "other")[1]["b"][1] == 0).all()
+    (tmp_path / "list.txt").write_text("0 sky 1 2 3\n1 cow 4 5 6\n")
+    done = convert(tmp_path / "s", tmp_path / "void", missing="background",
+                   classes=tmp_path / "list.txt")
+    assert (served(tmp_path / "void")[1]["b"][1] == 255).all()  # no class is the background
+    assert any("nothing but void" in note for note in done.notes)
 
 
 # The way back
@@ -965,8 +1031,9 @@ def test_a_data_set_survives_the_way_to_labelme_and_back(make_voc, tmp_path, tar
     table = "".join(f"{i} {name} {color}\n" for i, (name, color) in enumerate(zip(names, colors)))
     root = make_voc(tmp_path / "voc", {"train": 3, "val": 2, "test": 1}, classes=table)
     convert(root, tmp_path / "labelme", to="labelme")
-    listed = [name.replace("background", "_background_") for name in names]
-    assert (tmp_path / "labelme" / "labels.txt").read_text().split() == ["__ignore__", *listed]
+    listed = [name for name in names if name != "background"]
+    listed = ["__ignore__", "_background_", *listed]  # labelme2voc asks for the first two
+    assert (tmp_path / "labelme" / "labels.txt").read_text().split() == listed
     assert convert(tmp_path / "labelme", target).format == "labelme"
     (before, old), (after, new) = served(root), served(target)
     assert after.class_names == before.class_names == names and (after.colors == before.colors).all()

@@ -14,8 +14,8 @@ from tools.check import check_dataset
 from tools.check.__main__ import main as check_command
 from tools.convert import UsageError, convert
 from tools.convert.__main__ import main
-from tools.convert.base import list_faults
-from tools.convert.split import draw
+from tools.convert.base import Sample, list_faults
+from tools.convert.split import draw, groups_of
 from utils.datasets import load_dataset
 from utils.images import Problem
 
@@ -199,6 +199,16 @@ def test_photos_of_one_clip_stay_together(tmp_path, group):
     assert json.loads((tmp_path / "t" / "conversion.json").read_text())["options"]["group"] == group
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_fractions_are_of_photos_not_of_clips(tmp_path, seed):
+    """To half a clip, which is how near whole clips come."""
+    sizes = 10, 4, 3, 3
+    names = [f"clip{clip}_{i:02}" for clip, size in enumerate(sizes) for i in range(size)]
+    write(tmp_path / "s", [[1]] * 20, names)
+    convert(tmp_path / "s", tmp_path / "t", group=r"clip\d", val=0.5, seed=seed)
+    assert abs(counts_of(tmp_path / "t")["val"] - 0.5 * sum(sizes)) <= max(sizes) / 2
+
+
 def test_photos_without_a_match_stand_alone_and_folders_count(tmp_path):
     names = ["a/1", "a/2", "a/3", "b/1", "b/2", "b/3", "x", "y"]
     write(tmp_path / "s", [[1]] * 8, names)
@@ -230,6 +240,20 @@ def test_equal_photos_stay_together_even_of_several_clips(tmp_path):
         assert done.drawn["groups"] == 2
         assert errors_of(tmp_path / f"t{trial}") == []
     assert "1 photo with the same pixels" in str(done)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_group_is_all_that_a_chain_of_clips_and_equal_photos_ties_together(seed):
+    """Expected is what steps from photo to photo reach, one more step at a time."""
+    rng = np.random.default_rng(seed)
+    clips, photos = rng.integers(0, 6, 10), rng.integers(0, 8, 10)
+    samples = [Sample(f"clip{clip}_{i}", "", None, None) for i, clip in enumerate(clips)]
+    found = groups_of(samples, [bytes([photo]) for photo in photos], r"clip\d", [])
+    linked = (clips[:, None] == clips) | (photos[:, None] == photos)
+    for _ in range(10):
+        linked = linked @ linked
+    np.testing.assert_array_equal(found[:, None] == found, linked)
+    assert sorted(set(found)) == list(range(len(set(found))))
 
 
 def test_groups_that_the_source_itself_tears_apart_are_told(tmp_path):

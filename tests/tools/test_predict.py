@@ -12,6 +12,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, TiffImagePlugin
 
 from tools.deploy import predict as tool
@@ -155,6 +156,26 @@ def test_legend_holds_every_name_at_any_width(width):
     for color in colors:
         patch = np.argwhere((legend == color).all(axis=2))
         assert len(patch) > 80 and patch[:, 1].max() < legend.shape[1] - 12
+
+
+def test_names_of_the_legend_stand_beside_their_colours():
+    """A narrow name and a wide one: right of its colour, the wide one has more ink."""
+    colors = np.uint8([[200, 0, 0], [0, 0, 200]])
+    for names, wide in ((["i", "WWWW"], 1), (["WWWW", "i"], 0)):
+        legend = tool.draw_legend(900, names, colors)
+        first, second = (np.argwhere((legend == color).all(axis=2))[:, 1] for color in colors)
+        assert first.max() < second.min()
+        dark = legend.max(axis=2) < 100
+        ink = [dark[:, first.max() + 3:second.min() - 3].sum(), dark[:, second.max() + 3:].sum()]
+        assert ink[wide] > 2 * ink[1 - wide] > 0
+
+
+def test_the_legend_of_an_overlay_is_that_of_its_classes():
+    colors, image = np.uint8(COLORS), photo(40, 600)
+    ids = np.full((40, 600), 2, np.uint8)
+    found = tool.Labeller(None, NAMES, colors).overlay(image, ids, [0, 2])
+    expected = tool.draw_legend(600, [NAMES[0], NAMES[2]], colors[[0, 2]])
+    np.testing.assert_array_equal(found[40:], expected)
 
 
 @pytest.mark.parametrize("what, names", [("overlay", ["overlays/a.jpg"]), ("mask", ["masks/a.png"])])
@@ -681,7 +702,9 @@ def test_a_network_for_one_size_of_photos_is_refused(random_fcn, tmp_path):
         tool.load_labeller(tmp_path, None)
 
 
-@pytest.mark.parametrize("trouble", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+@pytest.mark.parametrize("trouble", [
+    MemoryError(), RuntimeError("RESOURCE_EXHAUSTED: out of memory"),
+    tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")])
 def test_photo_too_large_for_memory_gets_advice(run, folder, monkeypatch, capsys, trouble):
     def windows(*_):
         raise trouble

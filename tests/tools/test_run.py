@@ -91,6 +91,12 @@ def refused(argv: list[str], folder: Path, capsys) -> str:
     return said.err
 
 
+def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert convert("data_dir", "~/photos", "str") == str(tmp_path / "photos")
+
+
 def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb")
     said = refused([toy, "-p", "learningrate", "1"], tmp_path / "run", capsys)
@@ -245,6 +251,19 @@ def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
     assert {path.name for path in elsewhere.iterdir()} == {"{run}"}
 
 
+def test_what_nobody_gave_is_left_to_each_notebook(tmp_path, monkeypatch):
+    """Two notebooks may have other defaults for one parameter."""
+    got = {}
+    monkeypatch.setattr(runner, "execute", lambda path, output, values, timeout: (
+        got.update({path.stem: values}), output.touch()))
+    one = notebook(tmp_path / "01_one.ipynb")
+    two = notebook(tmp_path / "02_two.ipynb", parameters="run_dir: str = ''\nepochs: int = 7")
+    run([one, two], {"learning_rate": "1e-3"}, tmp_path / "run")
+    folder = str(tmp_path / "run")
+    assert got == {"01_one": {"run_dir": folder, "learning_rate": 0.001},
+                   "02_two": {"run_dir": folder}}
+
+
 def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
     """A broken run goes on at the broken notebook; changed code runs again; other parameters are refused."""
     folder, mended = tmp_path / "run", tmp_path / "mended"
@@ -285,6 +304,53 @@ def test_running_a_notebook_again_makes_later_ones_stale(tmp_path, monkeypatch):
     assert status(tmp_path / "run") == {"01_one": "finished", "02_two": "finished"}
     run(paths, run_dir=tmp_path / "run")
     assert executed == ["01_one", "02_two", "03_three", "02_two", "03_three"]
+
+
+@pytest.fixture
+def executed(monkeypatch):
+    """The notebooks that were executed, by a stand-in that makes an empty file of each."""
+    stems = []
+    monkeypatch.setattr(
+        runner, "execute", lambda path, output, *more: (stems.append(path.stem), output.touch()))
+    return stems
+
+
+def test_a_notebook_whose_result_is_gone_runs_again(tmp_path, executed):
+    paths = [notebook(tmp_path / f"{stem}.ipynb") for stem in ("01_one", "02_two")]
+    run(paths, run_dir=tmp_path / "run")
+    (tmp_path / "run" / "02_two.ipynb").unlink()
+    run(paths, run_dir=tmp_path / "run")
+    assert executed == ["01_one", "02_two", "02_two"]
+
+
+def test_a_change_in_utils_makes_a_result_stale_and_one_in_prose_does_not(
+        tmp_path, monkeypatch, executed):
+    path = Path(notebook(tmp_path / "01_one.ipynb", "1"))
+    monkeypatch.setattr(runs, "ROOT", put(tmp_path / "copy", "utils/metrics.py"))
+    run([path], run_dir=tmp_path / "run")
+    with_prose = nbformat.read(path, as_version=4)
+    with_prose.cells.insert(0, nbformat.v4.new_markdown_cell("Read this first."))
+    nbformat.write(with_prose, path)
+    run([path], run_dir=tmp_path / "run")
+    assert executed == ["01_one"]
+    put(tmp_path / "copy", "utils/metrics.py", b"another score")
+    run([path], run_dir=tmp_path / "run")
+    assert executed == ["01_one"] * 2
+
+
+def test_a_training_under_way_is_not_continued_with_other_parameters(tmp_path, monkeypatch):
+    """Before anything has finished: the state of epochs that are done is what would be lost."""
+    def execute(path, output, *more):
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(runner, "execute", execute)
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), tmp_path / "run"
+    for epochs in (3, 4):  # nothing was begun: other parameters are welcome
+        with pytest.raises(RunError, match="disk is full"):
+            run([toy], {"epochs": epochs}, folder)
+    put(folder, "training/state.npz")
+    with pytest.raises(RunError, match="epochs was 4 and is now 5"):
+        run([toy], {"epochs": 5}, folder)
 
 
 def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
@@ -334,12 +400,12 @@ def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monke
     assert main([toy, "--run-dir", str(folder)]) == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
 def heed_interrupts() -> None:
     """A shell's background jobs ignore SIGINT, and so do their children."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT to send to one process")
 def test_interrupt_stops_runner_and_kernel(tmp_path):
     cell = ("import os, time\nopen('pid.part', 'w').write(str(os.getpid()))\n"
             "os.rename('pid.part', 'pid')\ntime.sleep(99)")

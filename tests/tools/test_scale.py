@@ -4,12 +4,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tools import scale
-from utils import pipeline, training
+from tools.scale.__main__ import main
+from utils import pipeline, runs, training
 from utils.datasets import load_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,6 +52,36 @@ def test_a_mistyped_choice_of_devices_is_named(monkeypatch):
     monkeypatch.setenv("FCN_DEVICES", "al")
     with pytest.raises(ValueError, match="FCN_DEVICES is 'al'"):
         scale.count_devices()
+
+
+GIVEN = {"image_size": 96, "batch_size": 6, "epochs": 7, "learning_rate": 0.02, "stride": 16,
+         "backbone": "vgg_small", "class_weights": "median", "optimizer": "adam"}
+
+
+def test_every_option_reaches_the_training(shared_voc, tmp_path, monkeypatch, capsys):
+    called = []
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vgg.h5").touch()
+    monkeypatch.setattr(scale, "train", lambda *given, **options: called.append((given, options))
+                        or SimpleNamespace(history=[], seconds=0, path=tmp_path))
+    options = GIVEN | {"upsampling": "deconv", "precision": "float32", "seed": 5,
+                       "weights": "vgg.h5"}
+    command = ["voc", "--data-dir", str(shared_voc), "--run-dir", str(tmp_path)]
+    command += [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    assert main(command) == 0
+    ((data, recipe, folder), rest), = called
+    assert data.root == shared_voc and folder == str(tmp_path)
+    assert {name: getattr(recipe, name) for name in GIVEN} == GIVEN
+    assert rest == {"weights": str(tmp_path / "vgg.h5"), "upsampling": "deconv",
+                    "precision": "float32", "seed": 5}
+    assert not options.items() & runs.DEFAULTS.items(), "a default would show nothing"
+    assert options.keys() | {"dataset", "data_dir"} == runs.DEFAULTS.keys()
+
+    def refuse(*_, **__):
+        raise ValueError("state.npz is of another network")
+
+    monkeypatch.setattr(scale, "train", refuse)
+    assert main(command) == 1 and "of another network" in capsys.readouterr().err
 
 
 def test_command_trains_what_notebook_03_then_finds_finished(shared_voc, tmp_path):

@@ -1,6 +1,8 @@
 """Set-up: what it refuses, what it leaves alone, and headless OpenCV; a recorder stands for the installer."""
 import json
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,22 @@ def test_environment_of_another_python_is_refused(tmp_path, machine):
     machine(("version_info", 0, "3 10\n", ""))
     with pytest.raises(set_up.SetUpError, match="Python 3.10.*remove that folder"):
         set_up.make_venv(tmp_path)
+
+
+@pytest.mark.parametrize("pip, made", [(0, False), (1, True)])
+def test_an_environment_is_made_again_only_if_it_lacks_pip(tmp_path, machine, pip, made):
+    python = set_up.venv_python(tmp_path)
+    python.parent.mkdir()
+    python.touch()
+    commands = machine(("version_info", 0, "3 11\n", ""), ("import pip", pip, "", "")).commands
+    assert set_up.make_venv(tmp_path) == python
+    assert any(f"-m venv {tmp_path}" in line for line in commands) == made
+
+
+def test_uv_is_installed_by_its_hash(machine):
+    commands = machine(("-m uv --version", 1, "", "")).commands
+    assert set_up.get_uv("python")
+    assert "-m pip install" in commands[-1] and "--require-hashes" in commands[-1].split()
 
 
 def test_opencv_that_works_is_left_alone(machine):
@@ -127,9 +145,33 @@ def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypa
     assert not any("extra.lock" in line for line in third)
 
 
+@pytest.mark.parametrize("versions, given, not_given", [
+    ("locked", ["--require-hashes", "core.lock"], ["core.txt", "--upgrade", "colab.txt"]),
+    ("newest", ["core.txt", "--upgrade"], ["core.lock", "--require-hashes", "colab.txt"]),
+    ("lowest", ["core.txt", "--resolution", "lowest-direct"], ["core.lock", "--upgrade"]),
+    ("colab", ["core.txt", "-c", "colab.txt"], ["core.lock", "--upgrade"]),
+])
+def test_the_installer_is_given_the_versions_that_were_asked_for(versions, given, not_given):
+    words = [Path(word).name for word in set_up.requirements("core", versions)]
+    assert not set(given) - set(words) and not set(not_given) & set(words)
+
+
+def test_a_change_in_any_file_of_versions_is_seen(tmp_path, monkeypatch):
+    shutil.copytree(set_up.REQUIREMENTS, tmp_path / "requirements")
+    shutil.copy(set_up.ROOT / "pyproject.toml", tmp_path)
+    monkeypatch.setattr(set_up, "REQUIREMENTS", tmp_path / "requirements")
+    seen = [set_up.fingerprint("core", "newest"), set_up.fingerprint("core", "locked")]
+    for file in ("core.txt", "core.lock", "colab.txt", "../pyproject.toml"):
+        with open(tmp_path / "requirements" / file, "a", encoding="utf-8") as changed:
+            changed.write("# one more line\n")
+        seen.append(set_up.fingerprint("core", "locked"))
+    assert len(set(seen)) == len(seen)
+
+
 def test_broken_install_leaves_no_record(tmp_path, monkeypatch, machine):
     monkeypatch.setattr(set_up, "make_venv", lambda venv: venv / "python")
     machine(("-m uv pip install", 1, "", ""), ("-m pip install", 1, "", ""))
+    (tmp_path / set_up.RECORD).write_text('{"core": "of last month"}')
     with pytest.raises(set_up.SetUpError):
         set_up.set_up(tmp_path)
     assert not (tmp_path / set_up.RECORD).exists()

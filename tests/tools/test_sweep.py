@@ -1,5 +1,6 @@
 """Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
 
+import contextlib
 import csv
 import json
 import math
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -300,6 +302,61 @@ def test_gpus_are_counted_without_tensorflow(tmp_path, monkeypatch):
     assert sweep_cluster.gpus() == ["0", "1"]
 
 
+def test_workers_divide_the_gpus_and_points_get_their_share_of_the_cores(tmp_path, monkeypatch):
+    started = []
+
+    class Process(contextlib.AbstractContextManager):
+        returncode = 0
+
+        def __init__(self, command, env, **_):
+            started.append(env)
+
+        def __exit__(self, *_):
+            pass
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    monkeypatch.setattr(sweep_cluster.subprocess, "Popen", Process)
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    for name in ("0", "1", "2"):
+        worker = SimpleNamespace(name=name)
+        monkeypatch.setattr(sweep_cluster, "get_worker", lambda worker=worker: worker)
+        share = {"OMP_NUM_THREADS": "3"}
+        assert sweep_cluster.run_point(str(tmp_path), [], share, ["4", "7"], "stop") == ""
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in started] == ["4", "7", "4"]
+    assert {env["OMP_NUM_THREADS"] for env in started} == {"3"} and "PATH" in started[0]
+
+
+@pytest.mark.parametrize("value, kind", [
+    (True, "bool"), (1e-3, "float"), ([16, 32], "list"), ({"a": 1}, "dict"), ("", "str"),
+    ("C:\\new data", "str"), ("a, b=c", "str"), ("7", "str"), ("true", "str"),
+    ("château", "str")])
+def test_values_reach_a_point_as_they_are(value, kind, tmp_path, monkeypatch):
+    class Client:
+        def submit(self, function, folder, arguments, *_, **__):
+            self.arguments = arguments
+            return Future()
+
+    class Future:
+        status = "finished"
+
+        def exception(self):
+            return None
+
+        def result(self):
+            return ""
+
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    monkeypatch.setattr(sweep_cluster, "as_completed", list)
+    client, point = Client(), Point(tmp_path, {"name": value}, {})
+    assert list(sweep_cluster.results(client, [point], ["03"], {}, [])) == [(point, "")]
+    rest, given = run.take_parameters(client.arguments)
+    found = run.convert("name", given["name"], kind)
+    assert rest == ["03"] and found == value and type(found) is type(value)
+
+
 # Why a point failed
 
 
@@ -320,6 +377,28 @@ def test_reason_names_notebook_cell_and_error(tmp_path):
 
 def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
     assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
+
+
+class Never:
+    """A Dask event that nobody sets."""
+
+    name = "stop"
+
+    def __init__(self, name=None, client=None):
+        pass
+
+    def wait(self, timeout):
+        time.sleep(0.1)
+
+
+def test_reason_is_that_of_the_last_attempt(tmp_path, monkeypatch):
+    """sweep.log is added to: what an earlier attempt said is no reason."""
+    monkeypatch.setattr(sweep_cluster, "Event", Never)
+    old = "Notebook 01_old failed in cell 1 of 2:\n\n  1 / 0\n\nZeroDivisionError: old\n"
+    (tmp_path / "sweep.log").write_text(old)
+    said = sweep_cluster.run_point(str(tmp_path), ["77"], {}, [], "stop")
+    assert said.startswith("There is no notebook 77") and "old" not in said
+    assert (tmp_path / "sweep.log").read_text().startswith(old)
 
 
 # The leaderboard
@@ -368,14 +447,17 @@ def test_equal_scores_are_in_the_order_of_the_grid_however_the_points_ended(tmp_
 
 
 def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
-    points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6))
-    runs.write_json(points[1].folder / "metrics.json",
-                    {"split": "test", "scores": {"mean_iou": 0.6}})
+    points = results(tmp_path, ({"split": "val"}, 0.4), ({"split": "test"}, 0.6),
+                     ({"split": ""}, 0.2))
+    for point, score in ((points[1], 0.6), (points[2], 0.2)):  # "" is the data set's choice
+        runs.write_json(point.folder / "metrics.json",
+                        {"split": "test", "scores": {"mean_iou": score}})
     rows = sweep_board.leaderboard(points, {}, differing(points))
     sweep_board.write_csv(rows, tmp_path / "board.csv")
-    head, first, second = (tmp_path / "board.csv").read_text().splitlines()
+    head, first, second, third = (tmp_path / "board.csv").read_text().splitlines()
     assert head == "point,split,mean_iou,seconds,status"
     assert first.startswith("p1,test,0.6") and second.startswith("p0,val,0.4")
+    assert third.startswith("p2,test,0.2")
     assert sweep_board.table(rows).splitlines()[0] == "ranked by mean IoU"
 
 
@@ -391,6 +473,15 @@ def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     assert sweep_board.leaderboard(points, {}, [])[0]["scores"] == {}
 
 
+def test_a_point_is_kept_only_with_its_own_parameters(toy, tmp_path):
+    entry = {"status": "finished", "code": run.fingerprint(toy)}
+    runs.write_json(tmp_path / "run.json",
+                    {"parameters": {"seed": 5}, "notebooks": {"01_toy": entry}})
+    (tmp_path / "01_toy.ipynb").touch()
+    assert sweep._is_finished(Point(tmp_path, {}, {"seed": 5}), [toy])
+    assert not sweep._is_finished(Point(tmp_path, {}, {"seed": 6}), [toy])
+
+
 def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     points = results(tmp_path, *(({"rate": rate, "seed": seed}, rate + seed / 10)
                                  for rate in (0.1, 0.5) for seed in (0, 1)))
@@ -400,6 +491,49 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
     assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
+
+
+def test_rows_of_the_figure_are_ordered_by_their_means(tmp_path):
+    """The best single run is of the configuration with the lower mean."""
+    points = results(tmp_path, *(({"rate": rate, "seed": seed}, score) for rate, seed, score in (
+        (0.1, 0, 0.9), (0.1, 1, 0.1), (0.5, 0, 0.6), (0.5, 1, 0.7))))
+    axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
+    labels = {text.get_text(): place
+              for place, text in zip(axis.get_yticks(), axis.get_yticklabels())}
+    assert labels == {"rate=0.5": 0, "rate=0.1": 1}
+    dots = np.concatenate([axis.collections[i].get_offsets() for i in (0, 2)])
+    for score, place in ((0.9, 1), (0.1, 1), (0.6, 0), (0.7, 0)):
+        height, = dots[np.isclose(dots[:, 0], score), 1]
+        assert abs(height - place) < 0.5
+
+
+def test_a_failed_point_ends_the_command_with_1(toy, tmp_path, monkeypatch):
+    points = results(tmp_path, *(({"seed": seed}, 0.5) for seed in range(2)))
+    failed = {}
+    monkeypatch.setattr(sweep, "sweep",
+                        lambda **_: sweep_board.leaderboard(points, failed, ["seed"]))
+    command = [str(toy), "-p", "seed=0,1", "--run-dir", str(tmp_path)]
+    assert sweep.main(command) == 0
+    failed[points[1].folder] = "notebook a, cell 2 of 3: no"
+    assert sweep.main(command) == 1
+
+
+def test_points_get_the_time_limit_and_count_only_if_this_code_ran_them(toy, tmp_path, monkeypatch):
+    given = []
+
+    def run_elsewhere(client, points, arguments, environment, devices):
+        given.append(arguments)
+        for point in points:
+            point.folder.mkdir()
+            runs.write_json(point.folder / "metrics.json", {"scores": {"mean_iou": 0.5}})
+            yield point, ""
+
+    monkeypatch.setattr(sweep_cluster, "connect", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(sweep_cluster, "results", run_elsewhere)
+    rows = sweep.sweep({"seed": [0, 1]}, notebooks=[toy], folder=tmp_path / "sweep", timeout=7)
+    assert given == [[str(toy), "--timeout", "7"]]
+    assert [row["scores"] for row in rows] == [{}, {}]
+    assert all("update its clone" in row["status"] for row in rows)
 
 
 # Halving
@@ -431,7 +565,7 @@ def halved(points, curves, failing=()):
     """What `halve` yields, and the (name, share) it ran; curves: name -> the scores of 8 epochs."""
     ran, trained = [], {}
 
-    def run(some, share):
+    def run(some, share=1):
         for point in reversed(some):  # they end in any order
             name = point.folder.name
             ran.append((name, share))
@@ -467,7 +601,7 @@ def test_finished_points_are_compared_but_neither_run_nor_stopped(tmp_path):
     for point, score in zip(points, (0.1, 0.2, 0.3, 0.4)):
         train(point.folder, [score] * (4 if point in points[1:3] else 8))
     ran = []
-    ended = halving.halve(points, points[1:3], lambda some, share: ran.extend((p, share) for p in some) or [])
+    ended = halving.halve(points, points[1:3], lambda some, share=1: ran.extend((p, share) for p in some) or [])
     assert list(ended) == [(points[1], (2, 0.2)), (points[2], (4, 0.3))] and ran == []
 
 
@@ -482,7 +616,7 @@ def test_stopped_points_rank_below_those_that_went_on_and_do_not_fail(tmp_path, 
     said = capsys.readouterr().out
     assert "stopped after 2 epochs" in said and "0.900 on val" in said and said.count("FAILED") == 1
     text = sweep_board.table(rows).splitlines()
-    assert text[0] == "ranked by mean IoU on val" if rows[0]["split"] == "val" else True
+    assert text[0] == "ranked by mean IoU on val"
     assert text[3].split() == ["2.", "3", "0.600", "66", "s", "stopped", "after", "4", "epochs"]
     assert text[5] == "p3: it broke" and list(map(sweep_board.has_failed, rows)) == [False, False, False, True]
     assert "p1,2,val,0.9,65.5,stopped after 2 epochs" in (tmp_path / "leaderboard.csv").read_text()
@@ -494,7 +628,7 @@ def test_halving_without_scores_per_epoch_is_refused(toy, tmp_path, capsys):
     assert "--halving needs" in capsys.readouterr().err and not (tmp_path / "new").exists()
     points = [Point(tmp_path / "a", {}, {})]
     with pytest.raises(RunError, match="--halving needs"):
-        list(halving.halve(points, points, lambda some, share: [(point, "") for point in some]))
+        list(halving.halve(points, points, lambda some, share=1: [(point, "") for point in some]))
 
 
 # Test, for the best point alone
@@ -532,9 +666,11 @@ def test_test_is_scored_for_the_best_point_in_a_folder_of_its_own(scored):
 def test_test_is_scored_again_by_the_model_of_today(scored):
     folder, rows, asked = scored
     sweep.score_test(rows, folder)
+    finished = folder / "p1" / "test" / "04_iou_evaluation.ipynb"
+    finished.touch()  # it would be kept, with the scores of the earlier model
     (folder / "p1" / "model.keras").write_text("model.keras of p9")
     sweep.score_test(rows, folder)
-    assert asked[1][3] == "model.keras of p9"
+    assert asked[1][3] == "model.keras of p9" and not finished.exists()
 
 
 def test_without_score_or_model_nothing_is_scored(scored):

@@ -150,7 +150,7 @@ def _lists(dataset):
                       f"{', '.join(dataset.splits)}.", "Training needs train and val.")
     for name, samples in dataset.splits.items():
         if not samples:
-            needed = name in ("train", "val", dataset.test_split)
+            needed = name in ("train", "val")  # without test, val is scored
             yield Problem(f"split {name}", "the list is empty.", "Add photos to it.",
                           "error" if needed else "warning")
         for sample, times in Counter(samples).items():

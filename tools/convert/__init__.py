@@ -6,21 +6,29 @@ import shutil
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from tools.convert.base import (SPLITS, Options, UsageError, files_below, list_faults, plural,
-                                some)
-from tools.convert.folder import IMAGE_FOLDERS, MASK_FOLDERS, folder_called, read_cvat, read_folder
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Options, UsageError,
+                                files_below, files_holding, list_faults, plural, some)
+from tools.convert.coco import read_coco
+from tools.convert.cvat import read_cvat_images
+from tools.convert.folder import folder_called, read_folder
 from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
 from tools.convert.write import write_lists, write_samples
+from tools.convert.yolo import read_yolo
 from utils.images import Problem
 from utils.labels import VOID
 from utils.recipes import nearest
 
-READERS = {"folder": read_folder, "cvat": read_cvat, "labelme": read_labelme}
+READERS = {"folder": read_folder, "cvat": read_folder, "labelme": read_labelme, "coco": read_coco,
+           "cvat-images": read_cvat_images, "yolo": read_yolo}
+# Files of these formats have a suffix, and hold a text.
+MARKS = {"labelme": (".json", '"shapes"'), "coco": (".json", '"segmentation"'),
+         "cvat-images": (".xml", "<annotations>")}
 
 
 @dataclass
@@ -76,7 +84,8 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, gr
         found = READERS[format](root, options)
         _check_samples(found, options, root)
         check_splits(found.samples, val, test, group)
-        results = write_samples(found, part, to, tolerance, progress)
+        results = write_samples(found, part, progress, to, tolerance=tolerance,
+                                max_side=options.max_side)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
         if not kept or (faults and not skip_faulty):
@@ -99,7 +108,9 @@ def convert(source, target, format="", to="voc", val=None, test=None, seed=0, gr
         renamed = {sample.stem: sample.key for sample in samples if sample.stem != sample.key}
         record = asdict(done) | {"options": asdict(options) | {"to": to, **how}, "renamed": renamed}
         text = json.dumps(record, indent=1, ensure_ascii=False)
-        (part / "conversion.json").write_text(text, encoding="utf-8")
+        # labelme's scripts take every .json of a folder for one of theirs.
+        name = "conversion.json" if to == "voc" else "conversion.txt"
+        (part / name).write_text(text, encoding="utf-8")
         shutil.rmtree(part / ".work")
         shutil.rmtree(unpacked, ignore_errors=True)
         if target.is_dir():
@@ -134,6 +145,7 @@ def _check_arguments(format, to, tolerance, options, val, test, seed):
             ("test", test, 0 <= (test or 0) < 1, "a fraction of the photos, such as 0.2"),
             ("tolerance", tolerance, tolerance >= 0, "0 or more"),
             ("seed", seed, seed >= 0, "0 or more"),
+            ("max-side", options.max_side, options.max_side >= 0, "pixels, such as 1600"),
             ("void", void, void <= VOID, f"ids from 0 to {VOID}, or names of classes")):
         if not fits:
             raise UsageError(f"--{option} {value}: expected {expected}.")
@@ -164,19 +176,21 @@ def _opened(source, folder):
 
 
 def _guess(root):
-    """Return the format of a folder; ValueError for formats that are known and not read here."""
-    if (root / "labelmap.txt").is_file() and (root / "SegmentationClass").is_dir():
-        return "cvat"
-    if folder_called(root, MASK_FOLDERS):
-        return "folder"
-    for file in files_below(root, (".json", ".xml")):
-        text = file.read_text(encoding="utf-8", errors="replace")
-        if file.suffix.lower() == ".json" and '"shapes"' in text:
-            return "labelme"
-        if '"segmentation"' in text or "<annotations>" in text:
-            raise ValueError(f"{file}: is COCO's or CVAT's list of outlines, which is not read. "
-                             "Export masks, in CVAT as 'Segmentation mask 1.1'.")
-    return "folder"
+    """Return the format of a folder; UsageError where several fit."""
+    masks = "cvat" if (root / "labelmap.txt").is_file() else "folder"
+    found = {masks: [*filter(None, [folder_called(root, MASK_FOLDERS)])],
+             "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
+                                                 if "labels" in path.relative_to(root).parts)]}
+    for format, marks in MARKS.items():
+        found[format] = [*islice(files_holding(root, *marks), 1)]
+    found = {format: files[0] for format, files in found.items() if files}
+    if not found and (root / "meta.json").is_file() and not any(root.glob("*/masks_machine")):
+        raise ValueError(f"{root}: is a Supervisely project without masks_machine. Export it with "
+                         "Supervisely's app 'Export as Masks'.")
+    if len(found) > 1:
+        there = ", ".join(f"{format} ({file})" for format, file in found.items())
+        raise UsageError(f"{root}: may be read as {there}. Say which with --format.")
+    return next(iter(found), "folder")
 
 
 def _check_samples(found, options, root):
@@ -207,14 +221,17 @@ def _check_shown(shown, class_names, to):
 
 def _remarks(format, found, kept, faults):
     """Return notes on faulty photos, those without a mask and those that their EXIF tag turns."""
-    empty = [sample for sample, _ in kept if sample.label is None]
+    drawn = format not in ("folder", "cvat")
+    empty = [sample for sample, written in kept
+             if sample.label is None or drawn and not written.pixels[1:].any()]
     unsure = [sample.file.name for sample, written in kept if written.unsure]
     notes = []
     if empty:
-        notes.append(f"{plural(len(empty), 'photo')} without a mask taken for nothing but "
-                     f"{found.class_names[0]}")
+        shown = dict(enumerate(found.class_names)).get(found.background, "void")
+        notes.append(f"{plural(len(empty), 'photo')} without a mask or shapes taken for nothing "
+                     f"but {shown}")
     if faults:
-        notes.append(f"left out: {plural(len(faults), 'fault')}, see skipped in conversion.json")
+        notes.append(f"left out: {plural(len(faults), 'fault')}, see the record of the conversion")
     if unsure and format != "labelme":
         notes.append(f"EXIF tags turn {plural(len(unsure), 'photo')}, such as {unsure[0]}, and "
                      "sizes do not tell whether the masks are turned, too: look at them; if not, "

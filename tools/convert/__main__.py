@@ -1,9 +1,10 @@
 """Turn your own photos and labels into the one layout that everything here reads (VOC's), once.
 
-SOURCE is a folder of photos and masks, an export of CVAT ("Segmentation mask 1.1", folder or .zip)
-or Roboflow, or a folder of labelme's JSON files. TARGET becomes a folder for `--dataset voc
---data-dir TARGET`: photos, palette masks, split lists, class names. SOURCE is never changed. Faults
-are counted, the first 20 listed, and nothing is written where there is one.
+SOURCE is a folder or .zip: photos and masks (also of Roboflow, labelme2voc, Supervisely or
+Cityscapes), CVAT's "Segmentation mask 1.1" or "CVAT for images 1.1", COCO instances, YOLO
+segmentation, or labelme's JSON files; its files tell which. TARGET becomes a folder for `--dataset
+voc --data-dir TARGET`: photos, palette masks, split lists, class names. SOURCE is never changed.
+Faults are counted, the first 20 listed, and nothing is written where there is one.
 """
 
 import argparse
@@ -17,8 +18,9 @@ EPILOG = """examples:
   python -m tools.convert photos_and_masks data/mine
   python -m tools.convert photos_and_masks data/mine --classes background,horse --map 255=1
   python -m tools.convert export.zip data/mine --images uploaded_photos
-  python -m tools.convert labelled data/mine --val 0.15 --test 0.15
   python -m tools.convert frames data/mine --group '(clip\\d+)_'    frames of a clip stay together
+  python -m tools.convert cityscapes data/streets --masks gtFine --mask-suffix _gtFine_labelIds
+  python -m tools.convert export.zip data/mine --rename cow=animal --rename horse=animal
   python -m tools.convert data/mine to_correct --to labelme         correct masks in labelme
 """
 
@@ -30,7 +32,8 @@ def _parser():
     add = parser.add_argument
     add("source", metavar="SOURCE", help="folder or .zip; it is not changed")
     add("target", metavar="TARGET", help="folder to make")
-    add("--format", default="", help="folder, cvat or labelme; guessed without it")
+    add("--format", default="", help="folder, cvat (masks), cvat-images, coco, yolo or "
+        "labelme; without it the files tell")
     add("--to", default="voc", help="voc (default), or labelme: JSON files to correct in labelme")
     add("--tolerance", type=float, default=0.0, metavar="PIXELS", help="to labelme: simpler "
         "outlines that may be off by so much (default 0: exact; 1 is easier to edit)")
@@ -41,6 +44,11 @@ def _parser():
     add("--masks", default="", metavar="FOLDER", help="masks, in SOURCE or elsewhere")
     add("--mask-suffix", default="", metavar="TEXT",
         help="take masks whose names end so, such as _gtFine_labelIds")
+    add("--mask-prefix", default="", metavar="TEXT", help="take masks whose names begin so")
+    add("--rename", action="append", default=[], metavar="NAME=NEW",
+        help="give a class another name; classes of one name become one class")
+    add("--max-side", type=int, default=0, metavar="PIXELS", help="shrink larger photos and their "
+        "masks, so that the longer side has so many pixels")
     add("--map", action="append", default=[], metavar="ID=CLASS",
         help="ids in the masks that become other classes, such as 255=1,100=2")
     add("--void", action="append", default=[], metavar="ID|NAME",
@@ -49,8 +57,8 @@ def _parser():
     add("--binary", action="store_true", help="masks show one thing in white on black, JPEG or "
         "smoothed too: 128 and brighter is foreground")
     add("--missing", default="", metavar="WHAT", help="photos without a mask: skip (leave out) or "
-        "background (they show none of the classes); without it they are faults, or in labelme's "
-        "case skipped")
+        "background (they show none of the classes); without it they are faults, or skipped where "
+        "the labels are outlines")
     add("--ignore-exif", action="store_true",
         help="masks belong to the photos as stored, not as turned by EXIF tags")
     add("--val", type=float, metavar="FRACTION",
@@ -68,15 +76,13 @@ def _parser():
     return parser
 
 
-def _id_map(texts):
-    """Return {255: 1, 100: 2} for ["255=1,100=2"]."""
-    pairs = [pair.partition("=") for text in texts for pair in text.split(",") if pair]
-    for one, _, other in pairs:
-        if not (one.strip().isdecimal() and other.strip().isdecimal()
-                and max(int(one), int(other)) <= VOID):
-            raise UsageError(f"--map {one}={other}: expected ids from 0 to {VOID}, such as "
-                             "--map 255=1,100=2.")
-    return {int(one): int(other) for one, _, other in pairs}
+def _pairs(option, texts, fits, expected):
+    """Return {"cow": "animal"} for ["cow=animal"]."""
+    pairs = [tuple(map(str.strip, text.partition("=")[::2])) for text in texts]
+    for text, pair in zip(texts, pairs):
+        if not all(map(fits, pair)):
+            raise UsageError(f"--{option} {text}: expected {expected}.")
+    return dict(pairs)
 
 
 def main(argv=None):
@@ -86,7 +92,11 @@ def main(argv=None):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
-        options["id_map"] = _id_map(options.pop("map"))
+        ids = [pair for text in options.pop("map") for pair in text.split(",") if pair]
+        ids = _pairs("map", ids, lambda word: word.isdecimal() and int(word) <= VOID,
+                     f"ids from 0 to {VOID}, such as --map 255=1,100=2")
+        options["id_map"] = {int(one): int(other) for one, other in ids.items()}
+        options["rename"] = _pairs("rename", options["rename"], bool, "NAME=NEW: cow=animal")
         words = [word.strip() for text in options["void"] for word in text.split(",")]
         options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)

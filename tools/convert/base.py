@@ -14,6 +14,12 @@ from utils.images import PHOTO_SUFFIXES, ImageError, Problem
 VOID_NAMES = {"void", "ignore", "ignored", "__ignore__"}
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
           "validation": "val", "test": "test", "testing": "test"}
+IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos", "leftimg8bit")
+MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
+                "labelids", "gt", "gtfine", "masks_machine")
+# What contents that no tool wrote raise, as they are taken apart.
+STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
+           ValueError)
 LISTED = 20  # names or faults that one message lists
 
 
@@ -26,17 +32,21 @@ class Options:
     """How a source is to be read: options of `python -m tools.convert --help`.
 
     classes: a file, a list of names, or names with commas between. id_map: {id in files: class}.
+    rename: {class name: new name}. max_side: pixels, 0 for no limit.
     """
 
     classes: str = ""
     images: str = ""
     masks: str = ""
     mask_suffix: str = ""
+    mask_prefix: str = ""
     id_map: dict = field(default_factory=dict)
+    rename: dict = field(default_factory=dict)
     void: tuple = ()
     binary: bool = False
     missing: str = ""
     ignore_exif: bool = False
+    max_side: int = 0
 
     def __post_init__(self):
         if isinstance(self.classes, (list, tuple)):
@@ -97,6 +107,13 @@ def files_below(folder, suffixes):
         r"(^|/)(\.|__MACOSX)", path.relative_to(folder).as_posix()))
 
 
+def files_holding(folder, suffix, text):
+    """Yield the files below `folder` with a suffix in which a text stands."""
+    for file in files_below(folder, (suffix,)):
+        if text in file.read_text(encoding="utf-8", errors="replace"):
+            yield file
+
+
 def key_of(path, folder):
     """Return the path of a file below `folder`, with slashes and without its suffix."""
     return path.relative_to(folder).with_suffix("").as_posix()
@@ -135,9 +152,6 @@ def list_faults(faults):
     if len(lines) > LISTED:
         lines[LISTED:] = [f"  and {len(lines) - LISTED} more kinds of faults"]
     return "\n".join(lines)
-
-
-# Splits ---------------------------------------------------------------------------------------
 
 
 def apply_lists(root, source):

@@ -1,15 +1,18 @@
 """Lists of classes in the usual forms, and the numbers that the classes get."""
 
+import json
 import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
-from tools.convert.base import SPLITS, VOID_NAMES, UsageError
+from tools.convert.base import SPLITS, STRANGE, VOID_NAMES, UsageError
 from utils.datasets import read_lines
 from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
 
-CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt")
+CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt",
+               "class_names.txt", "dataset_meta.json", "obj_class_to_machine_color.json")
 ROBOFLOW_CLASSES = "_classes.csv"  # in the folder of each split
 HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
 
@@ -61,7 +64,8 @@ def read_entries(file):
     (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
     other lines and for duplicate names, ids or colours.
     """
-    lines = [line.split("#")[0].strip() for line in read_lines(file)]
+    lines = _lines_of_json(file) if file.suffix == ".json" else [
+        line.split("#")[0].strip() for line in read_lines(file)]
     entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
     if not entries:
         raise ValueError(f"{file}: holds no class; expected one a line.")
@@ -75,8 +79,22 @@ def _entries(place, lines):
         known = [value for value in values if value is not None]
         if twice := sorted({value for value in known if known.count(value) > 1}):
             error = UsageError if place == "--classes" else ValueError
-            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ.")
+            raise error(f"{place}: duplicate {what} {twice[0]}; each must differ. To make one "
+                        "class of two, give them two names and say --rename ONE=OTHER.")
     return entries
+
+
+def _lines_of_json(file):
+    """Return the lines of datumaro's dataset_meta.json, or of Supervisely's colours: NAME -> id."""
+    try:
+        data = json.loads(file.read_text("utf-8-sig"))
+        if file.name.startswith("obj_class"):
+            return ["0 background", *(f"{ids[0]} {clean_name(name)}" for name, ids in data.items())]
+        labels, colors = data["label_map"].items(), data.get("segmentation_colors") or ()
+        return [" ".join([key, clean_name(name), *map(str, color)])
+                for (key, name), color in zip_longest(labels, colors, fillvalue=())]
+    except STRANGE as error:
+        raise ValueError(f"{file}: is no list of classes ({error!r}); export again.") from None
 
 
 def _entry(place, line, number):
@@ -97,23 +115,30 @@ def _entry(place, line, number):
     return Entry(file_id, clean_name(" ".join(words)), color)
 
 
-def number_classes(source, entries, void):
+def number_classes(source, entries, options):
     """Number the classes of a `Source` from 0 and return file id -> class id, 255 for void ones.
 
-    Void are the names among `void` (words of --void), id 255 and VOID_NAMES.
+    --rename gives names, and merges. Void are the names of --void, id 255 and VOID_NAMES.
     """
     known = [entry.name for entry in entries]
-    names = [clean_name(word) for word in void if not word.isdecimal()]
-    for name in names:
-        if name not in known:
-            raise UsageError(f"--void {name}: there is no such class{nearest(name, known)}")
-    left = [entry for entry in entries if entry.file_id == VOID or entry.name in names
-            or entry.name.lower() in VOID_NAMES]
-    kept = [entry for entry in entries if entry not in left]
-    source.class_names, source.colors = tuple(entry.name for entry in kept), voc_colormap(len(kept))
-    for number, entry in enumerate(kept):
-        source.colors[number] = entry.color or source.colors[number]
+    new = {clean_name(name): clean_name(other) for name, other in options.rename.items()}
+    void = [clean_name(word) for word in options.void if not word.isdecimal()]
+    for option, name in [("rename", name) for name in new] + [("void", name) for name in void]:
+        if name not in known and (option == "rename" or name not in new.values()):
+            there = nearest(name, known) if known else ", since no list names them: see --classes."
+            raise UsageError(f"--{option} {name}: there is no such class{there}")
+    numbers, left, class_of = {}, [], {}
+    for entry in entries:
+        name = new.get(entry.name, entry.name)
+        if entry.file_id == VOID or name.lower() in VOID_NAMES or {name, entry.name} & {*void}:
+            left.append(entry.name)
+            class_of[entry.file_id] = VOID
+        else:
+            class_of[entry.file_id] = numbers.setdefault(name, len(numbers))
+    source.class_names, source.colors = tuple(numbers), voc_colormap(len(numbers))
+    for entry in reversed(entries):  # the first of a merged class gives its colour
+        if entry.color and class_of[entry.file_id] != VOID:
+            source.colors[class_of[entry.file_id]] = entry.color
     if left:
-        source.notes.append(f"void: {', '.join(entry.name for entry in left)}")
-    class_of = {entry.file_id: VOID for entry in left}
-    return class_of | {entry.file_id: number for number, entry in enumerate(kept)}
+        source.notes.append(f"void: {', '.join(left)}")
+    return class_of

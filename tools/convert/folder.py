@@ -1,49 +1,46 @@
-"""Two sources of `tools.convert`: photos and masks, and CVAT's "Segmentation mask 1.1" exports."""
+"""Photos and masks that are paired by their names, CVAT's "Segmentation mask 1.1" among them."""
 
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tools.convert.base import (SPLITS, Sample, Source, UsageError, apply_lists, files_below,
-                                finder, key_of, some, split_of)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Sample, Source, UsageError,
+                                apply_lists, files_below, finder, key_of, some, split_of)
 from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
 
-IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image", "photos")
-MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "annotation",
-                "labelids", "gt")
 MASK_SUFFIXES = PHOTO_SUFFIXES + (".gif",)
-# What may follow the common name of a pair.
-IMAGE_END = re.compile(r"(?<=.)_(leftimg8bit|image|img|rgb|sat)$", re.IGNORECASE)
-MASK_END = re.compile(r"(?<=.)(_(gtfine_)?labelids|[-_.]mask|_masks|_(segmentation|annotation|seg)|"
-                      r"_labels?|_?annot|_gt|_l)$", re.IGNORECASE)
+# What may stand before or after the common name of a pair.
+IMAGE_MARK = re.compile(r"(?i)(?<=.)_(leftimg8bit|image|img|rgb|sat)$|"
+                        r"(?<![^/])(image|img|photo|rgb)[-_](?=.)")
+MASK_MARK = re.compile(r"(?i)(?<=.)(_(gt(fine|coarse)_)?label(train)?ids|[-_.]mask|_masks|_?annot|"
+                       r"_(segmentation|annotation|seg)|_labels?|_gt(fine|coarse)?|_l)$|"
+                       r"(?<![^/])(masks?|gt|labels?|annotation|annot|seg)[-_](?=.)")
+NAMES = "see --mask-suffix and --mask-prefix"
+CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(31, 34)), (
+    "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
+    "person rider car truck bus train motorcycle bicycle").split()))
 
 
 def read_folder(root, options):
-    """Read photos and masks that are paired by their names into a `Source`."""
-    entries, origin = find_entries(root, options.classes)
-    return _read(root, options, entries, origin)
+    """Read photos and masks that are paired by their names into a `Source`.
 
-
-def read_cvat(root, options):
-    """Read CVAT's "Segmentation mask 1.1": photos and masks with a labelmap.txt.
-
-    The background (black, or else called so) becomes class 0; the others follow in their order.
+    In CVAT's "Segmentation mask 1.1", which has a labelmap.txt, the background (black, or else
+    called so) becomes class 0; the others follow in their order.
     """
-    options = replace(options, masks=options.masks or "SegmentationClass")
     entries, origin = find_entries(root, options.classes)
-    entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
-    return _read(root, options, entries, origin)
-
-
-def _read(root, options, entries, origin):
-    """Return a `Source` with the classes of `entries`, or of what the masks hold without any."""
+    if origin == "labelmap.txt":
+        entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
     source = _collect(root, options)
-    scans = scan_all([sample.label for sample in source.samples if sample.label], options)
+    labels = [sample.label for sample in source.samples if sample.label]
+    if not entries and any(label.stem.endswith("_gtFine_labelIds") for label in labels):
+        entries = [Entry(i, CITYSCAPES.get(i, "void"), None) for i in range(34)]
+        origin = "Cityscapes, the 19 of its benchmark"
+    scans = scan_all(labels, options)
     if origin == ROBOFLOW_CLASSES and not options.classes:
         entries = _without_unseen(entries, scans, source.notes)
     by_color = not options.binary and goes_by_color(entries, scans)
@@ -55,7 +52,7 @@ def _read(root, options, entries, origin):
         entries = entries or [Entry(0, "background", None), Entry(1, "foreground", None)]
         source.notes.append(f"the masks hold 0 and {VOID} and nothing else, so {VOID} becomes "
                             f"class 1; if it means void (not labelled), say --void {VOID}")
-    table = id_table(number_classes(source, entries, options.void), options)
+    table = id_table(number_classes(source, entries, options), options)
     if not entries:
         name_classes(source, scans, table, options)
     if not colored:
@@ -79,9 +76,6 @@ def _without_unseen(entries, scans, notes):
     return [entry for entry in entries if entry.file_id <= last]
 
 
-# Photos and their masks -------------------------------------------------------------------------
-
-
 def _collect(root, options):
     """Return a `Source` with a sample for every photo; without a mask it has a fault or is left."""
     source = Source()
@@ -97,7 +91,7 @@ def _collect(root, options):
 
 
 def _places(root, options):
-    """Return [(split or "", folder of photos, folder of masks)]."""
+    """Return [(split or folder or "", folder of photos, folder of masks)]."""
     images = _folder(root, options.images, "--images", IMAGE_FOLDERS)
     masks = _folder(root, options.masks, "--masks", MASK_FOLDERS)
     if images and masks:
@@ -107,14 +101,15 @@ def _places(root, options):
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     places = []
     for folder in folders:
-        if folder.name.lower() in SPLITS:
-            # Masks are in a folder of it, in one beside it (train_labels), or among its photos.
+        split = SPLITS.get(folder.name.lower(), "")
+        pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
+        if split and not all(pair):
+            # Masks are in a folder beside it (train_labels), or among its photos.
             beside = [path for path in folders if path != folder
-                      and MASK_END.sub("", path.name).lower() == folder.name.lower()]
-            pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
-            if not all(pair):
-                pair = [folder, *beside, folder][:2]
-            places.append((SPLITS[folder.name.lower()], *pair))
+                      and MASK_MARK.sub("", path.name).lower() == folder.name.lower()]
+            pair = [folder, *beside, folder][:2]
+        if all(pair):
+            places.append((split or folder.name, *pair))
     flat = any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir())
     if flat and not places and not images and not masks:
         places = [("", root, root)]
@@ -150,10 +145,14 @@ def _holds_pictures(folder):
 def _pair(source, split, images, masks, options):
     """Add a sample for every photo, with its mask or a fault; and faults for masks without one."""
     photos = {path: key_of(path, images) for path in files_below(images, PHOTO_SUFFIXES)}
+    start, end = options.mask_prefix, options.mask_suffix
     labels = {path: key_of(path, masks) for path in files_below(masks, MASK_SUFFIXES)
-              if path.stem.endswith(options.mask_suffix)}
+              if path.stem.startswith(start) and path.stem.endswith(end)}
+    if not start and not end:
+        # Cityscapes has pictures of instances and colours beside them.
+        labels = {path: key for path, key in labels.items() if key.endswith("_labelIds")} or labels
     if images == masks:
-        labels = labels if options.mask_suffix else _masks_among(labels)
+        labels = labels if start or end else _masks_among(labels)
         photos = {path: key for path, key in photos.items() if path not in labels}
     if split and photos and not labels:
         source.notes.append(f"left out: {images.name}, which has photos and no masks")
@@ -166,21 +165,21 @@ def _pair(source, split, images, masks, options):
         if len(mine) > 1:
             names = some(path.name for path in mine)
             sample.fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
-                                   "Say which kind to take with --mask-suffix.")
+                                   f"To take one kind, {NAMES}.")
         elif not mine and not options.missing:
             sample.fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see "
-                                   "--missing skip and background; if it is called otherwise, see "
-                                   "--mask-suffix.")
+                                   f"--missing skip and background; if it is called otherwise, "
+                                   f"{NAMES}.")
         source.samples.append(sample)
     used = {path for paths in found.values() for path in paths}
     source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.", "Add it, "
-                              "or remove the mask; if only some files are masks, see --mask-suffix."
+                              f"or remove the mask; if only some files are masks, {NAMES}."
                               ) for path in labels if path not in used]
 
 
 def _masks_among(files):
     """Return which files of one folder are masks: by their ending, or PNGs beside equal JPEGs."""
-    masks = {path: key for path, key in files.items() if MASK_END.search(key)}
+    masks = {path: key for path, key in files.items() if MASK_MARK.search(key)}
     jpegs = {key for path, key in files.items() if path.suffix.lower() in (".jpg", ".jpeg")}
     return masks or {path: key for path, key in files.items()
                      if path.suffix.lower() == ".png" and key in jpegs}
@@ -190,14 +189,15 @@ def _masks_of(photos, labels, options):
     """Return photo -> its masks: same name, else the same before an ending, else another folder."""
     exact, stripped = {key: path for path, key in labels.items()}, {}
     for path, key in labels.items():
-        name = (key.removesuffix(options.mask_suffix) if options.mask_suffix else
-                MASK_END.sub("", key))
-        stripped.setdefault(name, []).append(path)
+        folder, _, name = key.rpartition("/")
+        name = name.removeprefix(options.mask_prefix).removesuffix(options.mask_suffix)
+        for one in {name, MASK_MARK.sub("", name)}:
+            stripped.setdefault(f"{folder}/{one}" if folder else one, []).append(path)
     find, found = finder(exact), {}
     for photo, key in photos.items():
         same = exact.get(key) or exact.get(key + photo.suffix)
         found[photo] = [same] if same else (stripped.get(key)
-                                            or stripped.get(IMAGE_END.sub("", key)) or [])
+                                            or stripped.get(IMAGE_MARK.sub("", key)) or [])
     taken = {path for paths in found.values() for path in paths}
     for photo, key in photos.items():
         other = exact.get(find(key))

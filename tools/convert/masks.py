@@ -9,7 +9,7 @@ from PIL import Image
 
 from tools.convert.base import faulty, some
 from utils.images import THREADS, decode, has_colors, to_ids, to_rgb
-from utils.labels import VOID, VOID_COLOR, colors_to_ids, voc_colormap
+from utils.labels import VOID, VOID_COLOR, voc_colormap
 
 
 class Scan(NamedTuple):
@@ -80,11 +80,8 @@ def read_colors(path, entries, table, options):
     entries = [entry for entry in entries if entry.color]
     class_of = np.full(VOID + 1, VOID, np.uint8)
     class_of[:len(entries)] = table[[entry.file_id for entry in entries]]
-    rgb = to_rgb(_open(path, options), path)
-    try:
-        return class_of[colors_to_ids(rgb, np.uint8([entry.color for entry in entries]))]
-    except ValueError as error:
-        raise faulty(path, str(error), "") from None
+    picture = Image.fromarray(to_rgb(_open(path, options), path))
+    return class_of[to_ids(picture, path, np.uint8([entry.color for entry in entries]))]
 
 
 def id_table(class_of, options):
@@ -102,9 +99,6 @@ def id_table(class_of, options):
         table[file_id] = class_id
     table[[int(word) for word in options.void if word.isdecimal()]] = VOID
     return table
-
-
-# Ids or colours, and which classes --------------------------------------------------------------
 
 
 def goes_by_color(entries, scans):

@@ -37,9 +37,6 @@ def _name(sample):
     return sample.key.partition("/")[2] if split_of(sample.key) else sample.key
 
 
-# Groups -----------------------------------------------------------------------------------------
-
-
 def groups_of(samples, photos, group, notes):
     """Return the group of each sample, int (N,), numbered from 0; adds to `notes` what is grouped.
 
@@ -82,9 +79,6 @@ def _joined(kinds):
             numbers = [number if mark is None else first[mark]
                        for mark, number in zip(marks, numbers)]
     return np.unique(numbers, return_inverse=True)[1]
-
-
-# The draw ---------------------------------------------------------------------------------------
 
 
 def split_samples(samples, shown, photos, class_names, how, notes):

@@ -33,12 +33,12 @@ class Written(NamedTuple):
     unsure: bool
 
 
-def write_samples(found, part, to, tolerance, show):
+def write_samples(found, part, show, to, **how):
     """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
     for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
         (part / folder).mkdir()
     report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, to=to, tolerance=tolerance), []
+    convert, results = partial(_convert_one, found=found, part=part, to=to, **how), []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for result in pool.map(convert, found.samples):
@@ -50,7 +50,7 @@ def write_samples(found, part, to, tolerance, show):
     return results
 
 
-def _convert_one(sample, found, part, to, tolerance):
+def _convert_one(sample, found, part, to, tolerance, max_side):
     """Read a photo and its mask and write both; returns what was `Written`, or a `Problem`."""
     if sample.fault:
         return sample.fault
@@ -74,6 +74,11 @@ def _convert_one(sample, found, part, to, tolerance):
         return fault
     plain = (stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
              and not stored.deep)
+    if 0 < max_side < max(ids.shape):
+        plain, scale = False, max_side / max(ids.shape)
+        size = [max(1, round(side * scale)) for side in ids.shape[::-1]]
+        image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+        ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
     target = part / "JPEGImages" / name if to == "voc" else part / name
     if plain:
@@ -119,7 +124,6 @@ def write_lists(part, to, found, splits):
         for i, (name, (r, g, b)) in enumerate(zip(found.class_names, found.colors))]
     if to == "labelme":
         names = [name for name in found.class_names if name != "background"]
-        background = ["_background_"] if "background" in found.class_names else []
-        files[part / "labels.txt"] = ["__ignore__", *background, *names]
+        files[part / "labels.txt"] = ["__ignore__", "_background_", *names]
     for file, lines in files.items():
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -155,8 +155,8 @@ def connect(scheduler: str, workers: int) -> Iterator:
         yield client
 
 
-def results(client, arguments: list[str], environment: dict[str, str], devices: list[str],
-            points: Sequence[Point], share: float = 1) -> Iterator[tuple[Point, str]]:
+def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
+            devices: list[str], share: float = 1) -> Iterator[tuple[Point, str]]:
     """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
 
     For the others see `run_point`. A point whose worker is lost runs again on another. Closed

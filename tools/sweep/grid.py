@@ -104,8 +104,7 @@ def draw(grid: dict[str, object], listed: Iterable[dict], count: int, seed: int 
     """Return `count` different assignments, drawn at random; fewer if there are no more.
 
     Each has one of the listed and one value of each list; of a range such as "1e-4..1e-2" any
-    number, log-uniform if both ends are positive and at least tenfold apart, else uniform. A larger
-    count adds to the points of a smaller one.
+    number, log-uniform if both ends are positive and at least tenfold apart. More add to fewer.
     """
     values, listed, found = _lists(grid), list(listed) or [{}], []
     streams = {name: random.Random(f"{seed} {name}") for name in ("", *grid)}

@@ -38,10 +38,10 @@ def halve(points: Sequence[Point], waiting: Sequence[Point],
           run: Callable) -> Iterator[tuple[Point, str | tuple]]:
     """Yield each point of `waiting` as it ends: see `cluster.results`, or `score_at` if it stopped.
 
-    The other points are finished. run: makes such pairs of points and a share of their epochs.
+    The other points are finished. run: makes such pairs of points and, as `share`, of their epochs.
     """
     for share in (1 / 4, 1 / 2):
-        for point, why in run([p for p in waiting if not score_at(p.folder, share)], share):
+        for point, why in run([p for p in waiting if not score_at(p.folder, share)], share=share):
             if why:
                 points = [p for p in points if p != point]
                 yield point, why
@@ -52,4 +52,4 @@ def halve(points: Sequence[Point], waiting: Sequence[Point],
         points = ranked[:math.ceil(len(ranked) / 2)]
         yield from ((p, scores[p.folder]) for p in ranked[len(points):] if p in waiting)
         waiting = [p for p in waiting if p in points]
-    yield from run(waiting, 1)
+    yield from run(waiting)

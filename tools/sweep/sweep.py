@@ -95,7 +95,8 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
         results = ()
         if waiting:
             client = stack.enter_context(cluster.connect(scheduler, workers))
-            run = partial(cluster.results, client, arguments, environment, devices)
+            run = partial(cluster.results, client, arguments=arguments, environment=environment,
+                          devices=devices)
             results = halving.halve(planned, waiting, run) if halve else run(waiting)
             stack.enter_context(contextlib.closing(results))
         try:
