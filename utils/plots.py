@@ -52,13 +52,13 @@ def digest(figure, varies=False):
     """Return what a figure draws as text: titles, names, colours, numbers to three digits.
 
     varies: True if the numbers differ between machines, or the titles and labels of those that do:
-    of these, only names, colours and sizes are written.
+    of these, only names, colours and sizes are written, and # for decimals in their titles.
     """
     lines = []
     for axis in figure.axes:
-        title = axis.get_title()
-        title = re.sub(r"\d[\d.,%]*", "#", title) if varies is True else title
-        hidden = _differs(title, varies)
+        number = r"\d[\d.,%]*" if varies is True else r"\d+\.\d+"
+        hidden = _differs(axis.get_title(), varies)
+        title = re.sub(number, "#", axis.get_title()) if hidden else axis.get_title()
         lines.append(" | ".join(["axes", title, axis.get_xlabel(), axis.get_ylabel()]))
         for ticks in (axis.xaxis, axis.yaxis):
             if isinstance(ticks.get_major_locator(), FixedLocator):
@@ -94,7 +94,7 @@ def _differs(name, varies):
 
 
 def _numbers(rows, varies):
-    rows = np.asarray(rows, float)
+    rows = np.round(np.asarray(rows, float), 12) + 0.0  # neither rounding errors nor -0
     if varies:
         return f"{rows.shape[1]} values"
     chosen = np.unique(np.linspace(0, rows.shape[1] - 1, 24).astype(int))

@@ -209,6 +209,11 @@ def test_digest_leaves_out_what_varies():
     assert plots.digest(first, {"val"}) == plots.digest(second, {"val"}) and "3 2" in plots.digest(first, {"val"})
     first, second = (plots.picture_grid([TRUTH + by], [f"IoU 0.{by}"]) for by in (0, 1))
     assert plots.digest(first, True) == plots.digest(second, True) != plots.digest(first)
+    first, second = (plots.picture_grid([TRUTH, TRUTH + by], ["truth", f"8s: 0.{by}"]) for by in (0, 1))
+    assert plots.digest(first, {"8s: 0.0"}) == plots.digest(second, {"8s: 0.1"})
+    assert "8s: #" in plots.digest(first, {"8s: 0.0"}), "names stay, decimals of what varies do not"
+    first, second = (plots.curves({"loss": [value, 1]}, "epoch", "loss") for value in (0, -2e-16))
+    assert plots.digest(first) == plots.digest(second), "rounding errors differ, too"
 
 
 # The artists: what stands where, and in which colour

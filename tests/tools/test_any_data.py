@@ -119,6 +119,17 @@ def test_scores_of_notebook_04_are_those_of_the_model_of_notebook_03(everyday):
     assert metrics["iou"]["snow"] is None and metrics["parameters"]["seed"] == CHOSEN["seed"]
 
 
+def test_the_same_command_gives_the_same_scores(everyday, tmp_path):
+    """All of metrics.json but the times, to the last digit."""
+    data, folder, _ = everyday
+    run_on(data.root, tmp_path, ["03", "04"], **CHOSEN)
+    first, second = (json.loads((place / "metrics.json").read_text(encoding="utf-8"))
+                     for place in (folder, tmp_path))
+    for metrics in (first, second):
+        assert metrics.pop("training_seconds") > 0 and metrics.pop("images_per_second") > 0
+    assert first == second
+
+
 def test_pictures_of_notebook_05_show_the_labels_of_the_model(everyday):
     data, folder, _ = everyday
     model = models.load(folder / "model.keras")
