@@ -3,7 +3,9 @@
 import contextlib
 import csv
 import json
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,8 +23,8 @@ from tools.execute import RunError
 from tools.sweep import board as sweep_board
 from tools.sweep import cluster as sweep_cluster
 from tools.sweep import grid as sweep_grid
-from tools.sweep import sweep
-from tools.sweep.grid import Point, combine, differing, folder_name, plan
+from tools.sweep import halving, sweep
+from tools.sweep.grid import Point, combine, differing, draw, folder_name, plan
 from utils import runs
 
 PARAMETERS = "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''"
@@ -72,7 +74,7 @@ def test_points_are_typed_named_and_run_once(toy, tmp_path):
     assert [point.given for point in points] == [{"rate": 0.001, "seed": 0}, {"rate": 0.5, "seed": 0}]
     assert [point.folder.name for point in points] == ["rate=0.001,seed=0", "rate=0.5,seed=0"]
     assert points[0].parameters == {"rate": 0.001, "seed": 0, "wait_for": "", "data_dir": ""}
-    assert differing(points) == ["rate"] and points[1].label(["rate", "seed"]) == "rate=0.5 seed=0"
+    assert differing(points) == ["rate"]
 
 
 def test_sweeps_of_faulty_data_leave_no_folder(toy, tmp_path, make_voc):
@@ -133,7 +135,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
         sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir", str(tmp_path)])
     assert json.loads(str(called.value)) == {
         "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None,
-        "limit": sweep.LIMIT, "notebooks": [str(toy)],
+        "halve": False, "commands": False, "limit": sweep.LIMIT, "notebooks": [str(toy)],
         "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"}, "points": [{"wait_for": "a"}]}
 
 
@@ -162,6 +164,7 @@ def test_commands_without_sense_are_refused(toy, capsys):
     assert "a sweep takes one" in said("a.yaml", "b.yaml")
     assert "b.yaml: cannot be read" in said("b.yaml")
     assert "--workers is -1" in said("-p", "seed=1,2", "--workers", "-1")
+    assert "--random is -1" in said("-p", "seed=1,2", "--random", "-1")
     assert "--timeout is 0" in said("-p", "seed=1,2", "--timeout", "0")
     assert "plain folder name" in said("-p", "seed=1,2", "--name", "a/b")
     assert "There is no notebook 77" in said("77", "-p", "seed=1,2")
@@ -210,6 +213,58 @@ def test_ranges_and_sweeps_that_are_too_large(toy, tmp_path, monkeypatch, capsys
     assert not chosen and not (tmp_path / "s").exists()
     monkeypatch.setattr(sweep_board, "table", lambda rows: "")
     assert sweep.main([*command, "--yes"]) == 0 and len(chosen) == 10_000
+
+
+def test_drawn_points_lie_in_their_ranges_and_are_the_same_again():
+    grid = {"rate": ["1e-4..1e-1"], "momentum": "0.5..0.9", "stride": ["8", "16"], "epochs": 8}
+    points = draw(grid, [{"seed": 0}, {"seed": 1}], 200)
+    assert points == draw(grid, [{"seed": 0}, {"seed": 1}], 200) and len(points) == 200
+    assert points[:20] == draw(grid, [{"seed": 0}, {"seed": 1}], 20) != draw(grid, [{"seed": 0}, {"seed": 1}], 20, 1)
+    rates, momenta = ([point[name] for point in points] for name in ("rate", "momentum"))
+    assert 1e-4 <= min(rates) and max(rates) <= 1e-1 and 0.5 <= min(momenta) and max(momenta) <= 0.9
+    assert 2e-3 < np.median(rates) < 5e-3 and 0.68 < np.median(momenta) < 0.72  # 3.2e-3 is the middle of the logs
+    for name, values in (("stride", ["8", "16"]), ("seed", [0, 1])):
+        counts = [[point[name] for point in points].count(value) for value in values]
+        assert sum(counts) == 200 and min(counts) > 70
+    assert {point["epochs"] for point in points} == {8}
+
+
+def test_drawn_points_differ():
+    assert sorted(point["a"] for point in draw({"a": [1, 2, 3]}, [], 3)) == [1, 2, 3]
+    assert len(draw({"a": [1, 2]}, [], 5)) == 2
+    assert len(draw({"a": "0..1"}, [], 2)) == 2
+    with pytest.raises(RunError, match="a has no values"):
+        draw({"a": []}, [], 2)
+    with pytest.raises(RunError, match="rate has a range.*--random"):
+        combine({"rate": ["1e-4..1e-2"]}, [])
+
+
+def listed(capsys, *argv):
+    """The commands that --list prints, as lists of words."""
+    assert sweep.main([*argv, "--list"]) == 0
+    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_listed_commands_are_those_of_the_points_and_nothing_runs(toy, tmp_path, capsys):
+    folder = tmp_path / "my sweep"
+    commands = listed(capsys, str(toy), "-p", "rate=0.25,0.5", "-p", "wait_for=a b", "--timeout", "9",
+                      "--run-dir", str(folder))
+    assert [command[:6] for command in commands] == [["python", "-m", "tools.run", str(toy), "--timeout", "9"]] * 2
+    points = plan([toy], combine({"rate": [0.25, 0.5], "wait_for": "a b"}, []), folder)
+    for command, point in zip(commands, points):
+        options, given, place = run._options(command[3:])
+        assert Path(place) == point.folder and options.notebooks == [str(toy)]
+        assert run.resolve({toy: run.declared_parameters(toy)}, given) == point.parameters
+    assert not folder.exists()
+    assert listed(capsys, "-p", "stride=8", "--run-dir", str(folder))[0][3:5] == ["03_training", "04_iou_evaluation"]
+
+
+def test_random_points_are_the_same_for_the_same_command(toy, tmp_path, capsys):
+    command = [str(toy), "-p", "rate=1e-4..1e-2", "-p", "seed=0..4", "--run-dir", str(tmp_path), "--random", "5"]
+    first = listed(capsys, *command)
+    assert len(first) == 5 and listed(capsys, *command, "--search-seed", "0") == first
+    assert listed(capsys, *command, "--search-seed", "1") != first
+    assert sweep.main([*command[:-1], "201", "--list"]) == 1 and "201 points" in capsys.readouterr().err
 
 
 def test_help_says_what_a_file_holds(capsys):
@@ -287,6 +342,9 @@ def test_values_reach_a_point_as_they_are(value, kind, tmp_path, monkeypatch):
     class Future:
         status = "finished"
 
+        def exception(self):
+            return None
+
         def result(self):
             return ""
 
@@ -326,7 +384,7 @@ class Never:
 
     name = "stop"
 
-    def __init__(self, name, client=None):
+    def __init__(self, name=None, client=None):
         pass
 
     def wait(self, timeout):
@@ -478,6 +536,101 @@ def test_points_get_the_time_limit_and_count_only_if_this_code_ran_them(toy, tmp
     assert all("update its clone" in row["status"] for row in rows)
 
 
+# Halving
+
+
+def train(folder, scores, epochs=8):
+    """Write the state of a run that has trained len(scores) of so many epochs; None: not validated."""
+    history = [{"epoch": number, "loss": 1.0} | ({} if score is None else {"val_mean_iou": score})
+               for number, score in enumerate(scores, 1)]
+    (folder / "training").mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "training" / "state.npz", history=json.dumps(history), state0=np.zeros(3),
+             parameters=json.dumps({"epochs": epochs}))
+
+
+def test_progress_is_that_of_the_first_validation_after_a_share_of_the_epochs(tmp_path):
+    assert halving.score_at(tmp_path, 1 / 4) is None
+    train(tmp_path, [0.1, 0.3, 0.2, 0.9])
+    assert halving.score_at(tmp_path, 1 / 4) == (2, 0.3) and halving.score_at(tmp_path, 1 / 2) == (4, 0.9)
+    assert halving.score_at(tmp_path, 1) is None
+    train(tmp_path, [None, None, 0.4], epochs=4)  # validated late
+    assert halving.score_at(tmp_path, 1 / 4) == (3, 0.4)
+    train(tmp_path, [None, float("nan"), None, None])
+    assert halving.score_at(tmp_path, 1 / 4) is None
+    (tmp_path / "training" / "state.npz").write_bytes(b"PK\x03\x04 broken")
+    assert halving.score_at(tmp_path, 1 / 4) is None
+
+
+def halved(points, curves, failing=()):
+    """What `halve` yields, and the (name, share) it ran; curves: name -> the scores of 8 epochs."""
+    ran, trained = [], {}
+
+    def run(some, share=1):
+        for point in reversed(some):  # they end in any order
+            name = point.folder.name
+            ran.append((name, share))
+            trained[name] = math.ceil(8 * share)
+            train(point.folder, curves[name][:trained[name]])
+            yield point, "it broke" if name in failing else ""
+
+    return {point.folder.name: why for point, why in halving.halve(points, points, run)}, ran, trained
+
+
+def test_the_best_half_trains_on_twice(tmp_path):
+    points = [Point(tmp_path / name, {}, {}) for name in "abcdefg"]
+    curves = {name: [rate * epoch / 8 for epoch in range(1, 9)]
+              for name, rate in zip("abcdefg", (0.1, 0.7, 0.3, 0.2, 0.6, 0.4, 0.5))}
+    curves["d"] = [0.01, 0.02] + [0.9] * 6  # it would have won, but starts late
+    ended, _, trained = halved(points, curves)
+    assert trained == dict(a=2, b=8, c=2, d=2, e=8, f=4, g=4)
+    assert {name for name, why in ended.items() if why == ""} == {"b", "e"}
+    assert ended["g"] == (4, 0.25) and ended["d"] == (2, 0.02)
+
+
+def test_halving_again_trains_nothing_twice_and_a_failure_takes_no_place(tmp_path):
+    points = [Point(tmp_path / name, {}, {}) for name in "abcd"]
+    curves = {name: [rate] * 8 for name, rate in zip("abcd", (0.1, 0.4, 0.3, 0.2))}
+    ended, _, trained = halved(points, curves, failing="b")
+    assert ended == {"a": (2, 0.1), "b": "it broke", "c": "", "d": (4, 0.2)}
+    again, ran, _ = halved(points, curves)
+    assert ran == [("b", 1 / 2), ("b", 1)] and again == {"a": (2, 0.1), "b": "", "c": (4, 0.3), "d": (2, 0.2)}
+
+
+def test_finished_points_are_compared_but_neither_run_nor_stopped(tmp_path):
+    points = [Point(tmp_path / name, {}, {}) for name in "abcd"]
+    for point, score in zip(points, (0.1, 0.2, 0.3, 0.4)):
+        train(point.folder, [score] * (4 if point in points[1:3] else 8))
+    ran = []
+    ended = halving.halve(points, points[1:3], lambda some, share=1: ran.extend((p, share) for p in some) or [])
+    assert list(ended) == [(points[1], (2, 0.2)), (points[2], (4, 0.3))] and ran == []
+
+
+def test_stopped_points_rank_below_those_that_went_on_and_do_not_fail(tmp_path, monkeypatch, capsys):
+    points = results(tmp_path, ({"rate": 1}, 0.5), ({"rate": 2}, None), ({"rate": 3}, None), ({"rate": 4}, None))
+    monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
+    ended = [(points[3], "it broke"), (points[1], (2, 0.9)), (points[2], (4, 0.6)), (points[0], "")]
+    rows = sweep._collect(points, points, ended, [], tmp_path)
+    assert [row["point"] for row in rows] == ["p0", "p2", "p1", "p3"]
+    assert [row["status"] for row in rows] == ["finished", "stopped after 4 epochs", "stopped after 2 epochs",
+                                               "it broke"]
+    said = capsys.readouterr().out
+    assert "stopped after 2 epochs" in said and "0.900 on val" in said and said.count("FAILED") == 1
+    text = sweep_board.table(rows).splitlines()
+    assert text[0] == "ranked by mean IoU on val"
+    assert text[3].split() == ["2.", "3", "0.600", "66", "s", "stopped", "after", "4", "epochs"]
+    assert text[5] == "p3: it broke" and list(map(sweep_board.has_failed, rows)) == [False, False, False, True]
+    assert "p1,2,val,0.9,65.5,stopped after 2 epochs" in (tmp_path / "leaderboard.csv").read_text()
+    assert [label.get_text() for label in sweep_board.figure(rows).axes[0].get_yticklabels()] == ["rate=1"]
+
+
+def test_halving_without_scores_per_epoch_is_refused(toy, tmp_path, capsys):
+    assert sweep.main([str(toy), "-p", "seed=0,1", "--halving", "--run-dir", str(tmp_path / "new")]) == 1
+    assert "--halving needs" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    points = [Point(tmp_path / "a", {}, {})]
+    with pytest.raises(RunError, match="--halving needs"):
+        list(halving.halve(points, points, lambda some, share=1: [(point, "") for point in some]))
+
+
 # Test, for the best point alone
 
 
@@ -608,6 +761,43 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
 
     assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
     assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
+
+
+# Trains on from its state to the next rung of halving, and waits there to be stopped; scores after all 8 epochs.
+TRAINING = """import json, time
+from pathlib import Path
+import numpy as np
+state, history = Path(run_dir, "training", "state.npz"), []
+state.parent.mkdir(exist_ok=True)
+if state.exists():
+    history = json.loads(str(np.load(state)["history"]))
+begun = len(history)
+for epoch in range(begun + 1, 9):
+    history.append({"epoch": epoch, "val_mean_iou": rate * epoch, "begun": begun})
+    np.savez(state.with_name("part.npz"), history=json.dumps(history), parameters=json.dumps({"epochs": 8}))
+    state.with_name("part.npz").replace(state)
+    if epoch in (2, 4):
+        time.sleep(300)
+Path(run_dir, "metrics.json").write_text(json.dumps({"split": "val", "scores": {"mean_iou": rate * 8}}))"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows interrupts otherwise")
+def test_halving_stops_runs_at_their_rungs_and_the_winner_resumes(toy, tmp_path, capfd):
+    notebook = nbformat.read(toy, as_version=4)
+    notebook.cells[1:] = [nbformat.v4.new_code_cell(TRAINING)]
+    notebook.cells[0].source += "\nepochs: int = 8"
+    nbformat.write(notebook, tmp_path / "02_train.ipynb")
+    command = [str(tmp_path / "02_train.ipynb"), "-p", "rate=0.05,0.1", "--halving", "--workers", "2",
+               "--run-dir", str(tmp_path / "sweep")]
+    assert sweep.main(command) == 0, capfd.readouterr()
+    said = capfd.readouterr().out
+    assert "rate=0.05  stopped after 2 epochs: mean IoU 0.100 on val" in said and "rate=0.1  mean IoU 0.800" in said
+    histories = [json.loads(str(np.load(tmp_path / "sweep" / f"rate={rate}" / "training" / "state.npz")["history"]))
+                 for rate in (0.05, 0.1)]
+    assert [[row["begun"] for row in history] for history in histories] == [[0, 0], [0, 0, 2, 2, 4, 4, 4, 4]]
+    with open(tmp_path / "sweep" / "leaderboard.csv", encoding="utf-8", newline="") as file:
+        best, stopped = csv.DictReader(file)
+    assert (best["rate"], best["status"]) == ("0.1", "finished") and stopped["status"] == "stopped after 2 epochs"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")

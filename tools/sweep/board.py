@@ -1,8 +1,7 @@
 """What came out of a sweep: a leaderboard as CSV, as a figure and as text."""
 
-import contextlib
 import csv
-import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
@@ -18,45 +17,50 @@ UNSCORED = {"split": "", "scores": {}}
 SHOWN = 30  # rows that a figure has room for
 
 
-def leaderboard(points: Iterable[Point], failed: dict[Path, str],
+def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
                 names: Iterable[str]) -> list[dict]:
-    """Return a dict per point, best mean IoU first.
+    """Return a dict per point, best mean IoU first; of halving, those that trained longest first.
 
     point: its folder's name. parameters: the values of `names`. split, scores: see `metrics`; empty
-    if it failed. seconds: of all its notebooks. status: "finished", or the reason that `failed`
-    gives for its folder.
+    if it failed. seconds: of all its notebooks. status: "finished", the reason that `unfinished`
+    gives for its folder, or "stopped after 2 epochs" where that gives epochs and mean IoU.
     """
-    names, rows = list(names), []
+    names, rows, trained = list(names), [], {}
     for point in points:
-        entries = []
-        with contextlib.suppress(OSError):  # of a damaged run.json: the status says so
-            entries = runs.read_record(point.folder)["notebooks"].values()
+        why = unfinished.get(point.folder, "finished")
+        epochs, found = (math.inf, metrics(point.folder)) if why == "finished" else (0, UNSCORED)
+        if isinstance(why, tuple):
+            epochs, score = why
+            found = {"split": "val", "scores": {SCORE: score}}
+            why = f"stopped after {epochs} epochs"
+        entries = runs.read_json(point.folder / "run.json").get("notebooks", {}).values()
         rows.append({"point": point.folder.name,
                      "parameters": {name: point.parameters.get(name) for name in names},
-                     **(UNSCORED if point.folder in failed else metrics(point.folder)),
                      "seconds": round(sum(entry.get("seconds", 0) for entry in entries), 1),
-                     "status": failed.get(point.folder, "finished")})
-    return sorted(rows, key=lambda row: -row["scores"].get(SCORE, -1.0))
+                     "status": why, **found})
+        trained[point.folder.name] = epochs
+    return sorted(rows, key=lambda row: (-trained[row["point"]], -row["scores"].get(SCORE, -1.0)))
 
 
 def metrics(folder: Path) -> dict[str, object]:
     """Return the split and the scores, those that are numbers, of a folder's metrics.json."""
-    try:
-        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        scores = {name: float(value) for name, value in found["scores"].items()
-                  if isinstance(value, (int, float))}
-        return {"split": found.get("split", ""), "scores": scores}
-    except (OSError, ValueError, LookupError):  # a notebook need not score
-        return UNSCORED
+    found = UNSCORED | runs.read_json(folder / "metrics.json")  # a notebook need not score
+    return {"split": found["split"], "scores": {name: float(value)
+                                                for name, value in found["scores"].items()
+                                                if isinstance(value, (int, float))}}
+
+
+def has_failed(row: dict) -> bool:
+    """Return whether a point was neither finished nor, with a score, stopped."""
+    return row["status"] != "finished" and not row["scores"]
 
 
 def headline(row: dict) -> str:
     """Return how a point ended: "mean IoU 0.431 on val"."""
-    if row["status"] != "finished":
-        return f"FAILED: {row['status']}"
     if SCORE not in row["scores"]:
-        return "finished"
-    return f"mean IoU {row['scores'][SCORE]:.3f}{_on([row])}"
+        return f"FAILED: {row['status']}" if has_failed(row) else "finished"
+    stopped = f"{row['status']}: " if row["status"] != "finished" else ""
+    return f"{stopped}mean IoU {row['scores'][SCORE]:.3f}{_on([row])}"
 
 
 def _on(rows: Iterable[dict]) -> str:
@@ -65,13 +69,10 @@ def _on(rows: Iterable[dict]) -> str:
     return f" on {min(splits)}" if len(splits) == 1 and splits != {""} else ""
 
 
-def _score_names(rows: list[dict]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row["scores"]))
-
-
 def write_csv(rows: list[dict], path: Path) -> None:
     """Write a leaderboard as a table with a head line; scores that a row lacks are left empty."""
-    columns = ["point", *rows[0]["parameters"], "split", *_score_names(rows), "seconds", "status"]
+    scores = (name for row in rows for name in row["scores"])
+    columns = ["point", *rows[0]["parameters"], "split", *scores, "seconds", "status"]
     with open(path, "w", encoding="utf-8", newline="") as file:
         # Each column once: split may also be a parameter that is swept over.
         writer = csv.DictWriter(file, dict.fromkeys(columns), extrasaction="ignore")
@@ -84,15 +85,16 @@ def table(rows: list[dict]) -> str:
 
     The first line names the split whose scores it is ranked by.
     """
-    finished = [row for row in rows if row["status"] == "finished"]
-    names, scores = list(rows[0]["parameters"]), _score_names(finished)
-    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time"]]
+    finished = [row for row in rows if not has_failed(row)]
+    names = rows[0]["parameters"]
+    scores = dict.fromkeys(name for row in finished for name in row["scores"])
+    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time", ""]]
     for rank, row in enumerate(finished, 1):
         found = [f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores]
         cells.append([f"{rank}.", *(str(row["parameters"][name]) for name in names), *found,
-                      duration(row["seconds"])])
+                      duration(row["seconds"]), row["status"].removeprefix("finished")])
     widths = [max(map(len, column)) for column in zip(*cells)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells]
+    lines = ["  ".join(map(str.rjust, line, widths)).rstrip() for line in cells]
     ranked = [f"ranked by mean IoU{_on(finished)}", *lines] if finished else []
     return "\n".join(ranked + [f"{row['point']}: {row['status']}" for row in rows
                                if row not in finished])
@@ -104,7 +106,7 @@ def figure(rows: list[dict]) -> Figure:
     for row in rows:
         label = "  ".join(f"{name}={value}" for name, value in row["parameters"].items()
                           if name != "seed")
-        if SCORE in row["scores"]:
+        if row["status"] == "finished" and SCORE in row["scores"]:
             groups.setdefault(label or "all", []).append(row["scores"][SCORE])
     best = sorted(groups.items(), key=lambda group: -fmean(group[1]))[:SHOWN]
     made = Figure(figsize=(7.2, 0.34 * len(best) + 1.0), layout="constrained")

@@ -6,7 +6,6 @@ does, and stops with its kernel when its worker ends, in whatever way.
 
 import _thread
 import contextlib
-import json
 import logging
 import os
 import re
@@ -15,20 +14,18 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tools import run
 from tools.execute import RunError
 from tools.sweep.grid import Point
+from tools.sweep.halving import score_at
 from utils import runs
 
 try:
     from dask.system import CPU_COUNT
-    from distributed import Client, Event, KilledWorker, LocalCluster, as_completed, get_worker
-    from distributed.comm.addressing import parse_address, parse_host_port
-    from distributed.comm.registry import get_backend
+    from distributed import Client, Event, as_completed, get_worker
     from distributed.system import MEMORY_LIMIT
 except ImportError as missing:
     sys.exit(f"Sweeps need dask.distributed ({missing}): "
@@ -39,16 +36,13 @@ GRACE = 20.0  # seconds that a notebook gets to stop by itself
 THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
 
 
-# One point, on a worker ------------------------------------------------------------------------
-
-
 def run_point(folder: str, arguments: list[str], environment: dict[str, str], gpus: list[str],
-              stop: str) -> str:
+              stop: str, share: float = 1) -> str:
     """Run notebooks into `folder` as a task of a Dask worker; return why that failed, or "".
 
     arguments: of `python -m tools.run`, without the folder. environment: variables of the process.
-    gpus: those that the workers, which are then numbered, divide among them. stop: the name of a
-    Dask event; once it is set, the process is stopped. Its output is added to sweep.log.
+    gpus: those that the workers, which are then numbered, divide among them. stop: name of a Dask
+    event. Once it is set, or `share`, if below 1, of the epochs trained, the process is stopped.
     """
     if not Path(folder).is_dir():
         return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
@@ -58,17 +52,18 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
         environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
     wait_until_free(folder)  # the process of a lost worker may still be ending
     command = [sys.executable, "-m", "tools.sweep.cluster", *arguments, "--run-dir", folder]
-    variables = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
     log = Path(folder) / "sweep.log"
     before = log.stat().st_size if log.exists() else 0
     # Leaving the block closes the process's input and waits for its end.
     with open(log, "ab") as file, subprocess.Popen(
-            command, cwd=runs.ROOT, env=variables, stdin=subprocess.PIPE, stdout=file,
-            stderr=subprocess.STDOUT, start_new_session=True) as process:
-        stopped = Event(stop)
-        while process.poll() is None and not stopped.wait(timeout=1):
-            pass
-    return reason(process.returncode, log.read_bytes()[before:].decode(errors="replace"))
+            command, cwd=runs.ROOT, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
+            stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True) as process:
+        stopped, reached = Event(stop), None
+        while process.poll() is None and not (reached or stopped.wait(timeout=1)):
+            reached = share < 1 and score_at(Path(folder), share)
+    said = log.read_bytes()[before:].decode(errors="replace")
+    return "" if reached else reason(process.returncode, said)
 
 
 def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
@@ -114,18 +109,14 @@ def main() -> int:
     return run.main()
 
 
-# The workers -----------------------------------------------------------------------------------
-
-
 def gpus() -> list[str]:
     """Return the numbers of the NVIDIA GPUs that this process may use; starts no TensorFlow."""
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        return [name for name in names if name not in ("", "-1")]
-    with contextlib.suppress(OSError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-        return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
-    return []
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        with contextlib.suppress(OSError):
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+            return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
+    return [name for name in names.split(",") if name not in ("", "-1")]
 
 
 def workers_here(points: int) -> int:
@@ -140,17 +131,6 @@ def share_of(workers: int) -> dict[str, str]:
             **{name: os.environ.get(name, threads) for name in THREADS}}
 
 
-def check_address(scheduler: str) -> None:
-    """Raise RunError unless a Dask client can be given this address; starts no thread."""
-    try:
-        scheme, location = parse_address(scheduler)
-        get_backend(scheme)
-        parse_host_port(location)
-    except ValueError as error:
-        raise RunError(f"--scheduler {scheduler}: {error}; expected an address such as "
-                       "tcp://10.0.0.1:8786.") from None
-
-
 @contextlib.contextmanager
 def connect(scheduler: str, workers: int) -> Iterator:
     """Yield a Dask client: of the scheduler at an address, or of `workers` on this machine."""
@@ -159,41 +139,42 @@ def connect(scheduler: str, workers: int) -> Iterator:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     if not scheduler:
         # Free ports: nothing that another sweep could have taken.
-        with LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
-                          dashboard_address=":0", silence_logs=logging.CRITICAL + 1) as cluster:
-            with Client(cluster) as client:
-                yield client
+        with Client(n_workers=workers, threads_per_worker=1, host="127.0.0.1", memory_limit=0,
+                    dashboard_address=":0", silence_logs=logging.CRITICAL + 1) as client:
+            yield client
         return
-    check_address(scheduler)
+    if not re.fullmatch(r"((tcp|tls|wss?|ucxx?)://)?[^/]+:\d+", scheduler):  # starts no thread
+        raise RunError(f"--scheduler {scheduler}: expected an address such as tcp://10.0.0.1:8786.")
     with contextlib.ExitStack() as stack:
         try:
             client = stack.enter_context(Client(scheduler, timeout=10))
             client.wait_for_workers(1, timeout=30)
         except (OSError, AssertionError):  # AssertionError: Client's own thread did not start
             raise RunError(f"--scheduler {scheduler}: no scheduler answered within 10 s, or none "
-                           "of its workers within 30. Start them with `dask scheduler` and "
-                           "`dask worker ADDRESS --nthreads 1`.") from None
+                           "of its workers within 30; how to start them: --help.") from None
         yield client
 
 
 def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
-            devices: list[str]) -> Iterator[tuple[Point, str]]:
+            devices: list[str], share: float = 1) -> Iterator[tuple[Point, str]]:
     """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
 
-    For arguments, environment and devices see `run_point`. A point whose worker is lost runs again
-    on another. Closed before its end, the generator stops the points that run.
+    For the others see `run_point`. A point whose worker is lost runs again on another. Closed
+    before its end, the generator stops the points that run.
     """
-    stop, futures = Event(f"stop-{uuid.uuid4().hex}", client=client), {}
+    stop, futures = Event(client=client), {}
     try:
         for point in points:
             point.folder.mkdir(exist_ok=True)
-            given = [word for name, value in point.given.items()
-                     for word in ("-p", f"{name}={json.dumps(value)}")]
-            future = client.submit(run_point, str(point.folder), [*arguments, *given], environment,
-                                   devices, stop.name, pure=False)
+            future = client.submit(run_point, str(point.folder), [*arguments, *point.options()],
+                                   environment, devices, stop.name, share, pure=False)
             futures[future] = point
         for future in as_completed(futures):
-            yield futures[future], _outcome(future)
+            if future.status in ("cancelled", "lost"):
+                raise RunError("The scheduler is gone. Start one; the same command then continues, "
+                               "and finished points are kept.")
+            error = future.exception()  # several lost workers, or one that cannot run it
+            yield futures[future], f"{type(error).__name__}: {error}" if error else future.result()
     finally:
         running = [future for future in futures if future.status == "pending"]
         if running:
@@ -202,20 +183,6 @@ def results(client, points: Sequence[Point], arguments: list[str], environment: 
                 stop.set()
             for future in running:
                 wait_until_free(futures[future].folder)
-
-
-def _outcome(future) -> str:
-    """Return what `run_point` has returned, or why no worker could run it."""
-    if future.status in ("cancelled", "lost"):
-        raise RunError("The scheduler is gone. Start one; the same command then continues, and "
-                       "finished points are kept.")
-    try:
-        return future.result()
-    except KilledWorker as error:
-        return (f"its worker was lost, {error.allowed_failures + 1} times; does it need more "
-                "memory than there is?")
-    except Exception as error:  # of a worker that cannot run it
-        return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import random
 import re
 import sys
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from tools.run import Loader, RunError, declared_parameters, nearest, resolve
 KINDS = {"notebooks": list, "grid": dict, "points": list}
 LONGEST = 100  # characters of a folder name
 LARGEST = 100_000  # values that a range may have
+NUMBER = r"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*"
+RANGE = re.compile(rf"{NUMBER}\.\.{NUMBER}")
 
 
 @dataclass(frozen=True)
@@ -27,9 +30,10 @@ class Point:
     given: dict
     parameters: dict
 
-    def label(self, names: Iterable[str]) -> str:
-        """Return the values of the named parameters, "rate=0.001 seed=0", or the folder's name."""
-        return " ".join(f"{name}={self.parameters.get(name)}" for name in names) or self.folder.name
+    def options(self) -> list[str]:
+        """Return the words that give tools.run what the sweep sets."""
+        return [word for name, value in self.given.items()
+                for word in ("-p", f"{name}={json.dumps(value)}")]
 
 
 def read_file(path: Path) -> dict:
@@ -69,34 +73,64 @@ def combine(grid: dict[str, object], listed: Iterable[dict],
     A value of the grid that is no list is the same for all. Raises RunError for an empty list, a
     listed point that is no mapping, a name that is in both, or more than `limit` points.
     """
-    values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
-    for name, several in values.items():
-        if not several:
-            raise RunError(f"Parameter {name} has no values to sweep over.")
-    listed = list(listed) or [{}]
+    values, listed = _lists(grid), list(listed) or [{}]
     count = len(listed) * math.prod(map(len, values.values()))
     if count > limit:
         raise RunError(f"This sweep has {count:,} points, and each runs all notebooks. More than "
                        f"{limit} are refused: give fewer values, or say --yes.")
+    for name in values:
+        if any(RANGE.fullmatch(str(value)) for value in values[name]):
+            raise RunError(f"Parameter {name} has a range of values: draw some with --random N.")
     assignments = []
     for point in listed:
         if not isinstance(point, dict):
-            raise RunError(f"A point is {point!r}; expected a mapping of names to values, such as "
-                           "{stride: 16}.")
+            raise RunError(f"A point is {point!r}; expected a mapping, such as {{stride: 16}}.")
         for name in point.keys() & values.keys():
-            raise RunError(f"Parameter {name} is in the grid and in the point {point}: give it in "
-                           "one of them.")
+            raise RunError(f"Parameter {name} is in the grid and in the point {point}: give one.")
         assignments += [point | dict(zip(values, chosen))
                         for chosen in itertools.product(*values.values())]
     return assignments
+
+
+def _lists(grid: dict[str, object]) -> dict[str, list]:
+    values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
+    for name in values:
+        if not values[name]:
+            raise RunError(f"Parameter {name} has no values to sweep over.")
+    return values
+
+
+def draw(grid: dict[str, object], listed: Iterable[dict], count: int, seed: int = 0) -> list[dict]:
+    """Return `count` different assignments, drawn at random; fewer if there are no more.
+
+    Each has one of the listed and one value of each list; of a range such as "1e-4..1e-2" any
+    number, log-uniform if both ends are positive and at least tenfold apart. More add to fewer.
+    """
+    values, listed, found = _lists(grid), list(listed) or [{}], []
+    streams = {name: random.Random(f"{seed} {name}") for name in ("", *grid)}
+    for _ in range(100 * count):  # short lists hold fewer
+        drawn = {}
+        for name, several in values.items():
+            value, part = streams[name].choice(several), streams[name].random()
+            if ends := RANGE.fullmatch(str(value)):
+                low, high = sorted(map(float, ends.groups()))
+                far = 0 < 10 * low <= high
+                value = low * (high / low) ** part if far else low + (high - low) * part
+                value = float(f"{value:.3g}")  # folders are named after it
+            drawn[name] = [value]
+        point, = combine(drawn, [streams[""].choice(listed)])
+        if point not in found:
+            found.append(point)
+        if len(found) == count:
+            break
+    return found
 
 
 def plan(paths: Iterable[Path], assignments: Iterable[dict], folder: Path = Path()) -> list[Point]:
     """Return the points, once each, in folders inside `folder` that are named after what is given.
 
     A notebook that takes a split to score gets val, unless another is given: choosing by the
-    scores of test uses it up. Raises RunError for parameters that no notebook declares, or values
-    that do not fit.
+    scores of test uses it up. Raises RunError for unknown parameters and values that do not fit.
     """
     declared = {path: declared_parameters(path) for path in paths}
     scored = {"split": "val"} if any("split" in names for names in declared.values()) else {}
@@ -126,8 +160,7 @@ def folder_name(given: dict) -> str:
 
 def differing(points: Iterable[Point]) -> list[str]:
     """Return the names of the parameters that are not the same in all points."""
-    values = {}
-    for point in points:
-        for name, value in point.parameters.items():
-            values.setdefault(name, set()).add(repr(value))
-    return [name for name, several in values.items() if len(several) > 1]
+    points = list(points)
+    names = dict.fromkeys(name for point in points for name in point.parameters)
+    return [name for name in names
+            if len({repr(point.parameters.get(name)) for point in points}) > 1]

@@ -1,10 +1,9 @@
 """Run notebooks once for each point of a parameter grid, several at a time, and rank the results.
 
 Each point is a run as `python -m tools.run` makes it: a process and a folder, in which sweep.log
-shows how far it is. Dask hands the points to workers: on this machine, or to any others by their
-scheduler's address. The same command again keeps what is finished. A point that fails is reported
-and stops no other; one whose worker is lost runs again on another. The sweep's folder gets a
-leaderboard, best mean IoU first: leaderboard.csv and leaderboard.png.
+shows how far it is. Dask hands the points to workers, on this machine or those of a scheduler. The
+same command again keeps what is finished. A point that fails stops no other; one whose worker is
+lost runs again. The sweep's folder gets a leaderboard: leaderboard.csv and leaderboard.png.
 
 Points are scored on the validation split: you choose by these scores, and a test split that chose
 is used up. With --test the best point alone is scored on test, once, at the end.
@@ -12,19 +11,19 @@ is used up. With --test the best point alone is scored on test, once, at the end
 
 import argparse
 import contextlib
-import json
 import os
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tools import run as runner
 from tools.execute import RunError, guarded, short
 from tools.run import run as run_notebooks
-from tools.sweep import board, cluster
+from tools.sweep import board, cluster, halving
 from tools.sweep import grid as sweep_grid
 from tools.sweep.grid import Point
 from utils import runs
@@ -34,8 +33,9 @@ LIMIT = 200  # points of a sweep without --yes
 EPILOG = """\
 examples:
   python -m tools.sweep -p learning_rate=1e-3,3e-3 -p seed=0,1,2 -p epochs=10 --name rates
-  python -m tools.sweep rates.yaml                                 the same, from a file
   python -m tools.sweep --dataset camvid --data-dir ~/CamVid -p stride=32,16,8 -p seed=0..2 --test
+  python -m tools.sweep -p learning_rate=1e-4..1e-1 -p stride=8,16 --random 16 --halving
+  python -m tools.sweep rates.yaml --name rates --list > commands     for SLURM, GNU parallel
   python -m tools.sweep rates.yaml --scheduler tcp://10.0.0.1:8786 --run-dir /shared/rates
 
 a file:
@@ -50,7 +50,7 @@ a file:
 
 other machines: run `dask scheduler` on one of them and `dask worker ADDRESS --nthreads 1` on each,
 in an environment with this repository installed at the same commit, and sweep into a folder that
-all of them see under the same path.
+all of them see under the same path. On GPUs: `dask cuda worker ADDRESS`, of dask-cuda.
 
 exit code: 0 all points have finished, 1 one has failed or the sweep was refused, 130 interrupted
 """
@@ -58,39 +58,46 @@ exit code: 0 all points have finished, 1 one has failed or the sweep was refused
 
 def sweep(grid: dict[str, object], points: Iterable[dict] = (),
           notebooks: Iterable[str | Path] = DEFAULT, folder: str | Path = "", scheduler: str = "",
-          workers: int = 0, timeout: int | None = None, limit: int = LIMIT) -> list[dict]:
+          workers: int = 0, timeout: int | None = None, limit: int = LIMIT, halve: bool = False,
+          commands: bool = False) -> list[dict]:
     """Run notebooks once per point of a grid, and return the leaderboard: a dict per point.
 
-    grid: parameter -> value or list of values; all combinations are run. points: mappings of
-    parameters, each combined with the grid. notebooks: numbers, stems or paths. folder: as in
-    `runs.run_folder`; it gets a run folder per point. scheduler: address of a Dask scheduler; ""
-    starts `workers` processes here, 0 as many as cores and memory allow. timeout: seconds that a
-    cell may take. Raises RunError for more than `limit` points, where the sweep cannot start, or
-    if it loses its scheduler; a point that fails has the reason as its `status`.
+    grid: parameter -> value or list of values. points: mappings of parameters, each combined with
+    the grid. notebooks: numbers, stems or paths. folder: of the points' run folders. scheduler: an
+    address; "" starts `workers` processes here, 0 as many as fit. timeout: seconds that a cell may
+    take. halve: see `halving`. commands: print those of the points and run nothing. Raises RunError
+    for more than `limit` points, or if it cannot start or go on; `status` says why a point failed.
     """
     if workers < 0:
-        raise RunError(f"--workers is {workers}; expected at least 1, or 0 for as many as the "
-                       "machine can take.")
+        raise RunError(f"--workers is {workers}; expected 1 or more, or 0 for as many as fit.")
     runner.check_timeout(timeout)
     paths = runner.find_notebooks(map(str, notebooks))
-    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit))
-    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
-                                  for point in planned if "dataset" in point.parameters}):
-        runner.check_data(runner.find_data(name, data_dir)[0])
     folder = runs.choose_folder(folder)
-    planned = [replace(point, folder=folder / point.folder) for point in planned]
-    waiting = [point for point in planned if not _is_finished(point, paths)]
+    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit), folder)
     # A worker elsewhere has its own clone of the repository.
     arguments = [path.stem if path.parent == runner.NOTEBOOKS else str(path) for path in paths]
     if timeout:
         arguments += ["--timeout", str(timeout)]
+    if commands:
+        command = ["python", "-m", "tools.run", *arguments, "--run-dir"]
+        print(*(shlex.join([*command, str(point.folder), *point.options()]) for point in planned),
+              sep="\n")
+        return []
+    if halve and any("epochs" not in point.parameters for point in planned):
+        raise RunError(halving.LACKING)
+    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
+                                  for point in planned if "dataset" in point.parameters}):
+        runner.check_data(runner.find_data(name, data_dir)[0])
+    waiting = [point for point in planned if not _is_finished(point, paths)]
     workers = workers or cluster.workers_here(len(waiting))
     environment, devices = ({}, []) if scheduler else (cluster.share_of(workers), cluster.gpus())
     with contextlib.ExitStack() as stack:
         results = ()
         if waiting:
             client = stack.enter_context(cluster.connect(scheduler, workers))
-            results = cluster.results(client, waiting, arguments, environment, devices)
+            run = partial(cluster.results, client, arguments=arguments, environment=environment,
+                          devices=devices)
+            results = halving.halve(planned, waiting, run) if halve else run(waiting)
             stack.enter_context(contextlib.closing(results))
         try:
             runs.run_folder(folder)
@@ -112,62 +119,52 @@ def _is_finished(point: Point, paths: list[Path]) -> bool:
             and all(runner.is_finished(point.folder, record, path) for path in paths))
 
 
-def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple[Point, str]],
+def _collect(points: list[Point], waiting: list[Point], results: Iterable[tuple],
              paths: list[Path], folder: Path) -> list[dict]:
     """Print and rank points as they end; keep the leaderboard in `folder`, and return it."""
-    names, failed, start = sweep_grid.differing(points), {}, time.monotonic()
+    names, unfinished, start = sweep_grid.differing(points), {}, time.monotonic()
     ended = [point for point in points if point not in waiting]
-    rows = board.leaderboard(ended, failed, names)
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate(board.leaderboard(ended, {}, names), 1):
         print(f"[{number}/{len(points)}] {row['point']}  kept: {board.headline(row)}", flush=True)
     for point, why in results:
         ended.append(point)
         if not why and not _is_finished(point, paths):
             why = "its worker runs other notebooks or another utils/: update its clone"
         if why:
-            failed[point.folder] = why
-        rows = board.leaderboard(ended, failed, names)
-        board.write_csv(rows, folder / "leaderboard.csv")
-        row = next(row for row in rows if row["point"] == point.folder.name)
-        print(f"[{len(ended)}/{len(points)}] {point.label(names)}  {board.headline(row)}, after "
+            unfinished[point.folder] = why
+        board.write_csv(board.leaderboard(ended, unfinished, names), folder / "leaderboard.csv")
+        row, = board.leaderboard([point], unfinished, names)
+        label = " ".join(f"{name}={value}" for name, value in row["parameters"].items())
+        print(f"[{len(ended)}/{len(points)}] {label or row['point']}  {board.headline(row)}, after "
               f"{runner.duration(time.monotonic() - start)}", flush=True)
-    rows = board.leaderboard(points, failed, names)  # equal scores in the order of the grid
+    rows = board.leaderboard(points, unfinished, names)  # equal scores in the order of the grid
     board.write_csv(rows, folder / "leaderboard.csv")
     if any(board.SCORE in row["scores"] for row in rows):
         board.figure(rows).savefig(folder / "leaderboard.png", dpi=120)
     return rows
 
 
-# The test split --------------------------------------------------------------------------------
-
-
 def score_test(rows: list[dict], folder: str | Path, timeout: int | None = None) -> dict:
     """Run notebook 04 for the best point of a leaderboard on the test split; return the scores.
 
-    rows: what `sweep` returned. folder: the sweep's. What 04 makes goes into the folder `test` of
-    the point. Raises RunError where the point has no score or no model, or 04 fails.
+    rows: what `sweep` returned. folder: the sweep's; 04 writes into the folder `test` of the point.
+    Raises RunError where the point has no score or no model, or 04 fails.
     """
     best = Path(folder) / rows[0]["point"]
     if board.SCORE not in rows[0]["scores"]:
-        raise RunError(f"--test: no point has a score, so none is the best. {best.name}: "
-                       f"{rows[0]['status']}.")
+        raise RunError(f"--test: no point has a score. {best.name}: {rows[0]['status']}.")
     target, models = best / "test", ("model.keras", "model.json")
-    for name in models:
-        if not (best / name).is_file():
-            raise RunError(f"--test: {best} holds no {name}. Sweep over notebook 03, too: it "
-                           "writes it.")
+    if not all((best / name).is_file() for name in models):
+        raise RunError(f"--test: {best} holds no {' or '.join(models)}: sweep over 03, too.")
     if target.exists():
         shutil.rmtree(target)  # of a model that may have been trained again since
     runs.run_folder(target)
     for name in models:
         shutil.copyfile(best / name, target / name)
-    parameters = json.loads((best / "run.json").read_text(encoding="utf-8"))["parameters"]
+    parameters = runs.read_record(best)["parameters"]
     given = {name: parameters[name] for name in ("dataset", "data_dir") if name in parameters}
     run_notebooks(["04"], given | {"split": "test"}, target, timeout)
     return board.metrics(target)["scores"]
-
-
-# The command -----------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -175,15 +172,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK | FILE.yaml",
                         help="notebooks by number, name or path (default: 03 and 04), or a file")
     parser.add_argument("-p", "--parameter", metavar="NAME=A,B,C", help="values of a parameter, "
-                        "instead of the file's; 0..4 are whole numbers from 0 to 4; may be "
-                        "repeated. Values that hold a comma: in a file")
+                        "instead of the file's; 0..4 are five; may be repeated")
     who = parser.add_mutually_exclusive_group()
     who.add_argument("--workers", type=int, default=0, metavar="N", help="points at a time on this "
                      "machine (default: one per GPU, else one per core that has 3 GB of memory)")
-    who.add_argument("--scheduler", default="", metavar="ADDRESS",
-                     help="use the workers of this Dask scheduler")
-    parser.add_argument("--test", action="store_true",
-                        help="at the end, score the best point, and no other, on the test split")
+    who.add_argument("--scheduler", default="", metavar="ADDRESS", help="of Dask, for its workers")
+    parser.add_argument("--test", action="store_true", help="score the best point alone on test")
+    parser.add_argument("--random", type=int, default=0, metavar="N", help="draw N points from "
+                        "lists and from ranges such as learning_rate=1e-4..1e-2")
+    parser.add_argument("--search-seed", type=int, default=0, metavar="SEED", help="of --random")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--halving", action="store_true",
+                     help="after 1/4 and 1/2 of the epochs, only the best half trains on")
+    how.add_argument("--list", action="store_true", help="print the points' commands, run nothing")
     parser.add_argument("--yes", action="store_true", help=f"run more than {LIMIT} points")
     return parser
 
@@ -192,19 +193,21 @@ def _command(argv: list[str]) -> int:
     rest, given = runner.take_parameters(argv)
     options = _parser().parse_intermixed_args(rest)
     chosen = _chosen(options, given)
-    limit = sys.maxsize if options.yes else LIMIT
     folder = options.run_dir
     if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
         folder = runner.named_folder(options.name or "sweep")
     rows = sweep(folder=folder, scheduler=options.scheduler, workers=options.workers,
-                 timeout=options.timeout, limit=limit, **chosen)
+                 timeout=options.timeout, limit=sys.maxsize if options.yes else LIMIT,
+                 halve=options.halving, commands=options.list, **chosen)
+    if options.list:
+        return 0
     folder = runs.choose_folder(folder)
     print(f"\n{board.table(rows)}\n\nleaderboard {short(folder / 'leaderboard.csv')}, .png")
     if options.test:
         print("\ntest, for the best point alone:")
         scores = score_test(rows, folder, options.timeout)
         print(f"\n{rows[0]['point']}: mean IoU {scores[board.SCORE]:.3f} on test")
-    return int(any(row["status"] != "finished" for row in rows))
+    return int(any(map(board.has_failed, rows)))
 
 
 def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
@@ -221,6 +224,11 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
     if not grid and not points:
         raise RunError("There is nothing to sweep over: give values, such as "
                        "-p learning_rate=1e-3,3e-3, or a file.")
+    if options.random < 0:
+        raise RunError(f"--random is {options.random}; expected how many points to draw.")
+    if options.random:
+        points = sweep_grid.draw(grid, points, options.random, options.search_seed)
+        grid = {}
     named = [name for name in options.notebooks if name not in files]
     return {"grid": grid, "points": points,
             "notebooks": named or content.get("notebooks") or DEFAULT}
@@ -229,7 +237,3 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
 def main(argv: list[str] | None = None) -> int:
     """Run the command; return 0 if all finished, 1 if some failed or refused, 130 interrupted."""
     return guarded(lambda: _command(sys.argv[1:] if argv is None else argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
