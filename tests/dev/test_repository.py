@@ -241,7 +241,7 @@ def lines_of(path):
     return path.read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("folder, most", [("utils", 2486), ("tools", 5773), ("dev", 1255)])
+@pytest.mark.parametrize("folder, most", [("utils", 2477), ("tools", 5773), ("dev", 1255)])
 def test_code_does_not_grow(folder, most):
     """The aim is 1,900, 3,800 and 900 lines; lower a limit with every cut."""
     lines = sum(len(lines_of(path)) for path in (ROOT / folder).rglob("*.py"))
@@ -254,7 +254,7 @@ def test_utils_is_seen_at_a_glance():
     contents = files.pop("__init__")
     assert len(files) <= 14 and all(f"`{name}`" in "\n".join(contents) for name in files)
     ideas = ("labels", "pipeline", "layers", "models", "training", "metrics", "inference")
-    assert sum(len(files[name]) for name in ideas) <= 1058
+    assert sum(len(files[name]) for name in ideas) <= 1050
     larger = {"plots": 300}  # the aim is 230 for every file
     for name, lines in files.items():
         assert len(lines) <= larger.get(name, 230), f"utils/{name}.py has {len(lines)} lines"
