@@ -61,7 +61,7 @@ def boundary_band(mask, width, void=VOID):
     """Return where the truth changes within `width` pixels: bool (H, W), False on void.
 
     mask: integers (H, W). width: at least 1, in rows, columns or diagonals; with 1, the two pixels
-    at a border. A border to void counts. The "trimap" of Kohli et al. 2009, Krahenbuhl et al. 2011.
+    at a border. A border to void counts. The "trimap" of Kohli, Ladicky & Torr 2009.
     """
     if width < 1:
         raise ValueError(f"width is {width}; expected at least 1 pixel.")
