@@ -135,7 +135,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
         sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir", str(tmp_path)])
     assert json.loads(str(called.value)) == {
         "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None,
-        "halve": False, "commands": False, "limit": sweep.LIMIT, "notebooks": [str(toy)],
+        "halve": False, "limit": sweep.LIMIT, "notebooks": [str(toy)],
         "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"}, "points": [{"wait_for": "a"}]}
 
 

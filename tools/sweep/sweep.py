@@ -58,31 +58,20 @@ exit code: 0 all points have finished, 1 one has failed or the sweep was refused
 
 def sweep(grid: dict[str, object], points: Iterable[dict] = (),
           notebooks: Iterable[str | Path] = DEFAULT, folder: str | Path = "", scheduler: str = "",
-          workers: int = 0, timeout: int | None = None, limit: int = LIMIT, halve: bool = False,
-          commands: bool = False) -> list[dict]:
+          workers: int = 0, timeout: int | None = None, limit: int = LIMIT,
+          halve: bool = False) -> list[dict]:
     """Run notebooks once per point of a grid, and return the leaderboard: a dict per point.
 
     grid: parameter -> value or list of values. points: mappings of parameters, each combined with
     the grid. notebooks: numbers, stems or paths. folder: of the points' run folders. scheduler: an
     address; "" starts `workers` processes here, 0 as many as fit. timeout: seconds that a cell may
-    take. halve: see `halving`. commands: print those of the points and run nothing. Raises RunError
-    for more than `limit` points, or if it cannot start or go on; `status` says why a point failed.
+    take. halve: see `halving`. Raises RunError for more than `limit` points, or if it cannot start
+    or go on; `status` says why a point failed.
     """
     if workers < 0:
         raise RunError(f"--workers is {workers}; expected 1 or more, or 0 for as many as fit.")
-    runner.check_timeout(timeout)
-    paths = runner.find_notebooks(map(str, notebooks))
     folder = runs.choose_folder(folder)
-    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit), folder)
-    # A worker elsewhere has its own clone of the repository.
-    arguments = [path.stem if path.parent == runner.NOTEBOOKS else str(path) for path in paths]
-    if timeout:
-        arguments += ["--timeout", str(timeout)]
-    if commands:
-        command = ["python", "-m", "tools.run", *arguments, "--run-dir"]
-        print(*(shlex.join([*command, str(point.folder), *point.options()]) for point in planned),
-              sep="\n")
-        return []
+    planned, paths, arguments = _plan(grid, points, notebooks, folder, timeout, limit)
     if halve and any("epochs" not in point.parameters for point in planned):
         raise RunError(halving.LACKING)
     for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
@@ -107,6 +96,24 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
         print(f"{len(planned)} points, each with {', '.join(path.stem for path in paths)}, into "
               f"{folder.name}", flush=True)
         return _collect(planned, waiting, results, paths, folder)
+
+
+def commands(grid, points=(), notebooks=DEFAULT, folder="", timeout=None, limit=LIMIT):
+    """Return a line for the shell per point, in the order of a sweep; for arguments see `sweep`."""
+    planned, _, arguments = _plan(grid, points, notebooks, runs.choose_folder(folder), timeout,
+                                  limit)
+    command = ["python", "-m", "tools.run", *arguments, "--run-dir"]
+    return [shlex.join([*command, str(point.folder), *point.options()]) for point in planned]
+
+
+def _plan(grid, points, notebooks, folder, timeout, limit):
+    """Return the points, the paths of the notebooks, and the words that name them to tools.run."""
+    runner.check_timeout(timeout)
+    paths = runner.find_notebooks(map(str, notebooks))
+    planned = sweep_grid.plan(paths, sweep_grid.combine(grid, points, limit), folder)
+    # A worker elsewhere has its own clone of the repository.
+    arguments = [path.stem if path.parent == runner.NOTEBOOKS else str(path) for path in paths]
+    return planned, paths, arguments + (["--timeout", str(timeout)] if timeout else [])
 
 
 def _is_finished(point: Point, paths: list[Path]) -> bool:
@@ -196,11 +203,13 @@ def _command(argv: list[str]) -> int:
     folder = options.run_dir
     if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
         folder = runner.named_folder(options.name or "sweep")
-    rows = sweep(folder=folder, scheduler=options.scheduler, workers=options.workers,
-                 timeout=options.timeout, limit=sys.maxsize if options.yes else LIMIT,
-                 halve=options.halving, commands=options.list, **chosen)
+    chosen |= {"folder": folder, "timeout": options.timeout,
+               "limit": sys.maxsize if options.yes else LIMIT}
     if options.list:
+        print(*commands(**chosen), sep="\n")
         return 0
+    rows = sweep(scheduler=options.scheduler, workers=options.workers, halve=options.halving,
+                 **chosen)
     folder = runs.choose_folder(folder)
     print(f"\n{board.table(rows)}\n\nleaderboard {short(folder / 'leaderboard.csv')}, .png")
     if options.test:
