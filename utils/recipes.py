@@ -19,10 +19,11 @@ OPTIMIZERS = ("adam", "muon")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 STRIDES = (32, 16, 8, 4, 2)
 # Peak rates for all layers: of vgg_small from random weights with Muon (results/optimizers.json),
-# and the usual one of VGG16 from ImageNet's weights.
+# and the usual ones from ImageNet's weights.
 BACKBONE_VALUES = {
     "vgg_small": {"learning_rate": 3e-3, "optimizer": "muon"},
     "vgg16": {"learning_rate": 1e-4, "optimizer": "adam"},
+    "mobilenet_v2": {"learning_rate": 1e-3, "optimizer": "adam"},
 }
 COUNT = (1, 10 ** 6, "a whole number from 1 to 1000000")
 # Numbers that a user may give: the smallest, the largest, and in words what is expected.

@@ -190,9 +190,6 @@ class Scores(keras.metrics.Metric):
                 "mean_iou": _mean_of_defined(iou),
                 "frequency_weighted_iou": ops.sum(truth * ops.nan_to_num(iou)) / ops.sum(truth)}
 
-    def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes}
-
 
 def _mean_of_defined(values):
     return ops.sum(ops.nan_to_num(values)) / ops.sum(ops.cast(~ops.isnan(values), values.dtype))

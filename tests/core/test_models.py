@@ -272,7 +272,7 @@ def test_half_precision_stops_before_the_scores(random_fcn):
         ({"upsampling": "bilinaer"}, "upsampling is 'bilinaer'; did you mean 'bilinear'"),
         (
             {"weights": "imagenet", "backbone": "vgg_small"},
-            "weights='imagenet' needs backbone=\"vgg16\", found 'vgg_small'",
+            "weights='imagenet' needs backbone vgg16 or mobilenet_v2, found 'vgg_small'",
         ),
     ],
 )
@@ -319,7 +319,7 @@ def test_im2col_has_the_gradients_of_keras():
 
 def test_im2col_is_kept_in_files_and_computes_in_its_precision(tmp_path):
     images = keras.Input((None, None, 3))
-    model = keras.Model(images, Im2ColConv2D(4, 3, dtype="mixed_bfloat16")(images))
+    model = keras.Model(images, Im2ColConv2D(4, 3, dtype="mixed_bfloat16")(images), name="fcn")
     assert model.output.dtype == "bfloat16" and model.layers[1].kernel.dtype == "float32"
     model.save(tmp_path / "model.keras")
     again = models.load(tmp_path / "model.keras")
@@ -330,7 +330,7 @@ def test_im2col_is_kept_in_files_and_computes_in_its_precision(tmp_path):
 
 @pytest.mark.parametrize("change", [{"strides": 2}, {"padding": "valid"}, {"dilation_rate": 2}, {"groups": 2}])
 def test_im2col_refuses_what_it_does_not_compute(change):
-    with pytest.raises(ValueError, match='fc6 has .*padding.* expected "same" and ones'):
+    with pytest.raises(ValueError, match="fc6: .*padding.*strides.*dilation.*groups"):
         Im2ColConv2D(4, 3, name="fc6", **change)
 
 
@@ -553,6 +553,89 @@ def test_networks_that_do_not_score_pixels_are_refused(tmp_path, kind):
     other_network(kind).save(tmp_path / "m.keras")
     with pytest.raises(ValueError, match=r"m\.keras: is no network of this project"):
         load(tmp_path / "m.keras")
+
+
+# MobileNetV2
+
+
+@pytest.fixture(scope="module")
+def mobilenet(tmp_path_factory):
+    """Return Keras' MobileNetV2 with statistics as after training, and its weights, with and without top."""
+    keras.utils.set_random_seed(0)
+    network, folder = keras.applications.MobileNetV2(weights=None), tmp_path_factory.mktemp("mobilenet")
+    rng = np.random.default_rng(0)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    network.save_weights(folder / "top.weights.h5")
+    features = keras.applications.MobileNetV2(weights=None, include_top=False)
+    features.set_weights(network.get_weights()[:-2])
+    features.save_weights(folder / "plain.weights.h5")
+    return features, folder
+
+
+@pytest.mark.parametrize("file", ["top.weights.h5", "plain.weights.h5"])
+def test_mobilenet_computes_what_keras_own_computes(mobilenet, file):
+    features, folder = mobilenet
+    model = fcn(3, stride=8, backbone="mobilenet_v2", weights=folder / file)
+    image = photo(64, 96)
+    expected = features(keras.applications.mobilenet_v2.preprocess_input(image.copy()))
+    found = between(model, None, "out_relu")(image)
+    expected, found = ops.convert_to_numpy(expected), ops.convert_to_numpy(found)
+    assert found.shape == (1, 2, 3, 1280) and expected.std() > 0.1
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_mobilenet_refuses_the_weights_of_another_network(mobilenet, tmp_path):
+    keras.Sequential([keras.Input((3,)), layers.Dense(2)]).save_weights(tmp_path / "other.weights.h5")
+    with pytest.raises(ValueError, match="other.weights.h5: .*Keras MobileNetV2"):
+        fcn(3, backbone="mobilenet_v2", weights=tmp_path / "other.weights.h5")
+
+
+@pytest.mark.parametrize("stride", [32, 16, 8, 4, 2])
+def test_mobilenet_scores_every_pixel_at_every_stride(stride):
+    model = fcn(3, stride=stride, backbone="mobilenet_v2")
+    assert model(photo(37, 50)).shape == (1, 37, 50, 3)
+    pooled = [layer.name for layer in model.layers if layer.name.startswith("score_pool")]
+    assert len(pooled) == {32: 0, 16: 1, 8: 2, 4: 3, 2: 4}[stride]
+    sides = [between(model, None, name)(photo(64, 64)).shape[1] for name in pooled]
+    assert sorted(sides) == [64 // at for at in (16, 8, 4, 2) if at >= stride]
+
+
+def test_statistics_of_pretrained_weights_are_kept_and_others_are_learned(mobilenet):
+    for weights in (None, mobilenet[1] / "top.weights.h5"):
+        model = fcn(3, backbone="mobilenet_v2", weights=weights)
+        norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+        before = [layer.get_weights() for layer in norms]
+        model.compile("sgd", lambda y_true, y_pred: ops.mean(y_pred ** 2))
+        model.train_on_batch(photo(32, 32), np.zeros((1, 32, 32), np.uint8))
+        changed = [any((a != b).any() for a, b in zip(old, layer.get_weights()))
+                   for old, layer in zip(before, norms)]
+        assert not any(changed) if weights else all(changed)
+
+
+def test_mobilenet_in_bfloat16_leaves_the_policy_of_keras_alone():
+    model = fcn(3, stride=16, backbone="mobilenet_v2", precision="mixed_bfloat16")
+    assert model.get_layer("Conv1").compute_dtype == "bfloat16" and model.output.dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_mobilenet_from_a_file_gives_the_same_logits(tmp_path):
+    model = fcn(3, stride=8, backbone="mobilenet_v2")
+    for layer in model.layers:
+        if layer.name.startswith("score"):
+            layer.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in layer.get_weights()])
+    model.save(tmp_path / "model.keras")
+    again = load(tmp_path / "model.keras")
+    image = photo(45, 70)
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(network(image)) for network in (model, again)))
+    assert models.backbone_for(tmp_path / "model.keras") == "mobilenet_v2"
+    copy = fcn(3, stride=32, backbone="mobilenet_v2", weights=tmp_path / "model.keras")
+    same = [ops.convert_to_numpy(between(network, None, "out_relu")(image)) for network in (model, copy)]
+    np.testing.assert_array_equal(*same)
+
+
+# Model files
 
 
 def test_a_file_exchanged_under_its_card_is_refused(tmp_path, random_fcn):
