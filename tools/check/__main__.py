@@ -22,15 +22,13 @@ exit code: 0 training can start (there may be warnings), 1 it would go wrong, 2 
 """
 
 
-def check(name: str, data_dir: str) -> int:
+def check(name, data_dir):
     """Check a data set, print what was found and return the exit code."""
     try:
         dataset = datasets.find_dataset(name, data_dir)
     except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        if name == "voc" and isinstance(error, FileNotFoundError):
-            print("For a published data set add --dataset NAME; python -m tools.convert turns "
-                  "other folders into VOC's layout.", file=sys.stderr)
+        print(f"{error}\nFor a published data set add --dataset NAME; python -m tools.convert "
+              "turns other folders into VOC's layout.", file=sys.stderr)
         return 2
     report = survey(dataset, progress.bar("reading pairs"))
     print(f"{dataset.root}\n")
