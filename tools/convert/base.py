@@ -29,12 +29,14 @@ class UsageError(ValueError):
 
 @dataclass
 class Options:
-    """How a source is to be read: options of `python -m tools.convert --help`.
+    """How to convert: the options of `python -m tools.convert --help`.
 
     classes: a file, a list of names, or names with commas between. id_map: {id in files: class}.
     rename: {class name: new name}. max_side: pixels, 0 for no limit.
     """
 
+    format: str = ""
+    to: str = "voc"
     classes: str = ""
     images: str = ""
     masks: str = ""
@@ -47,12 +49,22 @@ class Options:
     missing: str = ""
     ignore_exif: bool = False
     max_side: int = 0
+    tolerance: float = 0.0
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    group: str = ""
+    skip_faulty: bool = False
 
     def __post_init__(self):
         if isinstance(self.classes, (list, tuple)):
             self.classes = ",".join([*self.classes, ""])
         self.classes, self.images = str(self.classes), str(self.images)
         self.masks, self.void = str(self.masks), tuple(map(str, self.void))
+
+    def drawn_fractions(self):
+        """Return the share of the photos for each split, where the source has none."""
+        return {"val": 0.2 if self.val is None else self.val, "test": self.test or 0}
 
 
 @dataclass

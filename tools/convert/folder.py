@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Sample, Source, UsageError,
                                 apply_lists, files_below, finder, key_of, some, split_of)
-from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
+from tools.convert.classes import Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
 from utils.images import PHOTO_SUFFIXES, Problem
@@ -41,8 +41,6 @@ def read_folder(root, options):
         entries = [Entry(i, CITYSCAPES.get(i, "void"), None) for i in range(34)]
         origin = "Cityscapes, the 19 of its benchmark"
     scans = scan_all(labels, options)
-    if origin == ROBOFLOW_CLASSES and not options.classes:
-        entries = _without_unseen(entries, scans, source.notes)
     by_color = not options.binary and goes_by_color(entries, scans)
     colored = any(entry.color for entry in entries)
     if not colored:
@@ -65,15 +63,6 @@ def read_folder(root, options):
         if by_color:
             sample.read_mask = partial(read_colors, sample.label, entries, table, options)
     return source
-
-
-def _without_unseen(entries, scans, notes):
-    """Return Roboflow's classes without the last ones that no mask shows; the ids stay."""
-    last = max((value for scan in scans for value in scan.ids or ()), default=VOID)
-    if unseen := [entry.name for entry in entries if entry.file_id > last]:
-        notes.append(f"classes that no mask shows: {some(unseen)}; left out (to keep them: "
-                     "--classes FILE)")
-    return [entry for entry in entries if entry.file_id <= last]
 
 
 def _collect(root, options):

@@ -1,7 +1,6 @@
 """Which photo goes into which split: as the source has it, else drawn, stratified by class."""
 
 import re
-from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -12,10 +11,10 @@ from tools.convert.base import UsageError, plural, some, split_of
 ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
 
 
-def check_splits(samples, val, test, group):
+def check_splits(samples, options):
     """Refuse --val, --test and --group that do not fit the source, before it is converted."""
-    splits = {sample.split for sample in samples} - {""}
-    for option, value in (("val", val), ("test", test)):
+    splits, group = {sample.split for sample in samples} - {""}, options.group
+    for option, value in (("val", options.val), ("test", options.test)):
         if value is not None and option in splits:
             raise UsageError(f"--{option} {value}: the source has this split already. Drop the "
                              "option, or remove the source's lists or split folders.")
@@ -81,11 +80,11 @@ def _joined(kinds):
     return np.unique(numbers, return_inverse=True)[1]
 
 
-def split_samples(samples, shown, photos, class_names, how, notes):
-    """Return (split -> stems; what was drawn, a dict): splits as the source has them, others drawn.
+def split_samples(samples, shown, photos, class_names, options, notes):
+    """Return splits, name -> stems: as the source has them, the others drawn, which `notes` say.
 
     samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: as in
-    `groups_of`. how: `val`, `test`, `seed`, `group`. Raises ValueError if no split is possible.
+    `groups_of`. Raises ValueError if no split is possible.
     """
     splits = {}
     for number, sample in enumerate(samples):
@@ -93,34 +92,28 @@ def split_samples(samples, shown, photos, class_names, how, notes):
     left, given = splits.pop("", []), list(splits)
     if given and left:
         notes.append(f"left out, since they are in no split: {plural(len(left), 'photo')}")
-    groups, drawn = groups_of(samples, photos, how["group"], notes), {}
-    homes = Counter(group for numbers in splits.values() for group in set(groups[numbers].tolist()))
-    if torn := sum(count > 1 for count in homes.values()):
-        notes.append(f"{plural(torn, 'group')} in more than one split, as the source has them: "
-                     "scores on photos like those of training flatter")
+    groups = groups_of(samples, photos, options.group, notes)
     pool = splits["train"] = splits["train"] if given else left
-    fractions = {"val": 0.2 if how["val"] is None else how["val"], "test": how["test"] or 0}
-    fractions = {split: part for split, part in fractions.items() if part and split not in given}
+    fractions = {split: part for split, part in options.drawn_fractions().items()
+                 if part and split not in given}
     if fractions:
         units = np.unique(groups[pool], return_inverse=True)[1]
-        subsets = draw(shown[pool], units, list(fractions.values()), how["seed"], class_names)
+        subsets = draw(shown[pool], units, list(fractions.values()), options.seed, class_names)
         for number, split in enumerate(["train", *fractions]):
             splits[split] = [pool[i] for i in np.flatnonzero(subsets == number)]
-        drawn = {"splits": list(fractions), "method": "stratified by class", "seed": how["seed"],
-                 "photos": len(pool), "groups": int(units.max()) + 1}
         counts = ", ".join(f"{split} ({plural(len(splits[split]), 'photo')})"
                            for split in fractions)
-        source, grouped = plural(len(pool), "photo"), drawn["groups"] < len(pool)
+        source, grouped = plural(len(pool), "photo"), units.max() + 1 < len(pool)
         if grouped:
-            source += f" in {plural(drawn['groups'], 'group')}"
+            source += f" in {plural(units.max() + 1, 'group')}"
         if given:
             source = f"train's {source}, since the source has none"
-        notes.append(f"drawn: {counts} of {source}; stratified by class, seed {how['seed']}")
+        notes.append(f"drawn: {counts} of {source}; stratified by class, seed {options.seed}")
         if not grouped:
             notes.append("photos of one scene or clip belong in one split: see --group, or write "
                          "train.txt and val.txt into SOURCE")
     order = [split for split in ("train", "val", "test") if split in splits]
-    return {split: [samples[i].stem for i in splits[split]] for split in order}, drawn
+    return {split: [samples[i].stem for i in splits[split]] for split in order}
 
 
 def draw(shown, groups, fractions, seed, class_names):

@@ -33,12 +33,12 @@ class Written(NamedTuple):
     unsure: bool
 
 
-def write_samples(found, part, show, to, **how):
+def write_samples(found, part, show, options):
     """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
-    for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
+    for folder in ("JPEGImages", "SegmentationClass") if options.to == "voc" else ():
         (part / folder).mkdir()
     report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, to=to, **how), []
+    convert, results = partial(_convert_one, found=found, part=part, options=options), []
     with ThreadPoolExecutor(THREADS) as pool:
         try:
             for result in pool.map(convert, found.samples):
@@ -50,7 +50,7 @@ def write_samples(found, part, show, to, **how):
     return results
 
 
-def _convert_one(sample, found, part, to, tolerance, max_side):
+def _convert_one(sample, found, part, options):
     """Read a photo and its mask and write both; returns what was `Written`, or a `Problem`."""
     if sample.fault:
         return sample.fault
@@ -74,22 +74,22 @@ def _convert_one(sample, found, part, to, tolerance, max_side):
         return fault
     plain = (stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
              and not stored.deep)
-    if 0 < max_side < max(ids.shape):
-        plain, scale = False, max_side / max(ids.shape)
+    if 0 < options.max_side < max(ids.shape):
+        plain, scale = False, options.max_side / max(ids.shape)
         size = [max(1, round(side * scale)) for side in ids.shape[::-1]]
         image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
         ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
-    target = part / "JPEGImages" / name if to == "voc" else part / name
+    target = part / "JPEGImages" / name if options.to == "voc" else part / name
     if plain:
         shutil.copyfile(photo, target)
     else:
         # A higher level saves a seventh of the room and takes twice as long.
         Image.fromarray(image).save(target, compress_level=1)
-    if to == "voc":
+    if options.to == "voc":
         write_mask(part / "SegmentationClass" / f"{sample.stem}.png", ids, found.colors)
     else:
-        contents = json.dumps(to_labelme(ids, found.class_names, name, tolerance))
+        contents = json.dumps(to_labelme(ids, found.class_names, name, options.tolerance))
         (part / f"{sample.stem}.json").write_text(contents, encoding="utf-8")
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
