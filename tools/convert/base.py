@@ -71,10 +71,9 @@ class Options:
 class Sample:
     """A photo and how to get its mask.
 
-    key: path of the photo below its folder, without suffix. photo: None for one that is embedded
-    in `label`, a labelme file. label: None for a photo that shows nothing but background.
-    read_mask: returns uint8 (H, W) class ids, 255 for void, or raises `ImageError`. as_stored:
-    whether the mask belongs to the photo before the turn that its EXIF tag asks for.
+    key: path of the photo below its folder, without suffix. photo: None if `label`, a labelme file,
+    embeds it. label: None for a photo of background alone. read_mask: returns uint8 (H, W) ids, or
+    raises `ImageError`. as_stored: the mask belongs to the photo before its EXIF tag turns it.
     """
 
     key: str
@@ -98,10 +97,7 @@ class Sample:
 
 @dataclass
 class Source:
-    """What a format's reader returns.
-
-    colors: uint8 (C, 3). faults: `Problem`s of single files. background: id where no label is.
-    """
+    """What a format's reader returns. colors: uint8 (C, 3). background: id where no label is."""
 
     class_names: tuple = ()
     colors: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
@@ -169,8 +165,8 @@ def list_faults(faults):
 def apply_lists(root, source):
     """Give the samples the splits of the source's lists, if it has any; drop those in no list.
 
-    A line is a key, with or without suffix; or, as in CamVid, a path that ends in one, with more
-    words after it. Lists like CVAT's default.txt count only where no list has a split's name.
+    A line is a key, or a path that ends in one, as in CamVid, with more words after it. Lists like
+    CVAT's default.txt count only where no list has a split's name.
     """
     files = sorted(root.glob("ImageSets/Segmentation/*.txt"))
     named = [file for file in files or sorted(root.glob("*.txt")) if file.stem.lower() in SPLITS]

@@ -63,8 +63,8 @@ def to_labelme(mask, class_names, image_path, tolerance=0.0):
     names = {i: "_background_" if name == "background" else name
              for i, name in enumerate(class_names)}
     names[VOID] = "__ignore__"
-    start = next((i for i, name in names.items() if name == "_background_"), VOID)
-    canvas, shapes = Image.new("L", mask.shape[::-1], start), []
+    background = list(class_names).index("background") if "background" in class_names else VOID
+    canvas, shapes = Image.new("L", mask.shape[::-1], background), []
     regions = sorted(_regions(mask), key=lambda region: -cv2.contourArea(region[1]))
     for class_id, outline, box, inside in regions:
         if (np.asarray(canvas.crop(box))[inside] == class_id).all():
@@ -84,8 +84,7 @@ def to_labelme(mask, class_names, image_path, tolerance=0.0):
 def _regions(mask):
     """Yield (class id, outline int32 (N, 1, 2) of x y, box, bool mask in the box) of all regions.
 
-    They are 4-connected. Two 8-connected ones can cross at a corner, so that neither is inside the
-    other.
+    They are 4-connected: of two 8-connected ones that cross at a corner, neither is inside.
     """
     for class_id in np.unique(mask).tolist():
         count, numbers, boxes, _ = cv2.connectedComponentsWithStats(
