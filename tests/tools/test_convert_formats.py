@@ -9,10 +9,8 @@ from PIL import Image
 
 from tools.convert import UsageError, convert
 from tools.convert.__main__ import main
-from tools.convert.base import list_faults
 from tools.convert.coco import decode
 from utils.datasets import load_dataset
-from utils.images import Problem
 
 HEIGHT, WIDTH = SIZE = 40, 60
 BOX = (5, 4, 30, 24)  # left, top, right, bottom: pixels of the outline included
@@ -544,14 +542,6 @@ def test_other_prefixes_can_be_said(source, target):
     assert "8 faults" not in message and "--mask-prefix" in message and "--mask-suffix" in message
     assert main([str(source), str(target), "--mask-prefix", "ids-of-"]) == 0
     assert (served(target)[1]["b"] == ids_of(1)).all()
-
-
-def test_thousands_of_faults_are_twenty_lines_and_a_count(source, target):
-    faults = [Problem(f"{i}.png", f"the mask is {i}x8 pixels, its photo 16x12.", "Export it again.") for i in range(2000)]
-    assert len(list_faults(faults).splitlines()) == 21 and "1980 more" in list_faults(faults)
-    same = [Problem(f"{i}.png", "the image is damaged.", "Copy it again.") for i in range(2000)]
-    assert len(list_faults(same).splitlines()) == 1 and "1980 more" in list_faults(same)
-    assert len(list_faults(faults + same).splitlines()) == 21
 
 
 # Other names, other sizes

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Options, UsageError,
-                                files_below, files_holding, list_faults, plural, some)
+                                files_below, files_holding, plural, some)
 from tools.convert.coco import read_coco
 from tools.convert.cvat import read_cvat_images
 from tools.convert.folder import folder_called, read_folder
@@ -20,7 +20,7 @@ from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
 from tools.convert.write import write_lists, write_samples
 from tools.convert.yolo import read_yolo
-from utils.images import Problem
+from utils.images import Problem, bullets
 from utils.labels import VOID
 from utils.recipes import nearest
 
@@ -79,7 +79,7 @@ def convert(source, target, progress=False, **options):
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
         if not kept or (faults and not options.skip_faulty):
             raise ValueError(f"{source} cannot be converted as it is, and nothing was written.\n\n"
-                             f"{plural(len(faults), 'fault')}:\n{list_faults(faults)}\n\n"
+                             f"{plural(len(faults), 'fault')}:{bullets(faults)}\n\n"
                              "Fix them, or leave those files out with --skip-faulty.")
         kept.sort(key=lambda pair: pair[0].stem)
         samples, written = zip(*kept)
@@ -130,6 +130,7 @@ def _check_options(options):
             ("tolerance", options.tolerance, math.inf, "0 or more"),
             ("seed", options.seed, math.inf, "0 or more"),
             ("max-side", options.max_side, math.inf, "pixels, such as 1600"),
+            ("map", max(options.id_map, default=0), VOID, f"ids from 0 to {VOID}"),
             ("void", void, VOID, f"ids from 0 to {VOID}, or names of classes")):
         if not 0 <= value <= most:
             raise UsageError(f"--{option} {value}: expected {expected}.")

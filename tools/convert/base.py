@@ -20,7 +20,6 @@ MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "
 # What contents that no tool wrote raise, as they are taken apart.
 STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
            ValueError)
-LISTED = 20  # names or faults that one message lists
 
 
 class UsageError(ValueError):
@@ -143,23 +142,11 @@ def plural(count, noun):
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def some(words, most=LISTED):
+def some(words, most=20):
     """Return words with commas between; of more than `most`, the first and a count of the rest."""
     words = list(map(str, words))
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
-
-
-def list_faults(faults):
-    """Return up to LISTED lines, one for each kind of `Problem`, with the first of its files."""
-    kinds = {}
-    for fault in faults:
-        kinds.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
-    files_each = max(LISTED // len(kinds), 1)
-    lines = [f"  {some(files, files_each)}: {found}" for found, files in kinds.items()]
-    if len(lines) > LISTED:
-        lines[LISTED:] = [f"  and {len(lines) - LISTED} more kinds of faults"]
-    return "\n".join(lines)
 
 
 def apply_lists(root, source):

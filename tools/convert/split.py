@@ -8,7 +8,7 @@ import numpy as np
 from tools.convert.base import UsageError, plural, some, split_of
 
 # Roboflow calls the copies of one photo that it makes NAME.rf.HASH, mostly NAME_jpg.rf.HASH.
-ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
+ROBOFLOW = r"^(.+)\.rf\.[0-9A-Za-z]+$"
 
 
 def check_splits(samples, options):
@@ -42,11 +42,9 @@ def groups_of(samples, photos, group, notes):
     photos: bytes that only equal photos share. Photos stay together if `group` matches the same
     text in their names, if Roboflow made them from one photo, or if they are equal.
     """
-    matches = [re.search(group, _name(sample)) if group else None for sample in samples]
-    texts = [match and (match[1] if match.re.groups else match[0]) for match in matches]
-    copies = [ROBOFLOW.fullmatch(_name(sample)) for sample in samples]
-    names = [match and match[1] for match in copies]
+    names, texts = _marks(samples, ROBOFLOW), [None] * len(samples)
     if group:
+        texts = _marks(samples, group)
         alone = plural(texts.count(None), "photo")
         notes.append(f"--group {group}: {_counted(texts)}; {alone} without a match")
     if any(names):
@@ -55,29 +53,27 @@ def groups_of(samples, photos, group, notes):
     if equal := len(photos) - len(set(photos)):
         notes.append(f"{plural(equal, 'photo')} with the same pixels as another one: equal photos "
                      "stay together")
-    return _joined([photos, texts, names])
-
-
-def _counted(marks):
-    marks = [mark for mark in marks if mark is not None]
-    return f"{plural(len(marks), 'photo')} in {plural(len(set(marks)), 'group')}"
-
-
-def _joined(kinds):
-    """Return a number for each item, from 0: equal for those that share a mark, or a chain of them.
-
-    kinds: lists of marks, one for each item; None is no mark.
-    """
-    numbers, before = list(range(len(kinds[0]))), None
-    while numbers != before:
+    numbers, before = list(range(len(samples))), None
+    while numbers != before:  # a chain of marks joins all of its photos
         before = list(numbers)
-        for marks in kinds:
+        for marks in (photos, texts, names):
             first = {}
             for mark, number in zip(marks, numbers):
                 first[mark] = min(number, first.get(mark, number))
             numbers = [number if mark is None else first[mark]
                        for mark, number in zip(marks, numbers)]
     return np.unique(numbers, return_inverse=True)[1]
+
+
+def _marks(samples, pattern):
+    """Return for each sample the text that a pattern, or its group 1, matches, or None."""
+    matches = [re.search(pattern, _name(sample)) for sample in samples]
+    return [match and (match[1] if match.re.groups else match[0]) for match in matches]
+
+
+def _counted(marks):
+    marks = [mark for mark in marks if mark is not None]
+    return f"{plural(len(marks), 'photo')} in {plural(len(set(marks)), 'group')}"
 
 
 def split_samples(samples, shown, photos, class_names, options, notes):
@@ -120,8 +116,7 @@ def draw(shown, groups, fractions, seed, class_names):
     """Return the subset of each photo, int (N,): 0 for train, then one for each of `fractions`.
 
     shown: bool (N, C), the classes of each photo. groups: int (N,) from 0, of photos that stay
-    together. No subset is empty, and train gets every class that a photo shows; ValueError where no
-    such split exists.
+    together. Train gets every class; ValueError where no such split exists.
     """
     photos, sizes = len(groups), np.bincount(groups)
     targets = [max(1, round(fraction * photos)) for fraction in fractions]
@@ -145,10 +140,9 @@ def stratify(shows, sizes, targets, rng):
     """Return the subset of each group, int (G,), each with its share of the photos of every class.
 
     shows: int (G, C), photos of a group that show a class. sizes: int (G,), photos. targets: photos
-    wanted in each subset, train first. Iterative stratification (Sechidis, Tsoumakas & Vlahavas
-    2011, algorithm 1): the rarest class first, each of its groups to the subset that still wants
-    most of it. Beyond the paper, a full subset takes no more, and train gets the last group of a
-    class that it lacks.
+    wanted in each subset, train first. Iterative stratification (Sechidis et al. 2011, algorithm
+    1): the rarest class first. Beyond the paper, a full subset takes no more, and train gets the
+    last group of a class that it lacks.
     """
     holds, order = shows > 0, rng.permutation(len(sizes))
     subset, room = np.full(len(sizes), -1), np.array(targets, float)

@@ -25,7 +25,7 @@ KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".t
 class Written(NamedTuple):
     """pixels: int (C + 1,), of each class, void last. photo: bytes that only equal photos share.
 
-    unsure: whether EXIF turns the photo, and its size does not tell if the mask was turned, too.
+    unsure: EXIF turns the photo, and its size does not tell if the mask was turned, too.
     """
 
     pixels: np.ndarray
@@ -37,16 +37,12 @@ def write_samples(found, part, show, options):
     """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
     for folder in ("JPEGImages", "SegmentationClass") if options.to == "voc" else ():
         (part / folder).mkdir()
-    report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, options=options), []
+    report, results = progress.bar("converting", delay=0.0 if show else math.inf), []
+    convert = partial(_convert_one, found=found, part=part, options=options)
     with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for result in pool.map(convert, found.samples):
-                results.append(result)
-                report(len(results), len(found.samples))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for result in pool.map(convert, found.samples):
+            results.append(result)
+            report(len(results), len(found.samples))
     return results
 
 
@@ -65,9 +61,9 @@ def _convert_one(sample, found, part, options):
             return error.problem
         return error.problem._replace(file=str(sample.label),
                                       found=f"its embedded photo {error.problem.found}")
-    square = image.shape[0] == image.shape[1]
+    turned, square = stored.orientation > 4, image.shape[0] == image.shape[1]
     fault = fault_of_pair((sample.file, sample.label), image, ids, VOID)
-    if fault and stored.orientation > 4 and ids.shape[::-1] == image.shape[:2]:
+    if fault and turned and ids.shape[::-1] == image.shape[:2]:
         return fault._replace(remedy="It fits the photo as stored, before the turn that its EXIF "
                               "tag asks for: see --ignore-exif.")
     if fault:
@@ -94,14 +90,11 @@ def _convert_one(sample, found, part, options):
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
     digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
     return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest,
-                   stored.orientation in (2, 3, 4) or (stored.orientation > 4 and square))
+                   stored.orientation in (2, 3, 4) or (turned and square))
 
 
 def _photo_as_labelled(sample, folder):
-    """Return a file with the photo as its mask belongs to it; new ones are made in `folder`.
-
-    An embedded photo goes into a file first; one that is wanted as stored loses its EXIF tag.
-    """
+    """Return a file with the photo as its mask belongs to it; new ones are made in `folder`."""
     file = sample.photo
     if file is None:
         file = folder / f"{sample.stem}.embedded"
