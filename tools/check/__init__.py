@@ -66,9 +66,11 @@ def table(problems, root="", width=110):
 
     Problems that differ in file names, sizes and counts only are listed together, with three files.
     """
+    differs = r"(\[.*?\]|\(\d.*?\))|[^\s,]+\.\w{3,4}\b|\d+"  # all but ids and colours, the group
     groups, rows = {}, []
     for problem in problems:
-        groups.setdefault(_kind(problem), []).append(problem)
+        kind = problem.severity, problem.remedy, re.sub(differs, r"\1", problem.found)
+        groups.setdefault(kind, []).append(problem)
     for group in groups.values():
         paths = [Path(problem.file) for problem in group[:3]]
         names = [(path.relative_to(root) if root and path.is_relative_to(root) else path).as_posix()
@@ -78,12 +80,6 @@ def table(problems, root="", width=110):
         rows.append(textwrap.fill(text, width, initial_indent=f"{group[0].severity:<9}",
                                   subsequent_indent=" " * 9, break_on_hyphens=False))
     return "\n".join(rows) or "no problems"
-
-
-def _kind(problem):
-    """Return what problems of one row share: not file names, sizes and counts; but ids, colours."""
-    kept = r"(\[.*?\]|\(\d.*?\))|[^\s,]+\.\w{3,4}\b|\d+"
-    return problem.severity, problem.remedy, re.sub(kept, r"\1", problem.found)
 
 
 def shares(dataset: Dataset, report: Report) -> str:

@@ -41,7 +41,7 @@ def look_at(sample, dataset):
     problems.append(fault)
     if image is not None and ids is not None:
         problems.append(_of_fit(sample, image, ids, orientation))
-    return Look([one for one in problems if one], pixels, _digest(image), _digest(ids))
+    return Look([one for one in problems if one], pixels, digest_of(image), digest_of(ids))
 
 
 def _photo(path):
@@ -171,7 +171,8 @@ def _of_fit(sample, image, ids, orientation):
     return fault_of_pair(sample, image, ids, VOID)
 
 
-def _digest(array):
+def digest_of(array):
+    """Return bytes that only equal arrays share; None for None."""
     if array is None:
         return None
     return hashlib.blake2b(array, digest_size=16).digest() + str(array.shape).encode()

@@ -1,6 +1,5 @@
 """What `tools.convert` writes: photos, masks or labelme's files, split lists, class names."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tools import progress
+from tools.check.faults import digest_of
 from tools.convert.labelme import embedded_photo, to_labelme
 from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
 from utils.labels import VOID
@@ -88,8 +88,7 @@ def _convert_one(sample, found, part, options):
         contents = json.dumps(to_labelme(ids, found.class_names, name, options.tolerance))
         (part / f"{sample.stem}.json").write_text(contents, encoding="utf-8")
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
-    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
-    return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest,
+    return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest_of(image),
                    stored.orientation in (2, 3, 4) or (turned and square))
 
 
