@@ -6,7 +6,6 @@ import shutil
 import zipfile
 import zlib
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -165,12 +164,13 @@ def _opened(source, folder):
 def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
     masks = "cvat" if (root / "labelmap.txt").is_file() else "folder"
-    found = {masks: [*filter(None, [folder_called(root, MASK_FOLDERS)])],
-             "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
-                                                 if "labels" in path.relative_to(root).parts)]}
+    found = {masks: folder_called(root, MASK_FOLDERS), "yolo": next(root.glob("data.y*ml"), None)}
+    for path in files_below(root, (".txt",)):
+        if "labels" in path.relative_to(root).parts and not found["yolo"]:
+            found["yolo"] = path
     for format, marks in MARKS.items():
-        found[format] = [*islice(files_holding(root, *marks), 1)]
-    found = {format: files[0] for format, files in found.items() if files}
+        found[format] = next(files_holding(root, *marks), None)
+    found = {format: file for format, file in found.items() if file}
     if len(found) > 1:
         there = ", ".join(f"{format} ({file})" for format, file in found.items())
         raise UsageError(f"{root}: may be read as {there}. Say which with --format.")
