@@ -4,7 +4,9 @@ torch is no dependency: FCN_TORCH_PYTHON names the Python of an environment that
 else it is installed into a temporary folder, which takes some gigabytes unless UV_TORCH_BACKEND is cpu.
 """
 
+import dataclasses
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -16,9 +18,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from utils import models
+from utils import callbacks, models
+from utils.datasets import load_dataset
 from utils.labels import VOID
-from utils.training import Scores, cross_entropy
+from utils.recipes import Recipe
+from utils.training import Scores, cross_entropy, train
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,3 +113,36 @@ def test_files_of_models_give_the_same_logits_losses_and_scores(run, tmp_path, r
         assert np.abs(found["8-ladder-logits"] - logits).max() > 1e-3
 
 
+
+
+RESUMED = """
+import json, sys
+from utils import training
+from utils.datasets import load_dataset
+from utils.recipes import Recipe
+dataset, recipe = load_dataset("voc", sys.argv[1]), Recipe(**eval(sys.argv[2]))
+trained = training.train(dataset, recipe, sys.argv[3], precision="float32", seed=1)
+print(json.dumps([epoch["loss"] for epoch in trained.history]))
+"""
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_training_goes_on_under_another_backend(run, shared_voc, tmp_path, monkeypatch, optimizer):
+    dataset = load_dataset("voc", shared_voc)
+    recipe = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=1e-3, optimizer=optimizer)
+    unbroken = train(dataset, recipe, tmp_path / "unbroken", precision="float32", seed=1)
+    on_epoch_end = callbacks.Checkpoint.on_epoch_end
+
+    def break_off(self, epoch, logs=None):
+        on_epoch_end(self, epoch, logs)
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(callbacks.Checkpoint, "on_epoch_end", break_off)
+        train(dataset, recipe, tmp_path / "broken", precision="float32", seed=1)
+    given = shared_voc, repr(dataclasses.asdict(recipe)), tmp_path / "broken"
+    *_, resumed, last = run("-c", RESUMED, *given).splitlines()
+    assert resumed.startswith("epoch 3/3")
+    losses = [epoch["loss"] for epoch in unbroken.history]
+    assert json.loads(last)[:2] == losses[:2] and json.loads(last)[2] == pytest.approx(losses[2], rel=1e-3)
