@@ -122,8 +122,7 @@ def nearest(name, names):
     names = [str(known) for known in names]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    more = ", ..." if len(names) > 20 else ""
-    return f"{hint} There are: {', '.join(names[:20])}{more}."
+    return f"{hint} There are: {', '.join(names[:20])}{', ...' * (len(names) > 20)}."
 
 
 def class_weights(rule, pairs, num_classes):
@@ -164,8 +163,11 @@ def _has_bfloat16():
         import jax
         device = jax.devices()[0]
         if device.platform != "cpu":
-            newer = float(getattr(device, "compute_capability", 0)) >= 8
-            return newer or device.platform == "tpu"
+            return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    elif keras.backend.backend() == "torch":
+        import torch
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_capability() >= (8, 0)
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
         for gpu in tf.config.list_physical_devices("GPU"):

@@ -179,8 +179,8 @@ class Scores(keras.metrics.Metric):
         self.confusion.assign_add(ops.reshape(counts[:classes * classes], (classes, classes)))
 
     def result(self):
-        # JAX has no 64-bit numbers by default.
-        precise = "float32" if keras.backend.backend() == "jax" else "float64"
+        # JAX has no 64-bit numbers by default, and torch none on Apple's GPUs.
+        precise = "float64" if keras.backend.backend() == "tensorflow" else "float32"
         confusion = ops.cast(self.confusion, precise)
         truth, predicted = ops.sum(confusion, axis=1), ops.sum(confusion, axis=0)
         correct = ops.diagonal(confusion)

@@ -251,7 +251,7 @@ def test_untrained_scores_are_zero_so_that_the_loss_is_log_c():
     logits = model(photo(40, 40))
     truth = np.random.default_rng(0).integers(0, 7, (1, 40, 40))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)(truth, logits)
-    assert float(loss) == pytest.approx(np.log(7), abs=1e-6)
+    assert float(loss) == pytest.approx(np.log(7), abs=1e-5)
 
 
 def test_half_precision_stops_before_the_scores(random_fcn):
@@ -299,20 +299,15 @@ def test_im2col_is_the_convolution_of_keras(kernel, use_bias):
     assert np.abs(found - expected).max() < 1e-5 * expected.max()
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes TensorFlow's gradients")
-def test_im2col_has_the_gradients_of_keras():
-    import tensorflow as tf
-
-    x = tf.constant(np.random.default_rng(0).normal(size=(2, 6, 9, 4)), tf.float32)
-    ours, keras_own = Im2ColConv2D(5, 3, name="ours"), layers.Conv2D(5, 3, padding="same")
+def test_im2col_has_the_gradients_of_keras(one_step):
+    x = np.random.default_rng(0).normal(size=(2, 6, 9, 4)).astype(np.float32)
+    weights = [np.random.default_rng(1).normal(size=shape) for shape in ((3, 3, 4, 5), (5,))]
     found = []
-    for layer in (keras_own, ours):
+    for layer in (layers.Conv2D(5, 3, padding="same"), Im2ColConv2D(5, 3)):
         layer.build(x.shape)
-        layer.set_weights(keras_own.get_weights())
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            total = tf.reduce_sum(layer(x) ** 2)
-        found.append(tape.gradient(total, [x, *(w.value for w in layer.trainable_weights)]))
+        layer.set_weights(weights)
+        found.append(one_step(lambda _, y_pred: ops.sum(y_pred ** 2), x, layers=[layer])[1])
+        assert len(found[-1]) == 3
     for expected, gradient in zip(*found):
         assert np.abs(gradient - expected).max() < 1e-5 * np.abs(expected).max()
 
