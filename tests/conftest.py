@@ -99,6 +99,33 @@ def random_fcn():
     return build
 
 
+@pytest.fixture(scope="session")
+def one_step():
+    """A function that returns (loss, gradients of the input and of the layers' weights), whatever the backend.
+
+    It takes them from one step of plain gradient descent at rate 1.
+    """
+    import keras
+
+    class Shift(keras.layers.Layer):
+        """Add weights that start at 0: their gradient is that of the input."""
+
+        def build(self, shape):
+            self.shift = self.add_weight(shape=shape, initializer="zeros", name="shift")
+
+        def call(self, x):
+            return x + self.shift
+
+    def step(loss, x, y_true=None, layers=()):
+        model = keras.Sequential([keras.Input(batch_shape=x.shape), Shift(), *layers])
+        model.compile(keras.optimizers.SGD(1.0), loss=loss, run_eagerly=True)
+        before = model.get_weights()
+        value = model.train_on_batch(x, x if y_true is None else y_true)
+        return float(value), [old - new for old, new in zip(before, model.get_weights(), strict=True)]
+
+    return step
+
+
 class Web(http.server.ThreadingHTTPServer):
     """A web server on this machine. files: path -> bytes. plan: path -> how to treat one request after the other, and
     from then on well; a dict of status, body, ranges (False ignores them), cut (stop after so many bytes), reset (the

@@ -60,6 +60,8 @@ class Checkpoint(keras.callbacks.Callback):
         model.set_weights(self._kept)
 
     def on_epoch_begin(self, epoch, logs=None):
+        if keras.backend.backend() == "torch":  # its dropout has no seeds that could be kept
+            keras.utils.set_random_seed(self.parameters.get("seed", 0) ^ epoch)
         self._begin = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):

@@ -49,13 +49,10 @@ def logits(model, image):
     return model.predict_on_batch(photos)[0]  # compiled once: several times as fast
 
 
-def evaluate(model, dataset, split, progress=None):
-    """Return the confusion matrix, int64 (C, C), on a split; `progress` gets (done, total)."""
-    samples = dataset.split(split)
+def evaluate(model, dataset, split):
+    """Return the confusion matrix, int64 (C, C), of a model on a split of a `Dataset`."""
     confusion = np.zeros((dataset.num_classes,) * 2, np.int64)
-    for done, sample in enumerate(samples, start=1):
+    for sample in dataset.split(split):
         image, mask = dataset.read(sample)
         confusion += metrics.confusion_matrix(mask, predict(model, image), dataset.num_classes)
-        if progress:
-            progress(done, len(samples))
     return confusion

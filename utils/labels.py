@@ -79,5 +79,4 @@ def palette(colors, ids=()):
 
 def _color_keys(rgb):
     """Pack (..., 3) values of 0..255 into one integer per colour: 0xRRGGBB."""
-    rgb = np.asarray(rgb).astype(np.int64)
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+    return np.asarray(rgb, np.int64) @ (1 << 16, 1 << 8, 1)

@@ -38,10 +38,9 @@ class Im2ColConv2D(layers.Conv2D):
 
     def __init__(self, filters, kernel_size, padding="same", **kwargs):
         super().__init__(filters, kernel_size, padding=padding, **kwargs)
-        given = self.padding, self.strides, self.dilation_rate, self.groups
-        if given != ("same", (1, 1), (1, 1), 1):
-            raise ValueError(f"{self.name} has padding, strides, dilation and groups {given}; "
-                             'expected "same" and ones.')
+        given = (self.padding, *self.strides, *self.dilation_rate, self.groups)
+        if given != ("same", 1, 1, 1, 1, 1):
+            raise ValueError(f"{self.name}: padding, strides, dilation, groups are {given}.")
 
     def call(self, x):
         height, width = ops.shape(x)[1:3]
@@ -63,9 +62,6 @@ class PadEdges(layers.Layer):
 
     def call(self, x):
         return ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], mode="symmetric")
-
-    def compute_output_shape(self, shape):
-        return (shape[0], *(side and side + 2 for side in shape[1:3]), shape[3])
 
 
 @keras.saving.register_keras_serializable("fcn")
@@ -112,9 +108,6 @@ class CropLike(layers.Layer):
         height, width = ops.shape(reference)[1:3]
         return x[:, :height, :width]
 
-    def compute_output_shape(self, shapes):
-        return (shapes[0][0], *shapes[1][1:3], shapes[0][3])
-
 
 @keras.saving.register_keras_serializable("fcn")
 def bilinear_kernel(shape, dtype="float32"):
@@ -134,6 +127,38 @@ def convolution(x, width, kernel, name, precision, normalize, kind=layers.Conv2D
     # With Keras' momentum of 0.99 the averages lag behind by more steps than a short run has.
     x = layers.BatchNormalization(momentum=0.9, dtype=precision, name=f"{name}_norm")(x)
     return layers.ReLU(dtype=precision, name=f"{name}_relu")(x)
+
+
+def vgg(x, plan, precision):
+    """Return a VGG's features after fc7, and its pools by stride; plan: a `models.Backbone`."""
+    pools = {}
+    for block, widths in enumerate(plan.convs, start=1):
+        normalize = 0 < plan.normalized <= block
+        for number, width in enumerate(widths, start=1):
+            x = convolution(x, width, 3, f"block{block}_conv{number}", precision, normalize)
+        x = layers.MaxPooling2D(2, dtype=precision, name=f"block{block}_pool")(x)
+        pools[2 ** block] = x
+    kind = Im2ColConv2D if plan.im2col else layers.Conv2D
+    for name, kernel in (("fc6", plan.fc_kernel), ("fc7", 1)):
+        x = convolution(x, plan.fc_width, kernel, name, precision, plan.normalized > 0, kind)
+        x = layers.Dropout(plan.dropout, dtype=precision, name=f"{name}_dropout")(x)
+    return x, pools
+
+
+def mobilenet(x, precision, trained):
+    """Return MobileNetV2's last features, and those before each halving by their stride.
+
+    trained: keep the statistics of batch normalization, as few photos would only spoil them.
+    """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(precision)  # `keras.applications` has no argument for it
+    network = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
+    keras.config.set_dtype_policy(policy)
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.trainable, layer.momentum = not trained, 0.9  # see `convolution`
+    return network.output, {at: network.get_layer(f"block_{block}_expand_relu").output
+                            for at, block in ((2, 1), (4, 3), (8, 6), (16, 13))}
 
 
 def score(x, num_classes, name="score", start="zeros"):

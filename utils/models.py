@@ -1,4 +1,4 @@
-"""Fully convolutional networks (Long, Shelhamer & Darrell 2015) on VGG backbones."""
+"""Fully convolutional networks (Long, Shelhamer & Darrell 2015) on VGG and MobileNetV2."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,20 +7,20 @@ import keras
 from keras import layers
 
 from utils import runs
-from utils.layers import CropLike, Im2ColConv2D, PadToMultiple
-from utils.layers import convolution, enlarge, ladder, score, transfer
+from utils.layers import CropLike, PadToMultiple, enlarge, ladder, mobilenet, score, transfer, vgg
 from utils.recipes import STRIDES, check_name
 
 # ImageNet's mean colour (RGB) and the spread of pixel values around it.
 MEAN = (123.68, 116.779, 103.939)
 SPREAD = 58.0
 KEPT_MODEL = Path(__file__).resolve().parent.parent / "results" / "model" / "model.weights.h5"
+CLASSIFIERS = {"vgg16": "VGG16", "mobilenet_v2": "MobileNetV2"}  # of `keras.applications`
 UPSAMPLINGS = ("bilinear", "deconv", "ladder")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """convs: widths of the 3x3 convolutions in five blocks. normalized: the first block with
+    """A VGG. convs: widths of the 3x3 convolutions in five blocks. normalized: first block with
     batch normalization, or 0. skip_scale: factor on pool4 before it is scored, squared on pool3."""
 
     convs: tuple
@@ -37,6 +37,7 @@ BACKBONES = {
     "vgg16": Backbone(((64, 64), (128, 128), (256,) * 3, (512,) * 3, (512,) * 3), 7, 4096, 0.5,
                       skip_scale=0.01, im2col=True),
     "vgg_small": Backbone(((16,), (32,), (48,), (64, 64), (128, 128)), 3, 192, 0.0, normalized=4),
+    "mobilenet_v2": None,  # not a VGG: see `layers.mobilenet`
 }
 
 
@@ -44,37 +45,33 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
         input_shape=(None, None, 3), precision="float32"):
     """Build an FCN-32s, 16s, 8s, 4s or 2s, from RGB in 0..255 to float32 logits (B, H, W, C).
 
-    backbone: a key of `BACKBONES`. weights: None, "imagenet", or the path of a Keras VGG16 weights
-    file or a model of this project. upsampling: "bilinear" (fixed), "deconv" (learned) or "ladder"
-    (five learned doublings of fc7's features). precision: the backbone's dtype policy. Raises
-    ValueError for an unknown name, FileNotFoundError for missing weights.
+    backbone: a key of `BACKBONES`. weights: None, "imagenet", or the path of the backbone's weights
+    in Keras or a model of this project. upsampling: "bilinear" (fixed), "deconv" (learned) or
+    "ladder" (five learned doublings of the features). precision: the backbone's dtype policy.
+    Raises ValueError for an unknown name, FileNotFoundError for missing weights.
     """
     check_name("backbone", backbone, BACKBONES)
     check_name("upsampling", upsampling, UPSAMPLINGS)
     check_name("stride", stride, STRIDES if upsampling != "ladder" else STRIDES[:3])
     plan = BACKBONES[backbone]
     images = keras.Input(input_shape, name="images")
-    offsets = [-mean / SPREAD for mean in MEAN]
-    x = layers.Rescaling(1 / SPREAD, offsets, dtype="float32", name="normalize")(images)
-    x, pools = PadToMultiple(32, dtype="float32", name="pad")(x), {}
-    for block, widths in enumerate(plan.convs, start=1):
-        normalize = 0 < plan.normalized <= block
-        for number, width in enumerate(widths, start=1):
-            x = convolution(x, width, 3, f"block{block}_conv{number}", precision, normalize)
-        x = layers.MaxPooling2D(2, dtype=precision, name=f"block{block}_pool")(x)
-        pools[2 ** block] = x
-    kind = Im2ColConv2D if plan.im2col else layers.Conv2D
-    for name, kernel in (("fc6", plan.fc_kernel), ("fc7", 1)):
-        x = convolution(x, plan.fc_width, kernel, name, precision, plan.normalized > 0, kind)
-        x = layers.Dropout(plan.dropout, dtype=precision, name=f"{name}_dropout")(x)
+    mean, spread = (MEAN, SPREAD) if plan else ((127.5,) * 3, 127.5)
+    x = layers.Rescaling(1 / spread, [-value / spread for value in mean], dtype="float32",
+                         name="normalize")(images)
+    x = PadToMultiple(32, dtype="float32", name="pad")(x)
+    if plan:
+        x, pools = vgg(x, plan, precision)
+    else:
+        x, pools = mobilenet(x, precision, trained=weights is not None)
     if upsampling == "ladder":
-        widths = [block[-1] for block in plan.convs[3::-1]]
+        widths = [pools[at].shape[-1] for at in (16, 8, 4, 2)]
         # At least 32, as VGG16 has, and scores that start at random: few channels learn slowly.
         widths = [max(width, 32) for width in (*widths, widths[-1] // 2)]
         x = ladder(x, pools, widths, stride, precision)
         logits = score(x, num_classes, start="glorot_uniform")
     else:
-        logits = _scores_and_skips(x, pools, num_classes, stride, plan, upsampling)
+        scale = plan.skip_scale if plan else 1.0
+        logits = _scores_and_skips(x, pools, num_classes, stride, scale, upsampling)
     logits = CropLike(dtype="float32", name="logits")([logits, images])
     model = keras.Model(images, logits, name=f"fcn{stride}s_{backbone}")
     if weights is not None:
@@ -82,15 +79,15 @@ def fcn(num_classes, stride=32, backbone="vgg16", weights=None, upsampling="bili
     return model
 
 
-def _scores_and_skips(x, pools, num_classes, stride, plan, upsampling):
+def _scores_and_skips(x, pools, num_classes, stride, skip_scale, upsampling):
     """Score `x` and the pools down to `stride` and add them, coarse to fine (section 4.2)."""
     scores = score(x, num_classes)
     at = 32
     while at > stride:
         at //= 2
         pool, block = pools[at], at.bit_length() - 1
-        if plan.skip_scale != 1:
-            pool = layers.Rescaling(plan.skip_scale ** (5 - block), dtype="float32",
+        if skip_scale != 1:
+            pool = layers.Rescaling(skip_scale ** (5 - block), dtype="float32",
                                     name=f"scale_pool{block}")(pool)
         skip = score(pool, num_classes, f"score_pool{block}")
         doubled = enlarge(scores, 2, upsampling, f"upsample2_{at}")
@@ -102,7 +99,7 @@ def receptive_field(model):
     """Return how many pixels, along one side, a cell of the last convolution sees of the image."""
     size, step = 1, 1
     for layer in model.layers:
-        if isinstance(layer, (layers.Conv2D, layers.MaxPooling2D)):
+        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D)):
             sides = getattr(layer, "kernel_size", None) or layer.pool_size
             size += (sides[0] - 1) * step
             step *= layer.strides[0]
@@ -119,7 +116,7 @@ def load(path):
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such model file.")
-    card = runs.read_json(_card_of(path))
+    card = runs.read_json(runs.card_of(path))
     try:
         if path.name.endswith(".weights.h5"):
             model = fcn(**card["fcn"])
@@ -129,19 +126,13 @@ def load(path):
     except Exception as error:  # Keras raises many kinds for damaged and unsafe files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: cannot be opened as a model ({reason[:200]}). Expected a "
-                         f".keras file of this project, or .weights.h5 with {_card_of(path).name}; "
-                         "models with code of their own are refused.") from None
-    try:
-        shape = (1, *(side or 40 for side in model.input_shape[1:3]))
-        *found, classes = model.compute_output_shape((*shape, 3))
-        fits = model.input_shape[3] == 3 and tuple(found) == shape
-    except Exception:  # whatever the layers of another network raise
-        fits = False
-    if not fits:
+                         ".keras file of this project, or .weights.h5 with "
+                         f"{runs.card_of(path).name}; models with own code are refused.") from None
+    if not model.name.startswith("fcn"):
         raise ValueError(f"{path}: is no network of this project. Give a run's model.keras.")
-    names = card.get("class_names")
+    names, classes = card.get("class_names"), model.output_shape[-1]
     if isinstance(names, list) and len(names) != classes:
-        raise ValueError(f"{path} has {classes} classes, its card {_card_of(path).name} names "
+        raise ValueError(f"{path} has {classes} classes, its card {runs.card_of(path).name} names "
                          f"{len(names)}: bring both files from the same run, or train again.")
     return model
 
@@ -152,9 +143,9 @@ def load_trained(run_dir, dataset):
     Raises FileNotFoundError for no model, ValueError for one of another data set.
     """
     file = Path(run_dir) / "model.keras"
-    card = runs.read_json(_card_of(file))
-    if dataset.name == "meadow" and not file.is_file() and not _card_of(file).is_file():
-        kept = runs.read_json(_card_of(KEPT_MODEL))
+    card = runs.read_json(runs.card_of(file))
+    if dataset.name == "meadow" and not file.is_file() and not runs.card_of(file).is_file():
+        kept = runs.read_json(runs.card_of(KEPT_MODEL))
         return load(KEPT_MODEL), kept, "kept in results/model, since this run has trained none"
     if not file.is_file():
         raise FileNotFoundError(f"{run_dir} holds no model for {dataset.name}: run notebook 03 "
@@ -175,56 +166,47 @@ def backbone_for(weights):
     if not weights:
         return ""
     path = Path(weights).expanduser()
-    return load(path).name.partition("_")[2] if _is_own(path) else "vgg16"
+    return load(path).name.partition("_")[2] if runs.is_own(path) else "vgg16"
 
 
 def _start_from(model, backbone, weights):
-    """Start `model` from a model of this project, or from Keras' VGG16."""
+    """Start `model` from a model of this project, or from Keras' own of the same backbone."""
     path = Path(weights).expanduser()
-    if _is_own(path):
+    if runs.is_own(path):
         return transfer(load(path), model)
-    if backbone != "vgg16":
-        raise ValueError(f'weights={str(weights)!r} needs backbone="vgg16", found {backbone!r}, '
-                         "which starts from the model.keras of a run.")
+    if backbone not in CLASSIFIERS:
+        raise ValueError(f"weights={str(weights)!r} needs backbone vgg16 or mobilenet_v2, found "
+                         f"{backbone!r}, which starts from the model.keras of a run.")
+    kind = CLASSIFIERS[backbone]
+    make = getattr(keras.applications, kind)
     if weights == "imagenet":
-        return convolutionalize(keras.applications.VGG16(weights="imagenet"), model)
+        return convolutionalize(make(weights="imagenet"), model)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such weights file of a Keras VGG16.")
-    for classifier in (True, False):
-        vgg16 = keras.applications.VGG16(weights=None, include_top=classifier,
-                                         input_shape=(224, 224, 3))
+        raise FileNotFoundError(f"{path}: there is no such weights file of a Keras {kind}.")
+    for top in (True, False):
+        classifier = make(weights=None, include_top=top, input_shape=(224, 224, 3))
         try:
-            vgg16.load_weights(path)
+            classifier.load_weights(path)
         except Exception:  # Keras and HDF5 raise many kinds
             continue
-        return convolutionalize(vgg16, model)
-    raise ValueError(f"{path}: cannot be read; expected the weights file of a Keras VGG16 "
+        return convolutionalize(classifier, model)
+    raise ValueError(f"{path}: cannot be read; expected the weights file of a Keras {kind} "
                      "(.weights.h5 or .h5), or the model.keras of a run.")
 
 
 def convolutionalize(classifier, model):
-    """Copy a Keras VGG16 classifier's weights into an FCN of backbone "vgg16".
+    """Copy a Keras classifier's weights, a VGG16's or MobileNetV2's, into an FCN of that backbone.
 
-    The dense kernels become convolutions (Long et al. 2015, section 3.1): fc6's, (25088, 4096), is
-    reshaped to (7, 7, 512, 4096). Keras' VGG16 takes mean-subtracted, unscaled BGR: the first
+    VGG16's dense kernels become convolutions (Long et al. 2015, section 3.1): fc6's, (25088, 4096),
+    is reshaped to (7, 7, 512, 4096). Keras' VGG16 takes mean-subtracted, unscaled BGR: the first
     kernel is reversed and scaled to fit.
     """
     names = {"fc1": "fc6", "fc2": "fc7"}
+    targets = {layer.name: layer for layer in model.layers}
     for layer in classifier.layers:
-        name = names.get(layer.name, layer.name)
-        if name.startswith("fc") or "conv" in name:
-            kernel, bias = layer.get_weights()
-            if name == "block1_conv1":
-                kernel = kernel[:, :, ::-1] * SPREAD
-            target = model.get_layer(name)
-            target.set_weights([kernel.reshape(target.kernel.shape), bias])
-
-
-def _card_of(path):
-    name = path.name.removesuffix(".weights.h5").removesuffix(".keras")
-    return path.with_name(f"{name}.json")
-
-
-def _is_own(path):
-    return path.suffix == ".keras" or (path.name.endswith(".weights.h5")
-                                       and _card_of(path).is_file())
+        target, weights = targets.get(names.get(layer.name, layer.name)), layer.get_weights()
+        if target and weights:
+            if layer.name == "block1_conv1":
+                weights[0] = weights[0][:, :, ::-1] * SPREAD
+            target.set_weights([values.reshape(old.shape)
+                                for values, old in zip(weights, target.weights)])

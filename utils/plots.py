@@ -81,10 +81,8 @@ def digest(figure, varies=False):
     legends = [axis.get_legend() for axis in figure.axes if axis.get_legend()]
     for legend in (*figure.legends, *legends):
         for handle, text in zip(legend.legend_handles, legend.get_texts()):
-            if hasattr(handle, "get_color"):
-                color = handle.get_color()
-            else:
-                color = np.ravel(handle.get_facecolor())
+            line = hasattr(handle, "get_color")
+            color = handle.get_color() if line else np.ravel(handle.get_facecolor())
             lines.append(f"legend {text.get_text()} {to_hex(color)}")
     return "\n".join(lines)
 
@@ -242,10 +240,8 @@ def curves(series, xlabel, ylabel, x=None):
         axis.plot(positions, values, style, color=color, label=name, linewidth=2)
     if x is not None and len(x) <= 8:
         axis.set_xticks(x)
-    if beside:
-        figure.legend(loc="outside right center", frameon=False)
-    else:
-        axis.legend(frameon=False)
+    place = {"loc": "outside right center"} if beside else {}
+    (figure if beside else axis).legend(frameon=False, **place)
     return figure
 
 

@@ -19,10 +19,11 @@ OPTIMIZERS = ("adam", "muon")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 STRIDES = (32, 16, 8, 4, 2)
 # Peak rates for all layers: of vgg_small from random weights with Muon (results/optimizers.json),
-# and the usual one of VGG16 from ImageNet's weights.
+# and the usual ones from ImageNet's weights.
 BACKBONE_VALUES = {
     "vgg_small": {"learning_rate": 3e-3, "optimizer": "muon"},
     "vgg16": {"learning_rate": 1e-4, "optimizer": "adam"},
+    "mobilenet_v2": {"learning_rate": 1e-3, "optimizer": "adam"},
 }
 COUNT = (1, 10 ** 6, "a whole number from 1 to 1000000")
 # Numbers that a user may give: the smallest, the largest, and in words what is expected.
@@ -121,8 +122,7 @@ def nearest(name, names):
     names = [str(known) for known in names]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    more = ", ..." if len(names) > 20 else ""
-    return f"{hint} There are: {', '.join(names[:20])}{more}."
+    return f"{hint} There are: {', '.join(names[:20])}{', ...' * (len(names) > 20)}."
 
 
 def class_weights(rule, pairs, num_classes):
@@ -163,8 +163,11 @@ def _has_bfloat16():
         import jax
         device = jax.devices()[0]
         if device.platform != "cpu":
-            newer = float(getattr(device, "compute_capability", 0)) >= 8
-            return newer or device.platform == "tpu"
+            return device.platform == "tpu" or float(getattr(device, "compute_capability", 0)) >= 8
+    elif keras.backend.backend() == "torch":
+        import torch
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_capability() >= (8, 0)
     elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
         for gpu in tf.config.list_physical_devices("GPU"):

@@ -154,6 +154,18 @@ def save(model, run_dir, dataset, **card):
     return folder / "model.keras"
 
 
+def card_of(model_file):
+    """Return the path of a model file's card: a JSON file of the same name."""
+    name = model_file.name.removesuffix(".weights.h5").removesuffix(".keras")
+    return model_file.with_name(f"{name}.json")
+
+
+def is_own(model_file):
+    """Return whether the name of a model file is one that this project gives."""
+    weights = model_file.name.endswith(".weights.h5")
+    return model_file.suffix == ".keras" or (weights and card_of(model_file).is_file())
+
+
 def versions():
     """Return the versions of Python and of the packages that shape a result, importing none."""
     found = {"python": platform.python_version()}

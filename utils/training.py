@@ -179,8 +179,8 @@ class Scores(keras.metrics.Metric):
         self.confusion.assign_add(ops.reshape(counts[:classes * classes], (classes, classes)))
 
     def result(self):
-        # JAX has no 64-bit numbers by default.
-        precise = "float32" if keras.backend.backend() == "jax" else "float64"
+        # JAX has no 64-bit numbers by default, and torch none on Apple's GPUs.
+        precise = "float64" if keras.backend.backend() == "tensorflow" else "float32"
         confusion = ops.cast(self.confusion, precise)
         truth, predicted = ops.sum(confusion, axis=1), ops.sum(confusion, axis=0)
         correct = ops.diagonal(confusion)
@@ -189,9 +189,6 @@ class Scores(keras.metrics.Metric):
                 "mean_accuracy": _mean_of_defined(correct / truth),
                 "mean_iou": _mean_of_defined(iou),
                 "frequency_weighted_iou": ops.sum(truth * ops.nan_to_num(iou)) / ops.sum(truth)}
-
-    def get_config(self):
-        return {**super().get_config(), "num_classes": self.num_classes}
 
 
 def _mean_of_defined(values):

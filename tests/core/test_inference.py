@@ -77,6 +77,16 @@ def test_tiles_give_the_same_as_the_whole(random_fcn, tile, stride, upsampling):
     assert (predict(model, turned, tile=tile) == predict(model, turned)).all()
 
 
+def test_tiles_give_the_same_with_mobilenet(random_fcn):
+    """Its padding is not symmetric, so a cell sees further to one side than to the other."""
+    model = random_fcn(4, stride=8, backbone="mobilenet_v2")
+    image = photo(1000, 40)
+    for turned in (image, np.ascontiguousarray(image.swapaxes(0, 1))):
+        whole = predict(model, turned)
+        assert len(np.unique(whole)) > 1
+        assert (predict(model, turned, tile=64) == whole).all()
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 4), (1, 8, 8, 3), (0, 8, 3)])
 def test_other_shapes_are_refused(model, shape):
     with pytest.raises(ValueError, match=r"image has shape .*; expected \(H, W, 3\) RGB"):
@@ -93,9 +103,8 @@ def test_evaluation_counts_every_pixel_of_every_image_once(tmp_path, make_voc, r
     model = random_fcn(3)
     make_voc(tmp_path / "voc", {"train": 1, "val": 3}, size=(45, 70))
     dataset = load_dataset("voc", tmp_path / "voc")
-    steps = []
-    confusion = evaluate(model, dataset, "val", progress=lambda done, total: steps.append((done, total)))
-    assert confusion.dtype == np.int64 and steps == [(1, 3), (2, 3), (3, 3)]
+    confusion = evaluate(model, dataset, "val")
+    assert confusion.dtype == np.int64
     pairs = [dataset.read(sample) for sample in dataset.split("val")]
     truth = np.concatenate([mask.ravel() for _, mask in pairs])
     labels = np.concatenate([predict(model, image).ravel() for image, _ in pairs])

@@ -9,10 +9,8 @@ from PIL import Image
 
 from tools.convert import UsageError, convert
 from tools.convert.__main__ import main
-from tools.convert.base import list_faults
 from tools.convert.coco import decode
 from utils.datasets import load_dataset
-from utils.images import Problem
 
 HEIGHT, WIDTH = SIZE = 40, 60
 BOX = (5, 4, 30, 24)  # left, top, right, bottom: pixels of the outline included
@@ -321,7 +319,7 @@ def test_cvat_shapes_are_drawn_by_z_order(source, target, tmp_path):
     expected[30:39, 50:55][ring] = 2
     dataset, masks = served(target)
     assert (masks["a"] == expected).all() and dataset.class_names == ("background", "cow", "sheep")
-    assert "not drawn: 1 polyline, 1 box" in json.loads((target / "conversion.json").read_text())["notes"]
+    assert "not drawn: 1 polyline, 1 box" in (target / "conversion.txt").read_text()
 
 
 def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
@@ -500,13 +498,6 @@ def test_machine_masks_of_supervisely_are_read(source, target):
     assert masks.keys() == {"ds0_a", "ds0_b", "ds1_a", "ds1_b"} and (masks["ds0_a"] == ids_of(0)).all()
 
 
-def test_supervisely_without_masks_says_what_to_export(source, target):
-    photo(source / "ds0" / "img" / "a.jpg")
-    write(source / "ds0" / "ann" / "a.jpg.json", {"objects": []})
-    write(source / "meta.json", {"classes": []})
-    assert "Export as Masks" in refusal(source, target)
-
-
 def cityscapes(source):
     used = np.uint8([0, 7, 11, 26, 33, 4])
     for seed, split in enumerate(("train", "train", "val")):
@@ -551,14 +542,6 @@ def test_other_prefixes_can_be_said(source, target):
     assert "8 faults" not in message and "--mask-prefix" in message and "--mask-suffix" in message
     assert main([str(source), str(target), "--mask-prefix", "ids-of-"]) == 0
     assert (served(target)[1]["b"] == ids_of(1)).all()
-
-
-def test_thousands_of_faults_are_twenty_lines_and_a_count(source, target):
-    faults = [Problem(f"{i}.png", f"the mask is {i}x8 pixels, its photo 16x12.", "Export it again.") for i in range(2000)]
-    assert len(list_faults(faults).splitlines()) == 21 and "1980 more" in list_faults(faults)
-    same = [Problem(f"{i}.png", "the image is damaged.", "Copy it again.") for i in range(2000)]
-    assert len(list_faults(same).splitlines()) == 1 and "1980 more" in list_faults(same)
-    assert len(list_faults(faults + same).splitlines()) == 21
 
 
 # Other names, other sizes

@@ -26,15 +26,15 @@ class Report(NamedTuple):
 
 
 def check_dataset(dataset, progress=None):
-    """Read every photo and mask of a `Dataset` once; returns a list of `Problem`s, worst first.
-
-    progress: a function of (done, total), such as `tools.progress.bar` makes.
-    """
+    """Return what `survey` finds: a list of `Problem`s, worst first."""
     return survey(dataset, progress).problems
 
 
 def survey(dataset, progress=None):
-    """Do what `check_dataset` does; returns a `Report`, which also has pixels per class."""
+    """Read every photo and mask of a `Dataset` once; returns a `Report`.
+
+    progress: a function of (done, total), such as `tools.progress.bar` makes.
+    """
     samples = list(dict.fromkeys(sample for split in dataset.splits.values() for sample in split))
     missing = {path for sample in samples for path in sample if not Path(path).is_file()}
     whole, looks = [sample for sample in samples if missing.isdisjoint(sample)], {}
@@ -62,14 +62,15 @@ def survey(dataset, progress=None):
 
 
 def table(problems, root="", width=110):
-    """Return problems as text, `width` characters wide.
+    """Return problems as text, `width` characters wide; `root` is left off file names.
 
     Problems that differ in file names, sizes and counts only are listed together, with three files.
-    root: a folder that is left off file names.
     """
+    differs = r"(\[.*?\]|\(\d.*?\))|[^\s,]+\.\w{3,4}\b|\d+"  # all but ids and colours, the group
     groups, rows = {}, []
     for problem in problems:
-        groups.setdefault(_kind(problem), []).append(problem)
+        kind = problem.severity, problem.remedy, re.sub(differs, r"\1", problem.found)
+        groups.setdefault(kind, []).append(problem)
     for group in groups.values():
         paths = [Path(problem.file) for problem in group[:3]]
         names = [(path.relative_to(root) if root and path.is_relative_to(root) else path).as_posix()
@@ -81,16 +82,10 @@ def table(problems, root="", width=110):
     return "\n".join(rows) or "no problems"
 
 
-def _kind(problem):
-    """Return what problems of one row share: not file names, sizes and counts; but ids, colours."""
-    kept = r"(\[.*?\]|\(\d.*?\))|[^\s,]+\.\w{3,4}\b|\d+"
-    return problem.severity, problem.remedy, re.sub(kept, r"\1", problem.found)
-
-
 def shares(dataset: Dataset, report: Report) -> str:
     """Return a table: pairs per split, and the share of its pixels that each class has."""
     order = ["train", "val", "test"]
-    splits = sorted(dataset.splits, key=lambda name: (*order, name).index(name))
+    splits = sorted(dataset.splits, key=[*order, *dataset.splits].index)
     parts = [report.pixels[split] / max(report.pixels[split].sum(), 1) for split in splits]
     rows = [["", *splits], ["pairs", *(str(len(dataset.splits[split])) for split in splits)]]
     rows += [[name, *(f"{part[i]:.2%}" for part in parts)]
@@ -131,16 +126,13 @@ def _unlisted(dataset):
         photos, masks = ({file.stem: file for file in sorted(home.glob("[!.]*"))
                           if file.suffix.lower() in PHOTO_SUFFIXES} for home in homes)
         listed = {photo.stem for photo, _ in samples if photo.parent == homes[0]}
-        for stem in (photos.keys() | masks.keys()) - listed:
-            if stem not in masks:
-                yield Problem(str(photos[stem]), "a photo without a mask, in no list.",
-                              "None: it is not used.", "note")
-            elif stem not in photos:
-                yield Problem(str(masks[stem]), "a mask without a photo, in no list.",
-                              "Add its photo.", "warning")
-            else:
+        for stem in masks.keys() - listed:
+            if stem in photos:
                 yield Problem(str(photos[stem]), "photo and mask are in no list.",
                               "Add them to one.", "warning")
+            else:
+                yield Problem(str(masks[stem]), "a mask without a photo, in no list.",
+                              "Add its photo.", "warning")
 
 
 def _lists(dataset):

@@ -22,25 +22,6 @@ exit code: 0 training can start (there may be warnings), 1 it would go wrong, 2 
 """
 
 
-def check(name: str, data_dir: str) -> int:
-    """Check a data set, print what was found and return the exit code."""
-    try:
-        dataset = datasets.find_dataset(name, data_dir)
-    except (OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        if name == "voc" and isinstance(error, FileNotFoundError):
-            print("For a published data set add --dataset NAME; python -m tools.convert turns "
-                  "other folders into VOC's layout.", file=sys.stderr)
-        return 2
-    report = survey(dataset, progress.bar("reading pairs"))
-    print(f"{dataset.root}\n")
-    if report.problems:
-        width = shutil.get_terminal_size((110, 0)).columns
-        print(f"{table(report.problems, dataset.root, max(width, 80))}\n")
-    print(f"{shares(dataset, report)}\n\n{verdict(report.problems)}")
-    return int(any(problem.severity == "error" for problem in report.problems))
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code: see --help; 130 interrupted."""
     parser = argparse.ArgumentParser("python -m tools.check", description=__doc__, epilog=EPILOG,
@@ -55,10 +36,21 @@ def main(argv: list[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
-        return check(arguments.dataset or "voc", arguments.data_dir)
+        dataset = datasets.find_dataset(arguments.dataset or "voc", arguments.data_dir)
+        report = survey(dataset, progress.bar("reading pairs"))
+    except (OSError, ValueError) as error:
+        print(f"{error}\nFor a published data set add --dataset NAME; python -m tools.convert "
+              "turns other folders into VOC's layout.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted; nothing was changed.", file=sys.stderr)
         return 130
+    print(f"{dataset.root}\n")
+    if report.problems:
+        width = shutil.get_terminal_size((110, 0)).columns
+        print(f"{table(report.problems, dataset.root, max(width, 80))}\n")
+    print(f"{shares(dataset, report)}\n\n{verdict(report.problems)}")
+    return int(any(problem.severity == "error" for problem in report.problems))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from utils.images import (STRIP, ImageError, Problem, decode, fault_of_pair, has
 from utils.labels import VOID, VOID_COLOR
 
 SMALL = 32  # pixels of a side: the stride of FCN-32s
-LARGE = 50 * 10 ** 6  # pixels
 PHOTO = 2 ** 16  # colours: no mask has more, not even one that was a JPEG
 MANY = 16  # unknown colours: nobody draws more, so something has blended them
 # Share of borders that are ramps: up to 0.06 in CamVid and meadow, mostly over 0.3 in masks that
@@ -39,11 +38,10 @@ def look_at(sample, dataset):
     """Read one (photo path, mask path) of a `utils.datasets.Dataset` and return its `Look`."""
     image, orientation, problems = _photo(str(sample[0]))
     ids, pixels, fault = _mask(str(sample[1]), dataset)
-    unfit = None
+    problems.append(fault)
     if image is not None and ids is not None:
-        unfit = _of_fit(sample, image, ids, orientation)
-    problems += [problem for problem in (fault, unfit) if problem]
-    return Look(problems, pixels, _digest(image), _digest(ids))
+        problems.append(_of_fit(sample, image, ids, orientation))
+    return Look([one for one in problems if one], pixels, digest_of(image), digest_of(ids))
 
 
 def _photo(path):
@@ -63,28 +61,17 @@ def _photo(path):
     if min(height, width) < SMALL:
         say("warning", f"is only {width}x{height} pixels",
             "Thumbnails do not train well; get the original.")
-    if height * width > LARGE:
-        say("note", f"has {height * width // 10 ** 6} million pixels",
-            "Tiles of it would load faster.")
-    bits = 16 if stored.deep else 32 if stored.mode == "I" else 8
-    if bits > 8 and image.max() < 64:
+    if (stored.deep or stored.mode == "I") and image.max() < 64:
+        bits = 16 if stored.deep else 32
         say("warning", f"has {bits} bits per channel but uses low values only: it is read as "
             "almost black", "Scale its values up to 65535.")
-    elif bits > 8:
-        say("note", f"has {bits} bits per channel", "None: it is read as 8-bit RGB.")
-    if stored.mode == "CMYK":
-        say("note", "has CMYK colours", "None: it is read as RGB, without its colour profile.")
     if fourth:
         say("note", "has a fourth band that is not transparency", "None: it is left out.")
     elif picture.has_transparency_data:
         clear = np.mean(np.asarray(picture.convert("RGBA").getchannel("A")) < 255)
         if clear:
-            problems.append(Problem(
-                path, f"{clear:.0%} of the photo is transparent; what lies under it is read as if "
-                "it were seen.", "Look at it with read_image, or save it without transparency.",
-                "warning"))
-        else:
-            say("note", "has an alpha channel, opaque everywhere", "None: it is left out.")
+            say("warning", f"is transparent at {clear:.0%} of its pixels; what lies under them is "
+                "read as if it were seen", "Look at it with read_image, or save it without.")
     if stored.pages > 1 and stored.format != "MPO":  # phones add a preview and call it MPO
         say("warning", f"has {stored.pages} pages; only the first is read", "Save pages as files.")
     return image, stored.orientation, problems
@@ -111,7 +98,7 @@ def _mask(path, dataset):
 
 
 def _of_ids(path, ids, pixels, num_classes):
-    """Return the `Problem` of a mask's ids, uint8 (H, W), or None. pixels: int64 (256,)."""
+    """Return the `Problem` of a mask's ids, or None. pixels: int64 (256,), of each id."""
     strange = np.flatnonzero(pixels[num_classes:VOID]) + num_classes
     ramps, between = _ramps(ids)
     if ramps > RAMPS or (ramps > RAMPS / 2 and len(strange) > 3):
@@ -130,11 +117,7 @@ def _of_ids(path, ids, pixels, num_classes):
 
 
 def _ramps(ids):
-    """Return (share of borders that are no clean step but a ramp, number of ids on ramps).
-
-    A ramp is one or two pixels of an id between those to the left and to the right, as 3 in the
-    row 0 0 0 3 5 5 5.
-    """
+    """Return (share of borders that are ramps, such as 3 in 0 0 3 5 5, number of ids on ramps)."""
     row = ids.ravel()
     at = np.flatnonzero(row[1:] != row[:-1])
     step = row[at + 1].astype(int) - row[at]
@@ -188,7 +171,8 @@ def _of_fit(sample, image, ids, orientation):
     return fault_of_pair(sample, image, ids, VOID)
 
 
-def _digest(array):
+def digest_of(array):
+    """Return bytes that only equal arrays share; None for None."""
     if array is None:
         return None
     return hashlib.blake2b(array, digest_size=16).digest() + str(array.shape).encode()

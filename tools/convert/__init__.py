@@ -1,18 +1,17 @@
 """Turn your own photos and labels into the one layout that everything here reads (VOC's), once."""
 
-import json
+import math
 import os
 import shutil
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Options, UsageError,
-                                files_below, files_holding, list_faults, plural, some)
+                                files_below, files_holding, plural, some)
 from tools.convert.coco import read_coco
 from tools.convert.cvat import read_cvat_images
 from tools.convert.folder import folder_called, read_folder
@@ -20,7 +19,7 @@ from tools.convert.labelme import read_labelme
 from tools.convert.split import check_splits, split_samples
 from tools.convert.write import write_lists, write_samples
 from tools.convert.yolo import read_yolo
-from utils.images import Problem
+from utils.images import Problem, bullets
 from utils.labels import VOID
 from utils.recipes import nearest
 
@@ -33,13 +32,8 @@ MARKS = {"labelme": (".json", '"shapes"'), "coco": (".json", '"segmentation"'),
 
 @dataclass
 class Conversion:
-    """What `convert` did.
+    """What `convert` did. pixels, images: per class and, last, for void. splits: name -> photos."""
 
-    pixels, images: per class and, last, for void. splits: split -> number of photos. drawn: which
-    splits were drawn, and how; empty where the source has them all.
-    """
-
-    source: str
     target: str
     format: str
     class_names: tuple
@@ -48,7 +42,6 @@ class Conversion:
     splits: dict
     skipped: list
     notes: list
-    drawn: dict
 
     def __str__(self):
         total = max(1, sum(self.pixels))
@@ -60,57 +53,48 @@ class Conversion:
                           f"splits: {splits}", f"written to {self.target}"])
 
 
-def convert(source, target, format="", to="voc", val=None, test=None, seed=0, group="",
-            skip_faulty=False, tolerance=0.0, progress=False, **options):
+def convert(source, target, progress=False, **options):
     """Convert `source` into the folder `target`, whole or not at all, and return a `Conversion`.
 
-    source: folder or .zip. target: a folder that does not exist yet, or is empty. format: "folder",
-    "cvat" or "labelme"; "" guesses. to: "voc" or "labelme". The other arguments, and `options` (see
-    `tools.convert.base.Options`), are those of `python -m tools.convert --help`.
-    Raises UsageError, a ValueError, for wrong arguments; ValueError that counts the faults and
-    lists the first; OSError if writing fails.
+    source: folder or .zip. target: a folder that does not exist yet, or is empty. options: see
+    `tools.convert.base.Options`. Raises UsageError, a ValueError, for wrong arguments; ValueError
+    that counts the faults and lists the first; OSError if writing fails.
     """
     source, target = Path(source).expanduser(), Path(target).expanduser()
     options = Options(**options)
-    how = {"val": val, "test": test, "seed": seed, "group": group}
     _check_places(source, target)
-    _check_arguments(format, to, tolerance, options, val, test, seed)
+    _check_options(options)
     part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
     unpacked = part / ".source"
     try:
         (part / ".work").mkdir(parents=True)
         root = _opened(source, unpacked)
-        format = format or _guess(root)
+        format = options.format or _guess(root)
         found = READERS[format](root, options)
         _check_samples(found, options, root)
-        check_splits(found.samples, val, test, group)
-        results = write_samples(found, part, progress, to, tolerance=tolerance,
-                                max_side=options.max_side)
+        check_splits(found.samples, options)
+        results = write_samples(found, part, progress, options)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
-        if not kept or (faults and not skip_faulty):
+        if not kept or (faults and not options.skip_faulty):
             raise ValueError(f"{source} cannot be converted as it is, and nothing was written.\n\n"
-                             f"{plural(len(faults), 'fault')}:\n{list_faults(faults)}\n\n"
+                             f"{plural(len(faults), 'fault')}:{bullets(faults)}\n\n"
                              "Fix them, or leave those files out with --skip-faulty.")
         kept.sort(key=lambda pair: pair[0].stem)
         samples, written = zip(*kept)
         counts = np.array([one.pixels for one in written])
-        _check_shown(counts.sum(axis=0) > 0, found.class_names, to)
+        _check_shown(counts.sum(axis=0) > 0, found.class_names, options.to)
         found.notes += _remarks(format, found, kept, faults)
-        splits, drawn = split_samples(samples, counts[:, :-1] > 0, [one.photo for one in written],
-                                      found.class_names, how, found.notes)
+        splits = split_samples(samples, counts[:, :-1] > 0, [one.photo for one in written],
+                               found.class_names, options, found.notes)
+        write_lists(part, options.to, found, splits)
         skipped = [str(fault).replace(str(unpacked), str(source)) for fault in faults]
-        done = Conversion(str(source), str(target), format, found.class_names,
-                          counts.sum(axis=0).tolist(), (counts > 0).sum(axis=0).tolist(),
+        done = Conversion(str(target), format, found.class_names, counts.sum(axis=0).tolist(),
+                          (counts > 0).sum(axis=0).tolist(),
                           {split: len(stems) for split, stems in splits.items()}, skipped,
-                          found.notes, drawn)
-        write_lists(part, to, found, splits)
-        renamed = {sample.stem: sample.key for sample in samples if sample.stem != sample.key}
-        record = asdict(done) | {"options": asdict(options) | {"to": to, **how}, "renamed": renamed}
-        text = json.dumps(record, indent=1, ensure_ascii=False)
-        # labelme's scripts take every .json of a folder for one of theirs.
-        name = "conversion.json" if to == "voc" else "conversion.txt"
-        (part / name).write_text(text, encoding="utf-8")
+                          found.notes)
+        record = [f"{source} read as {format} with {options}", str(done), *skipped]
+        (part / "conversion.txt").write_text("\n".join(record), encoding="utf-8")
         shutil.rmtree(part / ".work")
         shutil.rmtree(unpacked, ignore_errors=True)
         if target.is_dir():
@@ -134,27 +118,29 @@ def _check_places(source, target):
         raise UsageError(f"{target}: is inside {source}, which is never changed. Choose another.")
 
 
-def _check_arguments(format, to, tolerance, options, val, test, seed):
-    for option, name, names in (("format", format, READERS), ("to", to, ["voc", "labelme"]),
-                                ("missing", options.missing, ["skip", "background"])):
+def _check_options(options):
+    for option, names in (("format", READERS), ("to", ["voc", "labelme"]),
+                          ("missing", ["skip", "background"])):
+        name = getattr(options, option)
         if name and name not in names:
             raise UsageError(f"--{option} {name}: there is no such choice{nearest(name, names)}")
     void = max([int(word) for word in options.void if word.isdecimal()], default=0)
-    for option, value, fits, expected in (
-            ("val", val, 0 <= (val or 0) < 1, "a fraction of the photos, such as 0.2"),
-            ("test", test, 0 <= (test or 0) < 1, "a fraction of the photos, such as 0.2"),
-            ("tolerance", tolerance, tolerance >= 0, "0 or more"),
-            ("seed", seed, seed >= 0, "0 or more"),
-            ("max-side", options.max_side, options.max_side >= 0, "pixels, such as 1600"),
-            ("void", void, void <= VOID, f"ids from 0 to {VOID}, or names of classes")):
-        if not fits:
+    for option, value, most, expected in (
+            ("tolerance", options.tolerance, math.inf, "0 or more"),
+            ("seed", options.seed, math.inf, "0 or more"),
+            ("max-side", options.max_side, math.inf, "pixels, such as 1600"),
+            ("map", max(options.id_map, default=0), VOID, f"ids from 0 to {VOID}"),
+            ("void", void, VOID, f"ids from 0 to {VOID}, or names of classes")):
+        if not 0 <= value <= most:
             raise UsageError(f"--{option} {value}: expected {expected}.")
-    if (0.2 if val is None else val) + (test or 0) >= 1:
-        raise UsageError("--val and --test together leave no photos to train on.")
+    fractions = options.drawn_fractions().values()
+    if min(fractions) < 0 or sum(fractions) >= 1:
+        raise UsageError("--val and --test: expected fractions of the photos, such as 0.2, that "
+                         "leave some to train on.")
 
 
 def _opened(source, folder):
-    """Return the folder to read: `source`, or its .zip unpacked into `folder`; or one inside."""
+    """Return the folder to read: `source`, its .zip unpacked into `folder`, or one inside."""
     root = source
     if source.is_file():
         root = folder
@@ -178,15 +164,13 @@ def _opened(source, folder):
 def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
     masks = "cvat" if (root / "labelmap.txt").is_file() else "folder"
-    found = {masks: [*filter(None, [folder_called(root, MASK_FOLDERS)])],
-             "yolo": [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
-                                                 if "labels" in path.relative_to(root).parts)]}
+    found = {masks: folder_called(root, MASK_FOLDERS), "yolo": next(root.glob("data.y*ml"), None)}
+    for path in files_below(root, (".txt",)):
+        if "labels" in path.relative_to(root).parts and not found["yolo"]:
+            found["yolo"] = path
     for format, marks in MARKS.items():
-        found[format] = [*islice(files_holding(root, *marks), 1)]
-    found = {format: files[0] for format, files in found.items() if files}
-    if not found and (root / "meta.json").is_file() and not any(root.glob("*/masks_machine")):
-        raise ValueError(f"{root}: is a Supervisely project without masks_machine. Export it with "
-                         "Supervisely's app 'Export as Masks'.")
+        found[format] = next(files_holding(root, *marks), None)
+    found = {format: file for format, file in found.items() if file}
     if len(found) > 1:
         there = ", ".join(f"{format} ({file})" for format, file in found.items())
         raise UsageError(f"{root}: may be read as {there}. Say which with --format.")
@@ -231,7 +215,7 @@ def _remarks(format, found, kept, faults):
         notes.append(f"{plural(len(empty), 'photo')} without a mask or shapes taken for nothing "
                      f"but {shown}")
     if faults:
-        notes.append(f"left out: {plural(len(faults), 'fault')}, see the record of the conversion")
+        notes.append(f"left out: {plural(len(faults), 'fault')}, see conversion.txt")
     if unsure and format != "labelme":
         notes.append(f"EXIF tags turn {plural(len(unsure), 'photo')}, such as {unsure[0]}, and "
                      "sizes do not tell whether the masks are turned, too: look at them; if not, "

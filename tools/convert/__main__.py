@@ -8,6 +8,7 @@ Faults are counted, the first 20 listed, and nothing is written where there is o
 """
 
 import argparse
+import re
 import sys
 
 from tools.convert import convert
@@ -76,13 +77,12 @@ def _parser():
     return parser
 
 
-def _pairs(option, texts, fits, expected):
+def _pairs(option, texts, pattern, expected):
     """Return {"cow": "animal"} for ["cow=animal"]."""
-    pairs = [tuple(map(str.strip, text.partition("=")[::2])) for text in texts]
-    for text, pair in zip(texts, pairs):
-        if not all(map(fits, pair)):
-            raise UsageError(f"--{option} {text}: expected {expected}.")
-    return dict(pairs)
+    pairs = [re.fullmatch(rf"\s*({pattern})\s*=\s*({pattern})\s*", text) for text in texts]
+    if None in pairs:
+        raise UsageError(f"--{option} {texts[pairs.index(None)]}: expected {expected}.")
+    return dict(pair.groups() for pair in pairs)
 
 
 def main(argv=None):
@@ -93,19 +93,15 @@ def main(argv=None):
             stream.reconfigure(errors="replace")  # file names may hold what a terminal cannot show
     try:
         ids = [pair for text in options.pop("map") for pair in text.split(",") if pair]
-        ids = _pairs("map", ids, lambda word: word.isdecimal() and int(word) <= VOID,
-                     f"ids from 0 to {VOID}, such as --map 255=1,100=2")
+        ids = _pairs("map", ids, r"\d+", f"ids from 0 to {VOID}, such as --map 255=1,100=2")
         options["id_map"] = {int(one): int(other) for one, other in ids.items()}
-        options["rename"] = _pairs("rename", options["rename"], bool, "NAME=NEW: cow=animal")
+        options["rename"] = _pairs("rename", options["rename"], ".+?", "NAME=NEW: cow=animal")
         words = [word.strip() for text in options["void"] for word in text.split(",")]
         options["void"] = [word for word in words if word]
         done = convert(**options, progress=True)
-    except UsageError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 2
     except ValueError as error:
         print(f"\n{error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except OSError as error:
         print(f"\n{error}; nothing was written.", file=sys.stderr)
         return 1
@@ -113,13 +109,12 @@ def main(argv=None):
         print("\nInterrupted: nothing was written.", file=sys.stderr)
         return 130
     target = f'"{done.target}"' if " " in done.target else done.target
-    commands = (f"labelme {target} --labels {target}/labels.txt",
-                f"python -m tools.convert {target} CORRECTED")
-    if options["to"] == "voc":
-        commands = (f"python -m tools.check {target}",
-                    f"python -m tools.run --dataset voc --data-dir {target}")
-    print(f"\n{options['source']} read as {done.format}", done, "\nNext:", sep="\n")
-    print(*(f"  {command}" for command in commands), sep="\n")
+    commands = (f"python -m tools.check {target}",
+                f"python -m tools.run --dataset voc --data-dir {target}")
+    if options["to"] == "labelme":
+        commands = (f"labelme {target} --labels {target}/labels.txt",
+                    f"python -m tools.convert {target} CORRECTED")
+    print(f"\n{options['source']} read as {done.format}\n{done}\n\nNext:", *commands, sep="\n  ")
     return 0
 
 

@@ -20,7 +20,6 @@ MASK_FOLDERS = ("masks", "segmentationclass", "mask", "labels", "annotations", "
 # What contents that no tool wrote raise, as they are taken apart.
 STRANGE = (AttributeError, IndexError, KeyError, OSError, OverflowError, RecursionError, TypeError,
            ValueError)
-LISTED = 20  # names or faults that one message lists
 
 
 class UsageError(ValueError):
@@ -29,12 +28,14 @@ class UsageError(ValueError):
 
 @dataclass
 class Options:
-    """How a source is to be read: options of `python -m tools.convert --help`.
+    """How to convert: the options of `python -m tools.convert --help`.
 
     classes: a file, a list of names, or names with commas between. id_map: {id in files: class}.
     rename: {class name: new name}. max_side: pixels, 0 for no limit.
     """
 
+    format: str = ""
+    to: str = "voc"
     classes: str = ""
     images: str = ""
     masks: str = ""
@@ -47,6 +48,12 @@ class Options:
     missing: str = ""
     ignore_exif: bool = False
     max_side: int = 0
+    tolerance: float = 0.0
+    val: float | None = None
+    test: float | None = None
+    seed: int = 0
+    group: str = ""
+    skip_faulty: bool = False
 
     def __post_init__(self):
         if isinstance(self.classes, (list, tuple)):
@@ -54,15 +61,18 @@ class Options:
         self.classes, self.images = str(self.classes), str(self.images)
         self.masks, self.void = str(self.masks), tuple(map(str, self.void))
 
+    def drawn_fractions(self):
+        """Return the share of the photos for each split, where the source has none."""
+        return {"val": 0.2 if self.val is None else self.val, "test": self.test or 0}
+
 
 @dataclass
 class Sample:
     """A photo and how to get its mask.
 
-    key: path of the photo below its folder, without suffix. photo: None for one that is embedded
-    in `label`, a labelme file. label: None for a photo that shows nothing but background.
-    read_mask: returns uint8 (H, W) class ids, 255 for void, or raises `ImageError`. as_stored:
-    whether the mask belongs to the photo before the turn that its EXIF tag asks for.
+    key: path of the photo below its folder, without suffix. photo: None if `label`, a labelme file,
+    embeds it. label: None for a photo of background alone. read_mask: returns uint8 (H, W) ids, or
+    raises `ImageError`. as_stored: the mask belongs to the photo before its EXIF tag turns it.
     """
 
     key: str
@@ -86,10 +96,7 @@ class Sample:
 
 @dataclass
 class Source:
-    """What a format's reader returns.
-
-    colors: uint8 (C, 3). faults: `Problem`s of single files. background: id where no label is.
-    """
+    """What a format's reader returns. colors: uint8 (C, 3). background: id where no label is."""
 
     class_names: tuple = ()
     colors: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.uint8))
@@ -135,30 +142,18 @@ def plural(count, noun):
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def some(words, most=LISTED):
+def some(words, most=20):
     """Return words with commas between; of more than `most`, the first and a count of the rest."""
     words = list(map(str, words))
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(words[:most]) + more
 
 
-def list_faults(faults):
-    """Return up to LISTED lines, one for each kind of `Problem`, with the first of its files."""
-    kinds = {}
-    for fault in faults:
-        kinds.setdefault(f"{fault.found} {fault.remedy}".strip(), []).append(fault.file)
-    files_each = max(LISTED // len(kinds), 1)
-    lines = [f"  {some(files, files_each)}: {found}" for found, files in kinds.items()]
-    if len(lines) > LISTED:
-        lines[LISTED:] = [f"  and {len(lines) - LISTED} more kinds of faults"]
-    return "\n".join(lines)
-
-
 def apply_lists(root, source):
     """Give the samples the splits of the source's lists, if it has any; drop those in no list.
 
-    A line is a key, with or without suffix; or, as in CamVid, a path that ends in one, with more
-    words after it. Lists like CVAT's default.txt count only where no list has a split's name.
+    A line is a key, or a path that ends in one, as in CamVid, with more words after it. Lists like
+    CVAT's default.txt count only where no list has a split's name.
     """
     files = sorted(root.glob("ImageSets/Segmentation/*.txt"))
     named = [file for file in files or sorted(root.glob("*.txt")) if file.stem.lower() in SPLITS]

@@ -12,8 +12,8 @@ from utils.labels import VOID, voc_colormap
 from utils.recipes import nearest
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt",
-               "class_names.txt", "dataset_meta.json", "obj_class_to_machine_color.json")
-ROBOFLOW_CLASSES = "_classes.csv"  # in the folder of each split
+               "class_names.txt", "dataset_meta.json", "obj_class_to_machine_color.json",
+               "_classes.csv")
 HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
 
 
@@ -34,15 +34,17 @@ def clean_name(name):
 def find_entries(root, given):
     """Return the source's class entries, [] if it has none, and where they are from.
 
-    given: a file, or names with commas between; "" looks for the usual files in `root`.
+    given: a file, or names with commas between; "" looks for the usual files in `root`, and, as
+    Roboflow writes them, in the folders of its splits.
     """
     if "," in given and not Path(given).expanduser().is_file():
         names = [name for name in given.split(",") if name.strip()]
         return _entries("--classes", names), "--classes"
-    places = [root, *(path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS)]
-    files = [root / name for name in CLASS_FILES] + [path / ROBOFLOW_CLASSES for path in places]
     if given:
         files = [Path(given).expanduser()]
+    else:
+        places = [root, *(path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS)]
+        files = [place / name for place in places for name in CLASS_FILES]
     files = [file for file in files if file.is_file()]
     if given and not files:
         raise UsageError(f"--classes {given}: there is no such file, and names have commas "
@@ -61,8 +63,7 @@ def read_entries(file):
     """Read a list of classes, one a line, into a list of `Entry`; without ids they count from 0.
 
     The forms are "id name r g b" or less of it, "r g b name" (CamVid), "name:r,g,b:parts:actions"
-    (CVAT) and "id, name" (Roboflow). labelme's __ignore__ takes no number. Raises ValueError for
-    other lines and for duplicate names, ids or colours.
+    (CVAT) and "id, name" (Roboflow). Raises ValueError for other lines and for duplicates.
     """
     lines = _lines_of_json(file) if file.suffix == ".json" else [
         line.split("#")[0].strip() for line in read_lines(file)]
@@ -116,10 +117,7 @@ def _entry(place, line, number):
 
 
 def number_classes(source, entries, options):
-    """Number the classes of a `Source` from 0 and return file id -> class id, 255 for void ones.
-
-    --rename gives names, and merges. Void are the names of --void, id 255 and VOID_NAMES.
-    """
+    """Number the classes of a `Source` from 0 and return file id -> class id, 255 for void ones."""
     known = [entry.name for entry in entries]
     new = {clean_name(name): clean_name(other) for name, other in options.rename.items()}
     void = [clean_name(word) for word in options.void if not word.isdecimal()]

@@ -12,12 +12,10 @@ from tools.convert.outlines import (area, labels_of, photo_finder, runs_to_bits,
 
 
 def read_coco(root, options):
-    """Read COCO's instances into a `Source`.
+    """Read COCO's instances into a `Source`; categories in the order of their ids.
 
-    Categories count in the order of their ids, after the background. COCO has no order of depth:
-    smaller objects lie over larger ones, later over earlier ones of one area. Crowds (`iscrowd`)
-    are void and lie below all, but not in files without `info`: datumaro, CVAT and supervision,
-    which write none, mark every mask so.
+    Crowds (`iscrowd`) are void and lie below all, but not in files without `info`: datumaro, CVAT
+    and supervision, which write none, mark every mask so.
     """
     find, labelled, names, crowds = photo_finder(root, options), [], {}, 0
     files = [*files_holding(root, ".json", '"segmentation"')]
@@ -72,8 +70,7 @@ def _read(_, image, objects, categories):
 def decode(text):
     """Return the run lengths in COCO's compressed string, as pycocotools' rleFrString does.
 
-    A character holds 5 bits, the lower ones first, and whether more follow; from the fourth number
-    on, each is the difference to the last but one.
+    A character holds 5 bits and whether more follow; the fourth and later numbers are differences.
     """
     counts, value, shift = [], 0, 0
     for byte in text.encode():

@@ -10,11 +10,7 @@ from tools.convert.outlines import labels_of, photo_finder, runs_to_bits, source
 
 
 def read_cvat_images(root, options):
-    """Read "CVAT for images 1.1" into a `Source`.
-
-    Labels count in the order of the task, after the background. Shapes are drawn by z_order, then
-    in the order of the file: polygons and masks; a note counts other kinds.
-    """
+    """Read "CVAT for images 1.1" into a `Source`; labels count in the order of the task."""
     find, labelled, names, left = photo_finder(root, options), [], {}, Counter()
     files = files_below(root, (".xml",))
     for file in files:

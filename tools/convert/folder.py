@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Sample, Source, UsageError,
                                 apply_lists, files_below, finder, key_of, some, split_of)
-from tools.convert.classes import ROBOFLOW_CLASSES, Entry, find_entries, number_classes
+from tools.convert.classes import Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
 from utils.images import PHOTO_SUFFIXES, Problem
@@ -27,13 +27,9 @@ CITYSCAPES = dict(zip((*range(7, 9), *range(11, 14), 17, *range(19, 29), *range(
 
 
 def read_folder(root, options):
-    """Read photos and masks that are paired by their names into a `Source`.
-
-    In CVAT's "Segmentation mask 1.1", which has a labelmap.txt, the background (black, or else
-    called so) becomes class 0; the others follow in their order.
-    """
+    """Read photos and masks that are paired by their names into a `Source`."""
     entries, origin = find_entries(root, options.classes)
-    if origin == "labelmap.txt":
+    if origin == "labelmap.txt":  # CVAT's, whose background is black, or else called so
         entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
     source = _collect(root, options)
     labels = [sample.label for sample in source.samples if sample.label]
@@ -41,8 +37,6 @@ def read_folder(root, options):
         entries = [Entry(i, CITYSCAPES.get(i, "void"), None) for i in range(34)]
         origin = "Cityscapes, the 19 of its benchmark"
     scans = scan_all(labels, options)
-    if origin == ROBOFLOW_CLASSES and not options.classes:
-        entries = _without_unseen(entries, scans, source.notes)
     by_color = not options.binary and goes_by_color(entries, scans)
     colored = any(entry.color for entry in entries)
     if not colored:
@@ -60,20 +54,10 @@ def read_folder(root, options):
     kind = "colours" if by_color else "ids"
     source.notes.append(f"classes from {origin}; masks go by their {kind}" if origin else
                         "the classes have no names: see --classes")
+    read = partial(read_colors, entries=entries) if by_color else read_ids
     for sample in source.samples:
-        sample.read_mask = partial(read_ids, sample.label, table, options)
-        if by_color:
-            sample.read_mask = partial(read_colors, sample.label, entries, table, options)
+        sample.read_mask = partial(read, sample.label, table=table, options=options)
     return source
-
-
-def _without_unseen(entries, scans, notes):
-    """Return Roboflow's classes without the last ones that no mask shows; the ids stay."""
-    last = max((value for scan in scans for value in scan.ids or ()), default=VOID)
-    if unseen := [entry.name for entry in entries if entry.file_id > last]:
-        notes.append(f"classes that no mask shows: {some(unseen)}; left out (to keep them: "
-                     "--classes FILE)")
-    return [entry for entry in entries if entry.file_id <= last]
 
 
 def _collect(root, options):
@@ -98,8 +82,7 @@ def _places(root, options):
         return [("", images, masks)]
     if options.images and _holds_pictures(root):
         return [("", images, root)]
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
-    places = []
+    folders, places = sorted(path for path in root.iterdir() if path.is_dir()), []
     for folder in folders:
         split = SPLITS.get(folder.name.lower(), "")
         pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
@@ -112,7 +95,7 @@ def _places(root, options):
             places.append((split or folder.name, *pair))
     flat = any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir())
     if flat and not places and not images and not masks:
-        places = [("", root, root)]
+        return [("", root, root)]
     if not places:
         there = some(f"{path.name}/" for path in folders) or "no folders"
         raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks "
@@ -159,18 +142,16 @@ def _pair(source, split, images, masks, options):
         return
     found = _masks_of(photos, labels, options)
     for photo, key in photos.items():
-        key, mine = f"{split}/{key}" if split else key, found[photo]
-        sample = Sample(key, split_of(key), photo, mine[0] if mine else None,
-                        as_stored=options.ignore_exif)
+        key, mine, fault = f"{split}/{key}" if split else key, found[photo], None
         if len(mine) > 1:
             names = some(path.name for path in mine)
-            sample.fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
-                                   f"To take one kind, {NAMES}.")
+            fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
+                            f"To take one kind, {NAMES}.")
         elif not mine and not options.missing:
-            sample.fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see "
-                                   f"--missing skip and background; if it is called otherwise, "
-                                   f"{NAMES}.")
-        source.samples.append(sample)
+            fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see --missing skip "
+                            f"and background; if it is called otherwise, {NAMES}.")
+        source.samples.append(Sample(key, split_of(key), photo, next(iter(mine), None),
+                                     as_stored=options.ignore_exif, fault=fault))
     used = {path for paths in found.values() for path in paths}
     source.faults += [Problem(str(path), f"is a mask, and its photo is not in {images}.", "Add it, "
                               f"or remove the mask; if only some files are masks, {NAMES}."

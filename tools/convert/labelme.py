@@ -55,23 +55,16 @@ def embedded_photo(file):
 def to_labelme(mask, class_names, image_path, tolerance=0.0):
     """Return the contents of a labelme JSON file whose shapes, drawn in order, give the mask.
 
-    mask: uint8 (H, W) ids 0..C-1, 255 for void. class_names: C names. image_path: the photo's path
-    as seen from the JSON file. tolerance: pixels by which an outline may be off to have fewer
-    points; 0 is exact. Raises ValueError for other ids.
-
-    labelme's polygons have no holes. So every connected region becomes its outer outline, filled,
-    the larger ones first: what is in a hole is drawn later, over it.
+    mask: uint8 (H, W) ids 0..C-1, 255 for void. image_path: the photo's, as seen from the file.
+    tolerance: pixels by which an outline may be off to have fewer points. labelme's polygons have
+    no holes, so every connected region becomes its outer outline, filled, the larger ones first.
     """
     mask = np.ascontiguousarray(mask, np.uint8)
     names = {i: "_background_" if name == "background" else name
              for i, name in enumerate(class_names)}
     names[VOID] = "__ignore__"
-    strange = sorted(set(np.unique(mask).tolist()) - names.keys())
-    if strange:
-        raise ValueError(f"the mask has the ids {strange}; expected 0 to {len(class_names) - 1}, "
-                         f"or {VOID} for void.")
-    start = next((i for i, name in names.items() if name == "_background_"), VOID)
-    canvas, shapes = Image.new("L", mask.shape[::-1], start), []
+    background = list(class_names).index("background") if "background" in class_names else VOID
+    canvas, shapes = Image.new("L", mask.shape[::-1], background), []
     regions = sorted(_regions(mask), key=lambda region: -cv2.contourArea(region[1]))
     for class_id, outline, box, inside in regions:
         if (np.asarray(canvas.crop(box))[inside] == class_id).all():
@@ -91,8 +84,7 @@ def to_labelme(mask, class_names, image_path, tolerance=0.0):
 def _regions(mask):
     """Yield (class id, outline int32 (N, 1, 2) of x y, box, bool mask in the box) of all regions.
 
-    They are 4-connected. Two 8-connected ones can cross at a corner, so that neither is inside the
-    other.
+    They are 4-connected: of two 8-connected ones that cross at a corner, neither is inside.
     """
     for class_id in np.unique(mask).tolist():
         count, numbers, boxes, _ = cv2.connectedComponentsWithStats(

@@ -13,10 +13,9 @@ from utils.labels import VOID, VOID_COLOR, voc_colormap
 
 
 class Scan(NamedTuple):
-    """What a mask file holds.
+    """What a mask file holds: ids, None for colours; (r, g, b) -> pixels; id -> palette's colour.
 
-    ids: its ids, or its greys where all is grey; None for colours. colors: (r, g, b) -> pixels,
-    of the 256 most frequent colours. palette: id -> its colour in the file's palette.
+    Pictures that are grey all over count as ids. colors: of the 256 most frequent ones.
     """
 
     ids: list | None
@@ -85,10 +84,7 @@ def read_colors(path, entries, table, options):
 
 
 def id_table(class_of, options):
-    """Return int16 (256,): id in a file -> class id, 255 for void, -1 for unknown.
-
-    class_of: the same as a dict, empty where no classes are named.
-    """
+    """Return int16 (256,): id in a file -> class id, 255 for void, -1 for unknown."""
     table = np.arange(VOID + 1, dtype=np.int16)
     if class_of:
         table[:VOID] = -1
@@ -102,10 +98,7 @@ def id_table(class_of, options):
 
 
 def goes_by_color(entries, scans):
-    """Return whether masks mean the entries' colours: some are in colour, or have no others.
-
-    Where ids and palettes say the same, the ids are taken.
-    """
+    """Return whether masks mean the entries' colours, and their ids do not mean the same."""
     color_of = {entry.file_id: entry.color for entry in entries if entry.color}
     same = all(scan.palette and all(value == VOID or color_of.get(value) == color
                                     for value, color in scan.palette.items()) for scan in scans)
@@ -117,10 +110,7 @@ def goes_by_color(entries, scans):
 
 
 def id_map_of_white(entries, scans, options):
-    """Return {255: 1} if all masks are black and white and nothing says what 255 is, else {}.
-
-    Raises ValueError where the classes, or a palette with another colour, leave it open.
-    """
+    """Return {255: 1} if all masks are black and white and nothing says what 255 is, else {}."""
     values = {value for scan in scans for value in scan.ids or ()}
     if (values != {0, VOID} or options.binary or VOID in options.id_map
             or str(VOID) in options.void):
@@ -133,12 +123,9 @@ def id_map_of_white(entries, scans, options):
 
 
 def name_classes(source, scans, table, options):
-    """Give a source without a list of classes as many as its masks have ids.
-
-    Raises ValueError, with what to say, where ids leave gaps.
-    """
+    """Give a source without a list of classes as many as its masks have ids."""
     used = sorted({value for scan in scans for value in scan.ids or () if table[value] != VOID})
-    count = len({int(table[value]) for value in used})
+    count = len(np.unique(table[used]))
     if max((table[value] for value in used), default=-1) >= count:
         new = ",".join(f"{value}={i}" for i, value in enumerate(used[:12]) if value != i)
         raise ValueError(f"The masks hold the ids {some(used, 12)}, and classes count from 0 "
@@ -151,10 +138,7 @@ def name_classes(source, scans, table, options):
 
 
 def palette_colors(scans, table, default, named):
-    """Return uint8 (C, 3): the palettes' colours if they tell classes apart, else `default`.
-
-    Raises ValueError for palettes that contradict each other, where the classes are not `named`.
-    """
+    """Return uint8 (C, 3): the palettes' colours if they tell classes apart, else `default`."""
     colors = default.copy()
     pairs = [pair for scan in scans for pair in scan.palette.items()]
     for value, color in dict(pairs).items():

@@ -30,10 +30,10 @@ POINTS = {"polygon": (3, math.inf), "oriented_rectangle": (3, math.inf),
 def source_of(labelled, root, options, names=(), origin="", left=None):
     """Return the `Source` of photos with shapes, drawn in their order.
 
-    labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, one
-    of the kind "mask" with `bits`, a function that returns bool (h, w). names: of the format's own
-    list, if it has one; `origin` is its file. left: kind -> number of shapes that are not drawn.
-    Class 0 is the background, what no shape covers; void where a list with colours has none.
+    labelled: triples (sample, (width, height), shapes); a shape is a dict as labelme has them, a
+    mask with `bits`, a function that returns bool (h, w). names: of the format's own list in the
+    file `origin`. left: kind -> number of shapes that are not drawn. Class 0 is what no shape
+    covers, the background; void where a list with colours has none.
     """
     source, entries = Source(), [Entry(i, name, None) for i, name in enumerate(names)]
     if options.classes or not entries:
@@ -53,9 +53,9 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
         source.samples.append(sample)
     if left:
         source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
-    used = [sample.photo for sample in source.samples if sample.photo]
-    used += [sample.label.with_suffix(end) for sample in source.samples for end in PHOTO_SUFFIXES]
-    used = {path.resolve() for path in used}
+    used = {sample.photo.resolve() for sample in source.samples if sample.photo}
+    used |= {sample.label.with_suffix(end).resolve()
+             for sample in source.samples for end in PHOTO_SUFFIXES}
     photos = [path for path in files_below(root, PHOTO_SUFFIXES) if path.resolve() not in used]
     if options.missing == "background":
         source.samples += [_sample(photo, root, None, "", options) for photo in photos]
@@ -85,8 +85,8 @@ def _sample(photo, folder, label, split, options):
 def photo_finder(root, options):
     """Return a function (photo's name, label file, split) -> its `Sample`, with a fault if none.
 
-    The name may have folders, and need no suffix. Of several photos called so, it is the one beside
-    the label file, or in a folder that the file's name says: val2017 for instances_val2017.json.
+    Of several photos called so, it is the one beside the label file, or in a folder that the file's
+    name says: val2017 for instances_val2017.json.
     """
     photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
     for folder in folders if options.images else [root]:

@@ -1,7 +1,6 @@
 """Which photo goes into which split: as the source has it, else drawn, stratified by class."""
 
 import re
-from collections import Counter
 from itertools import combinations
 
 import numpy as np
@@ -9,13 +8,13 @@ import numpy as np
 from tools.convert.base import UsageError, plural, some, split_of
 
 # Roboflow calls the copies of one photo that it makes NAME.rf.HASH, mostly NAME_jpg.rf.HASH.
-ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]+")
+ROBOFLOW = r"^(.+)\.rf\.[0-9A-Za-z]+$"
 
 
-def check_splits(samples, val, test, group):
+def check_splits(samples, options):
     """Refuse --val, --test and --group that do not fit the source, before it is converted."""
-    splits = {sample.split for sample in samples} - {""}
-    for option, value in (("val", val), ("test", test)):
+    splits, group = {sample.split for sample in samples} - {""}, options.group
+    for option, value in (("val", options.val), ("test", options.test)):
         if value is not None and option in splits:
             raise UsageError(f"--{option} {value}: the source has this split already. Drop the "
                              "option, or remove the source's lists or split folders.")
@@ -43,11 +42,9 @@ def groups_of(samples, photos, group, notes):
     photos: bytes that only equal photos share. Photos stay together if `group` matches the same
     text in their names, if Roboflow made them from one photo, or if they are equal.
     """
-    matches = [re.search(group, _name(sample)) if group else None for sample in samples]
-    texts = [match and (match[1] if match.re.groups else match[0]) for match in matches]
-    copies = [ROBOFLOW.fullmatch(_name(sample)) for sample in samples]
-    names = [match and match[1] for match in copies]
+    names, texts = _marks(samples, ROBOFLOW), [None] * len(samples)
     if group:
+        texts = _marks(samples, group)
         alone = plural(texts.count(None), "photo")
         notes.append(f"--group {group}: {_counted(texts)}; {alone} without a match")
     if any(names):
@@ -56,23 +53,10 @@ def groups_of(samples, photos, group, notes):
     if equal := len(photos) - len(set(photos)):
         notes.append(f"{plural(equal, 'photo')} with the same pixels as another one: equal photos "
                      "stay together")
-    return _joined([photos, texts, names])
-
-
-def _counted(marks):
-    marks = [mark for mark in marks if mark is not None]
-    return f"{plural(len(marks), 'photo')} in {plural(len(set(marks)), 'group')}"
-
-
-def _joined(kinds):
-    """Return a number for each item, from 0: equal for those that share a mark, or a chain of them.
-
-    kinds: lists of marks, one for each item; None is no mark.
-    """
-    numbers, before = list(range(len(kinds[0]))), None
-    while numbers != before:
+    numbers, before = list(range(len(samples))), None
+    while numbers != before:  # a chain of marks joins all of its photos
         before = list(numbers)
-        for marks in kinds:
+        for marks in (photos, texts, names):
             first = {}
             for mark, number in zip(marks, numbers):
                 first[mark] = min(number, first.get(mark, number))
@@ -81,11 +65,22 @@ def _joined(kinds):
     return np.unique(numbers, return_inverse=True)[1]
 
 
-def split_samples(samples, shown, photos, class_names, how, notes):
-    """Return (split -> stems; what was drawn, a dict): splits as the source has them, others drawn.
+def _marks(samples, pattern):
+    """Return for each sample the text that a pattern, or its group 1, matches, or None."""
+    matches = [re.search(pattern, _name(sample)) for sample in samples]
+    return [match and (match[1] if match.re.groups else match[0]) for match in matches]
+
+
+def _counted(marks):
+    marks = [mark for mark in marks if mark is not None]
+    return f"{plural(len(marks), 'photo')} in {plural(len(set(marks)), 'group')}"
+
+
+def split_samples(samples, shown, photos, class_names, options, notes):
+    """Return splits, name -> stems: as the source has them, the others drawn, which `notes` say.
 
     samples: sorted by stem. shown: bool (N, C), the classes that each shows. photos: as in
-    `groups_of`. how: `val`, `test`, `seed`, `group`. Raises ValueError if no split is possible.
+    `groups_of`. Raises ValueError if no split is possible.
     """
     splits = {}
     for number, sample in enumerate(samples):
@@ -93,42 +88,35 @@ def split_samples(samples, shown, photos, class_names, how, notes):
     left, given = splits.pop("", []), list(splits)
     if given and left:
         notes.append(f"left out, since they are in no split: {plural(len(left), 'photo')}")
-    groups, drawn = groups_of(samples, photos, how["group"], notes), {}
-    homes = Counter(group for numbers in splits.values() for group in set(groups[numbers].tolist()))
-    if torn := sum(count > 1 for count in homes.values()):
-        notes.append(f"{plural(torn, 'group')} in more than one split, as the source has them: "
-                     "scores on photos like those of training flatter")
+    groups = groups_of(samples, photos, options.group, notes)
     pool = splits["train"] = splits["train"] if given else left
-    fractions = {"val": 0.2 if how["val"] is None else how["val"], "test": how["test"] or 0}
-    fractions = {split: part for split, part in fractions.items() if part and split not in given}
+    fractions = {split: part for split, part in options.drawn_fractions().items()
+                 if part and split not in given}
     if fractions:
         units = np.unique(groups[pool], return_inverse=True)[1]
-        subsets = draw(shown[pool], units, list(fractions.values()), how["seed"], class_names)
+        subsets = draw(shown[pool], units, list(fractions.values()), options.seed, class_names)
         for number, split in enumerate(["train", *fractions]):
             splits[split] = [pool[i] for i in np.flatnonzero(subsets == number)]
-        drawn = {"splits": list(fractions), "method": "stratified by class", "seed": how["seed"],
-                 "photos": len(pool), "groups": int(units.max()) + 1}
         counts = ", ".join(f"{split} ({plural(len(splits[split]), 'photo')})"
                            for split in fractions)
-        source, grouped = plural(len(pool), "photo"), drawn["groups"] < len(pool)
+        source, grouped = plural(len(pool), "photo"), units.max() + 1 < len(pool)
         if grouped:
-            source += f" in {plural(drawn['groups'], 'group')}"
+            source += f" in {plural(units.max() + 1, 'group')}"
         if given:
             source = f"train's {source}, since the source has none"
-        notes.append(f"drawn: {counts} of {source}; stratified by class, seed {how['seed']}")
+        notes.append(f"drawn: {counts} of {source}; stratified by class, seed {options.seed}")
         if not grouped:
             notes.append("photos of one scene or clip belong in one split: see --group, or write "
                          "train.txt and val.txt into SOURCE")
     order = [split for split in ("train", "val", "test") if split in splits]
-    return {split: [samples[i].stem for i in splits[split]] for split in order}, drawn
+    return {split: [samples[i].stem for i in splits[split]] for split in order}
 
 
 def draw(shown, groups, fractions, seed, class_names):
     """Return the subset of each photo, int (N,): 0 for train, then one for each of `fractions`.
 
     shown: bool (N, C), the classes of each photo. groups: int (N,) from 0, of photos that stay
-    together. No subset is empty, and train gets every class that a photo shows; ValueError where no
-    such split exists.
+    together. Train gets every class; ValueError where no such split exists.
     """
     photos, sizes = len(groups), np.bincount(groups)
     targets = [max(1, round(fraction * photos)) for fraction in fractions]
@@ -152,10 +140,9 @@ def stratify(shows, sizes, targets, rng):
     """Return the subset of each group, int (G,), each with its share of the photos of every class.
 
     shows: int (G, C), photos of a group that show a class. sizes: int (G,), photos. targets: photos
-    wanted in each subset, train first. Iterative stratification (Sechidis, Tsoumakas & Vlahavas
-    2011, algorithm 1): the rarest class first, each of its groups to the subset that still wants
-    most of it. Beyond the paper, a full subset takes no more, and train gets the last group of a
-    class that it lacks.
+    wanted in each subset, train first. Iterative stratification (Sechidis et al. 2011, algorithm
+    1): the rarest class first. Beyond the paper, a full subset takes no more, and train gets the
+    last group of a class that it lacks.
     """
     holds, order = shows > 0, rng.permutation(len(sizes))
     subset, room = np.full(len(sizes), -1), np.array(targets, float)

@@ -1,6 +1,5 @@
 """What `tools.convert` writes: photos, masks or labelme's files, split lists, class names."""
 
-import hashlib
 import json
 import math
 import shutil
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tools import progress
+from tools.check.faults import digest_of
 from tools.convert.labelme import embedded_photo, to_labelme
 from utils.images import THREADS, ImageError, decode, fault_of_pair, to_rgb, write_mask
 from utils.labels import VOID
@@ -25,7 +25,7 @@ KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".t
 class Written(NamedTuple):
     """pixels: int (C + 1,), of each class, void last. photo: bytes that only equal photos share.
 
-    unsure: whether EXIF turns the photo, and its size does not tell if the mask was turned, too.
+    unsure: EXIF turns the photo, and its size does not tell if the mask was turned, too.
     """
 
     pixels: np.ndarray
@@ -33,24 +33,20 @@ class Written(NamedTuple):
     unsure: bool
 
 
-def write_samples(found, part, show, to, **how):
+def write_samples(found, part, show, options):
     """Write all photos and masks; returns for each sample what was `Written`, or a `Problem`."""
-    for folder in ("JPEGImages", "SegmentationClass") if to == "voc" else ():
+    for folder in ("JPEGImages", "SegmentationClass") if options.to == "voc" else ():
         (part / folder).mkdir()
-    report = progress.bar("converting", delay=0.0 if show else math.inf)
-    convert, results = partial(_convert_one, found=found, part=part, to=to, **how), []
+    report, results = progress.bar("converting", delay=0.0 if show else math.inf), []
+    convert = partial(_convert_one, found=found, part=part, options=options)
     with ThreadPoolExecutor(THREADS) as pool:
-        try:
-            for result in pool.map(convert, found.samples):
-                results.append(result)
-                report(len(results), len(found.samples))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        for result in pool.map(convert, found.samples):
+            results.append(result)
+            report(len(results), len(found.samples))
     return results
 
 
-def _convert_one(sample, found, part, to, tolerance, max_side):
+def _convert_one(sample, found, part, options):
     """Read a photo and its mask and write both; returns what was `Written`, or a `Problem`."""
     if sample.fault:
         return sample.fault
@@ -65,43 +61,39 @@ def _convert_one(sample, found, part, to, tolerance, max_side):
             return error.problem
         return error.problem._replace(file=str(sample.label),
                                       found=f"its embedded photo {error.problem.found}")
-    square = image.shape[0] == image.shape[1]
+    turned, square = stored.orientation > 4, image.shape[0] == image.shape[1]
     fault = fault_of_pair((sample.file, sample.label), image, ids, VOID)
-    if fault and stored.orientation > 4 and ids.shape[::-1] == image.shape[:2]:
+    if fault and turned and ids.shape[::-1] == image.shape[:2]:
         return fault._replace(remedy="It fits the photo as stored, before the turn that its EXIF "
                               "tag asks for: see --ignore-exif.")
     if fault:
         return fault
     plain = (stored.format in KEPT and stored.mode in ("RGB", "L") and stored.orientation == 1
              and not stored.deep)
-    if 0 < max_side < max(ids.shape):
-        plain, scale = False, max_side / max(ids.shape)
+    if 0 < options.max_side < max(ids.shape):
+        plain, scale = False, options.max_side / max(ids.shape)
         size = [max(1, round(side * scale)) for side in ids.shape[::-1]]
         image = np.array(Image.fromarray(image).resize(size, Image.Resampling.BOX))
         ids = np.array(Image.fromarray(ids).resize(size, Image.Resampling.NEAREST))
     name = f"{sample.stem}{KEPT[stored.format] if plain else '.png'}"
-    target = part / "JPEGImages" / name if to == "voc" else part / name
+    target = part / "JPEGImages" / name if options.to == "voc" else part / name
     if plain:
         shutil.copyfile(photo, target)
     else:
         # A higher level saves a seventh of the room and takes twice as long.
         Image.fromarray(image).save(target, compress_level=1)
-    if to == "voc":
+    if options.to == "voc":
         write_mask(part / "SegmentationClass" / f"{sample.stem}.png", ids, found.colors)
     else:
-        contents = json.dumps(to_labelme(ids, found.class_names, name, tolerance))
+        contents = json.dumps(to_labelme(ids, found.class_names, name, options.tolerance))
         (part / f"{sample.stem}.json").write_text(contents, encoding="utf-8")
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
-    digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest() + str(image.shape).encode()
-    return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest,
-                   stored.orientation in (2, 3, 4) or (stored.orientation > 4 and square))
+    return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest_of(image),
+                   stored.orientation in (2, 3, 4) or (turned and square))
 
 
 def _photo_as_labelled(sample, folder):
-    """Return a file with the photo as its mask belongs to it; new ones are made in `folder`.
-
-    An embedded photo goes into a file first; one that is wanted as stored loses its EXIF tag.
-    """
+    """Return a file with the photo as its mask belongs to it; new ones are made in `folder`."""
     file = sample.photo
     if file is None:
         file = folder / f"{sample.stem}.embedded"

@@ -11,11 +11,7 @@ from utils.datasets import read_lines
 
 
 def read_yolo(root, options):
-    """Read YOLO's outlines into a `Source`.
-
-    A label file has the path of its photo, with labels for images. Names are data.yaml's, after the
-    background. Smaller objects lie over larger ones, as when Ultralytics trains on them.
-    """
+    """Read YOLO's outlines into a `Source`; label files have photos' paths, labels for images."""
     (names, origin), find, labelled = _names(root), photo_finder(root, options), []
     for file in files_below(root, (".txt",)):
         folders = file.relative_to(root).parts[:-1]

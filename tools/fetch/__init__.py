@@ -1,7 +1,4 @@
-"""Fetch a published data set and bring it into VOC's layout, in `data/<name>/`.
-
-`fetch` makes that folder, whole or not at all; `ensure` is what programs call before they read.
-"""
+"""Fetch a published data set and bring it into VOC's layout, in `data/<name>/`."""
 
 import os
 import shutil
@@ -21,8 +18,7 @@ ORIGIN = "origin.txt"  # in the folder: what it was made from
 def ensure(name, data_dir=""):
     """Return the `data_dir` with which `load_dataset(name, data_dir)` finds its data.
 
-    A published data set is fetched at its first use; a copy of it in its original layout, or its
-    archives, are converted once. The rest is left to `load_dataset`. Raises what `fetch` raises.
+    A published data set is fetched at its first use; a copy of it as published is converted once.
     """
     if name not in sources.SOURCES:
         return data_dir
@@ -39,10 +35,9 @@ def ensure(name, data_dir=""):
 def fetch(name, given=""):
     """Return the folder of a published data set in VOC's layout, made first if it is missing.
 
-    given: a folder or an archive to make it from; "" downloads it. A folder that is there is
-    whole; of processes that want it at once, one works and the others wait. Raises ValueError for
-    an unknown name, for files that are missing or not as published, and for an unsafe archive;
-    FileNotFoundError, ConnectionError, or OSError if the disk is full or closed.
+    given: a folder or an archive to make it from; "" downloads it. Of processes that want it at
+    once, one works and the others wait. Raises ValueError for an unknown name, faulty files and
+    unsafe archives; FileNotFoundError, ConnectionError, or OSError if the disk is full or closed.
     """
     if name not in sources.SOURCES:
         raise ValueError(f"no published data set {name!r}{nearest(name, sources.SOURCES)}")

@@ -23,8 +23,7 @@ def find_archives(name, folder):
 def unpack(name, archive, folder):
     """Write what segmentation needs from a tar archive of data set `name` below `folder`.
 
-    Raises ValueError for a damaged archive, and for one with any member that would be written
-    outside, or is a link that leads there.
+    Raises ValueError for a damaged archive, and for one with any member that leads outside.
     """
     if not hasattr(tarfile, "data_filter"):
         raise RuntimeError(f"{archive}: kept, not unpacked. Python {sys.version.split()[0]} cannot "

@@ -1,6 +1,7 @@
 """Published layouts, and how a copy in one of them becomes one in VOC's layout."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
@@ -54,12 +55,11 @@ def _camvid(name, root):
     """SegNet's copy: train.txt and train/, trainannot/ and so on."""
     splits = {}
     for home in [found.parent for found in datasets.search(root, "trainannot")[:1]]:
-        for file in [home / "train.txt", home / "val.txt", home / "test.txt"]:
+        for split in ("train", "val", "test"):
+            file, photos, masks = home / f"{split}.txt", home / split, home / f"{split}annot"
             if file.is_file():
-                lines = datasets.read_lines(file)
-                names = [line.split()[0].rsplit("/", 1)[-1] for line in lines]
-                splits[file.stem] = [(home / file.stem / one, home / f"{file.stem}annot" / one)
-                                     for one in names]
+                names = [Path(line.split()[0]).name for line in datasets.read_lines(file)]
+                splits[split] = [(photos / one, masks / one) for one in names]
     return splits
 
 
@@ -67,7 +67,6 @@ def write_voc(name, splits, folder, place):
     """Write a data set in VOC's layout into `folder`; photos stay as they are, byte for byte.
 
     splits: from `find_pairs`. place: function of (source, target) that copies or moves a file.
-    Raises ValueError for a mask that cannot be read or has an id of no class.
     """
     source, table = SOURCES[name], np.arange(VOID + 1, dtype=np.uint8)
     colors = np.uint8(list(source.classes.values()))

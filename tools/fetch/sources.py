@@ -28,12 +28,11 @@ class Source:
     classes: dict = field(default_factory=lambda: dict(zip(VOC_CLASSES, voc_colormap(21).tolist())))
 
 
-def _source(entry):
-    homes = entry.pop("homes", [])
-    archives = [Archive(**{"addresses": [home + archive["name"] for home in homes], **archive})
-                for archive in entry.pop("archives")]
-    return Source(tuple(archives), **entry)
+def _source(archives, homes=(), **entry):
+    files = [Archive(**{"addresses": [home + archive["name"] for home in homes], **archive})
+             for archive in archives]
+    return Source(tuple(files), **entry)
 
 
 _TABLE = tomllib.loads((REPOSITORY / "data" / "published.toml").read_text("utf-8"))
-SOURCES = {name: _source(entry) for name, entry in _TABLE.items()}
+SOURCES = {name: _source(**entry) for name, entry in _TABLE.items()}
