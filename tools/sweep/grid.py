@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from tools.run import Loader, RunError, declared_parameters, nearest, resolve
+from tools.run import Loader, RunError, declared_parameters, resolve
+from utils.recipes import nearest
 
 KINDS = {"notebooks": list, "grid": dict, "points": list}
 LONGEST = 100  # characters of a folder name
