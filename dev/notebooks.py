@@ -5,7 +5,6 @@ every one went through are their outputs stored in notebooks/ and its figures an
 """
 
 import argparse
-import os
 import re
 import shutil
 import sys
@@ -56,14 +55,11 @@ def _canonical_cell(cell: NotebookNode, number: int, taken: set[str]) -> dict:
 
 def _canonical_metadata(metadata: dict) -> dict:
     """Keep tags, and the two keys that collapse a cell: in Jupyter and, as a form, on Colab."""
-    kept: dict = {}
-    if metadata.get("tags"):
-        kept["tags"] = metadata["tags"]
-    if metadata.get("jupyter", {}).get("source_hidden"):
-        kept["jupyter"] = {"source_hidden": True}
-    if metadata.get("cellView") == "form":
-        kept["cellView"] = "form"
-    return kept
+    hidden = metadata.get("jupyter", {}).get("source_hidden")
+    form = metadata.get("cellView") == "form"
+    kept = {"tags": metadata.get("tags"), "jupyter": hidden and {"source_hidden": True},
+            "cellView": form and "form"}
+    return {key: value for key, value in kept.items() if value}
 
 
 def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:
@@ -73,12 +69,10 @@ def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:
             continue
         plain = dict(output)
         if "data" in plain:
-            data = {kind: value for kind, value in output.data.items() if "jupyter.widget" not in kind}
-            for kind in ("image/png", "image/jpeg"):
-                if isinstance(data.get(kind), str):
-                    data[kind] = data[kind].replace("\n", "")
-            metadata = {kind: value for kind, value in output.get("metadata", {}).items() if kind in data}
-            plain |= {"data": data, "metadata": metadata}
+            data = {kind: value.replace("\n", "") if kind in ("image/png", "image/jpeg") else value
+                    for kind, value in output.data.items() if "jupyter.widget" not in kind}
+            metadata = output.get("metadata", {})
+            plain |= {"data": data, "metadata": {kind: metadata[kind] for kind in metadata if kind in data}}
         if plain["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":
             kept[-1]["text"] += plain["text"]
         else:
@@ -106,12 +100,9 @@ def with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
     cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
         raise RunError("The executed notebook has other cells than its source: was it edited meanwhile?")
-    count = 0
-    for cell, done in zip(source.cells, cells):
-        if cell.cell_type != "code":
-            continue
-        count += is_run(cell)
-        cell.execution_count, cell.outputs = (count, done.outputs) if is_run(cell) else (None, [])
+    pairs = [(cell, done) for cell, done in zip(source.cells, cells) if is_run(cell)]
+    for count, (cell, done) in enumerate(pairs, 1):
+        cell.execution_count, cell.outputs = count, done.outputs
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = count
@@ -134,9 +125,7 @@ def store(folder: Path, paths: Iterable[Path], copies: Iterable[tuple[str, str]]
 
 def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    runs.replace(path, lambda temporary: temporary.write_bytes(content))
 
 
 def refresh(names: list[str], model: bool = False) -> None:
@@ -156,8 +145,7 @@ def refresh(names: list[str], model: bool = False) -> None:
 
 def tracked() -> list[Path]:
     """Return the repository's notebooks, those of the appendix last."""
-    paths = [*run.NOTEBOOKS.glob("*.ipynb"), *run.NOTEBOOKS.glob("appendix/*.ipynb")]
-    return sorted(paths, key=lambda path: path.stem)
+    return sorted(run.NOTEBOOKS.rglob("*.ipynb"), key=lambda path: path.stem)
 
 
 def not_canonical(paths: Iterable[Path]) -> list[Path]:

@@ -10,6 +10,7 @@ Interrupted, the same command continues where it was.
 """
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -96,9 +97,7 @@ def train(variants: dict[str, Variant], name: str, data: datasets.Dataset, seed:
     if variant.start:
         weights = str(train(variants, variant.start, data, seed, precision).path)
     epochs = max(1, round(variant.epochs * data.recipe.epochs))
-    recipe = data.recipe.override(**variant.changes, epochs=epochs)
-    if variant.stride:
-        recipe = recipe.override(stride=variant.stride)
+    recipe = data.recipe.override(**variant.changes, epochs=epochs, stride=variant.stride)
     # The recipe itself is trained once for all studies, into the folder of its class weights.
     same = name == "32s" or variant == Variant()
     label = data.recipe.class_weights if same else name.replace(", ", "-").replace(" ", "-")
@@ -136,21 +135,20 @@ def score(trained, data: datasets.Dataset) -> dict[str, object]:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+def spread(values: list[float]) -> dict[str, float | None]:
+    """Return the mean and the standard deviation, None for one value alone."""
+    return {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+
+
 def tolerances(rows: list[dict]) -> dict[str, dict[str, float]]:
     """Return mean, standard deviation and tolerance (three of those) of each score."""
-    found = {}
-    for name in ("val_mean_iou", *SCORES):
-        values = [row[name] for row in rows]
-        found[name] = {"mean": fmean(values), "std": stdev(values), "tolerance": 3 * stdev(values)}
-    return found
+    found = {name: spread([row[name] for row in rows]) for name in ("val_mean_iou", *SCORES)}
+    return {name: both | {"tolerance": 3 * both["std"]} for name, both in found.items()}
 
 
 def summary(rows: list[dict]) -> dict[str, object]:
     """Return mean and standard deviation of each score, and the means of the others."""
-    found = {}
-    for name in SCORES:
-        values = [row[name] for row in rows]
-        found[name] = {"mean": fmean(values), "std": stdev(values) if len(values) > 1 else None}
+    found = {name: spread([row[name] for row in rows]) for name in SCORES}
     for name in ("iou", "boundary_band_mean_iou"):
         found[name] = {}
         for key in rows[0][name]:
@@ -161,15 +159,12 @@ def summary(rows: list[dict]) -> dict[str, object]:
 
 def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
     """Return the mean IoU of both oracles on the test split, by stride."""
-    found = {}
+    masks = [data.read(sample)[1] for sample in data.split(data.test_split)]
+    found, classes = {"majority": {}, "bilinear": {}}, data.num_classes
     for name, oracle in (("majority", majority_oracle), ("bilinear", bilinear_oracle)):
-        found[name] = {}
         for stride in (32, 16, 8):
-            confusion = 0
-            for sample in data.split(data.test_split):
-                mask = data.read(sample)[1]
-                best = oracle(mask, stride, data.num_classes)
-                confusion += metrics.confusion_matrix(mask, best, data.num_classes)
+            confusion = sum(metrics.confusion_matrix(mask, oracle(mask, stride, classes), classes)
+                            for mask in masks)
             found[name][stride] = metrics.scores(confusion)["mean_iou"]
     return found
 
@@ -177,12 +172,10 @@ def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
 def compare(study: str, data: datasets.Dataset, seeds: int, precisions: list[str]) -> dict:
     """Return the scores of a study of one recipe, with tolerances, and all trainings."""
     variants, rows = COMPARISONS[study], []
-    for name in variants:
-        for precision in precisions:
-            for seed in range(seeds):
-                found = score(train(variants, name, data, seed, precision), data)
-                rows.append({"name": name, "precision": precision, "seed": seed, **found})
-                print(f"test mean IoU {found['mean_iou']:.4f}", flush=True)
+    for name, precision, seed in itertools.product(variants, precisions, range(seeds)):
+        found = score(train(variants, name, data, seed, precision), data)
+        rows.append({"name": name, "precision": precision, "seed": seed, **found})
+        print(f"test mean IoU {found['mean_iou']:.4f}", flush=True)
     scores = {name: tolerances([row for row in rows if row["name"] == name]) for name in variants}
     return {"scores": scores["default"] if study == "reference" else scores, "trainings": rows}
 
@@ -190,11 +183,10 @@ def compare(study: str, data: datasets.Dataset, seeds: int, precisions: list[str
 def compare_strides(data: datasets.Dataset, seeds: int, names: list[str], file: Path) -> dict:
     """Return what skip connections bring; variants that are only in `file` stay."""
     rows = {name: [] for name in names}
-    for seed in range(seeds):
-        for name in names:
-            found = score(train(STRIDES, name, data, seed, "float32"), data)
-            rows[name].append({"seed": seed, **found})
-            print(f"{name}, seed {seed}: mean IoU {found['mean_iou']:.4f}", flush=True)
+    for seed, name in itertools.product(range(seeds), names):
+        found = score(train(STRIDES, name, data, seed, "float32"), data)
+        rows[name].append({"seed": seed, **found})
+        print(f"{name}, seed {seed}: mean IoU {found['mean_iou']:.4f}", flush=True)
     if file.is_file():
         rows = json.loads(file.read_text(encoding="utf-8"))["trainings"] | rows
     rows = {name: rows[name] for name in STRIDES if name in rows}
@@ -217,9 +209,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="write another file than the usual one")
     options = parser.parse_args(argv)
     is_strides = options.study == "strides"
-    seeds = options.seeds if options.seeds is not None else (3 if is_strides else 5)
-    if seeds < (1 if is_strides else 2):
-        parser.error(f"--seeds is {seeds}; a spread needs at least 2.")
+    usual, least = (3, 1) if is_strides else (5, 2)
+    seeds = usual if options.seeds is None else options.seeds
+    if seeds < least:
+        parser.error(f"--seeds is {seeds}; expected at least {least}.")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     name = options.dataset if options.study in ("strides", "losses") else "meadow"
     try:
@@ -227,9 +220,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    usual = {"reference": "reference/meadow.json", "strides": f"strides_{data.name}.json",
+    files = {"reference": "reference/meadow.json", "strides": f"strides_{data.name}.json",
              "losses": f"losses_{Path(data.root).name}.json"}
-    file = options.out or runs.ROOT / "results" / usual.get(options.study, f"{options.study}.json")
+    file = options.out or runs.ROOT / "results" / files.get(options.study, f"{options.study}.json")
     if is_strides:
         found = compare_strides(data, seeds, options.variants, file)
     else:

@@ -2,7 +2,7 @@
 
 import sys
 
-from tools.deploy.predict import silence
+from tools.deploy.labeller import silence
 
 if __name__ == "__main__":
     with silence():

@@ -15,9 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 13):
 import argparse
 import ast
 import contextlib
-import difflib
 import hashlib
-import json
 import os
 import re
 import time
@@ -32,14 +30,13 @@ try:
 
     from tools import check, fetch, progress
     from tools.execute import RunError, execute, guarded, literal, short
-    from utils import datasets, recipes, runs
+    from utils import datasets, images, recipes, runs
 except ImportError as missing:
     sys.exit(f"This Python lacks a package that the runner needs ({missing}). Use `make run`, "
              "which installs them all, or: python -m pip install -r requirements/core.txt")
 
 NOTEBOOKS = runs.ROOT / "notebooks"
 DEFAULT = ("01", "02", "03", "04", "05")
-LISTED = 20  # faults of a data set: they fit on a screen
 TYPES = {"str": (str, "text"), "int": (int, "a whole number"), "float": (float, "a number"),
          "bool": (bool, "true or false"), "list": (list, "a list"), "dict": (dict, "a mapping")}
 FORMER_DEFAULTS = {"scene": "test_023", "stride": 32}  # today "" and 0, the recipe's choice
@@ -64,18 +61,11 @@ def find_notebooks(names: Iterable[str]) -> list[Path]:
         if path.suffix != ".ipynb" or not path.is_file():
             path = numbers.get(name.zfill(2)) or known.get(path.stem)
         if path is None:
-            raise RunError(f"There is no notebook {name}{nearest(name, known)} "
-                           f"There are: {', '.join(known) or 'none'}.")
+            raise RunError(f"There is no notebook {name}{recipes.nearest(name, known)}")
         if found.setdefault(path.stem, path) != path:
             raise RunError(f"{found[path.stem]} and {path} would both become {path.name}: run them "
                            "into two folders.")
     return [found[stem] for stem in sorted(found)]
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Return the end of a sentence on a mistyped word: "; did you mean epochs?" or a full stop."""
-    near = difflib.get_close_matches(word, list(words), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else "."
 
 
 def declared_parameters(path: Path) -> dict[str, tuple[str, object]]:
@@ -122,9 +112,8 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> dict[str, o
     everything = {name: about for names in declared.values() for name, about in names.items()}
     for name in given:
         if name not in everything:
-            raise RunError(f"No notebook of this run has a parameter {name}"
-                           f"{nearest(name, everything)}\n"
-                           f"Declared are: {', '.join(sorted(everything)) or 'none'}.")
+            hint = recipes.nearest(name, sorted(everything))
+            raise RunError(f"No notebook of this run has a parameter {name}{hint}")
     values = {name: convert(name, given[name], type_name) if name in given else default
               for name, (type_name, default) in everything.items()}
     try:  # 0 is the recipe's value
@@ -158,11 +147,10 @@ def changes(stored: dict, values: dict) -> str:
 
 def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = None,
         run_dir: str | Path = "", timeout: int | None = None) -> Path:
-    """Run notebooks into a run folder, and return the folder.
+    """Run notebooks, by number, stem or path, into a run folder, and return the folder.
 
-    notebooks: numbers, stems or paths. parameters: values, or their text, by name; each notebook
-    gets those it declares. run_dir: the run folder; "" takes FCN_RUN_DIR, else
-    results/runs/default. timeout: seconds that a cell may take. Raises RunError.
+    parameters: values, or their text, by name; each notebook gets those it declares. run_dir: ""
+    takes FCN_RUN_DIR, else results/runs/default. timeout: seconds of a cell. Raises RunError.
     """
     check_timeout(timeout)
     given = dict(parameters or {})
@@ -170,9 +158,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
     declared = {path: declared_parameters(path) for path in find_notebooks(map(str, notebooks))}
     values, dataset = resolve(declared, given), None
     if {"dataset", "data_dir"} <= values.keys():
-        dataset, found = find_data(values["dataset"], values["data_dir"])
-        if found != values["data_dir"]:  # the notebooks read what was converted
-            values["data_dir"] = given["data_dir"] = found
+        dataset, values["data_dir"] = find_data(values["dataset"], values["data_dir"])
     try:
         folder = runs.choose_folder(run_dir)
         _keep_own_notebooks(folder, declared)
@@ -213,8 +199,7 @@ def find_data(name: str, data_dir: str) -> tuple[datasets.Dataset, str]:
 def check_data(dataset: datasets.Dataset | None, checked: str = "") -> str:
     """Read all photos and masks of an own folder; print warnings, raise RunError with the faults.
 
-    checked: what an earlier call returned: the same files are not read again. Returns a digest of
-    the files' names, sizes and times; "" for a published data set, or None.
+    Returns a digest of the files; those of `checked`, an earlier digest, are not read again.
     """
     if dataset is None or dataset.name != "voc":
         return ""
@@ -226,11 +211,8 @@ def check_data(dataset: datasets.Dataset | None, checked: str = "") -> str:
         return digest
     problems = check.check_dataset(dataset, progress.bar("checking photos and masks", delay=2.0))
     for severity in ("error", "warning"):
-        found = [str(problem) for problem in problems if problem.severity == severity]
-        lines = [f"{dataset.root} has {severity}s: {len(found)}", *found[:LISTED]]
-        if len(found) > LISTED:
-            lines.append(f"and {len(found) - LISTED} more")
-        text = "\n  ".join(lines)
+        found = [problem for problem in problems if problem.severity == severity]
+        text = f"{dataset.root} has {severity}s: {len(found)}{images.bullets(found)}"
         if found and severity == "error":
             raise RunError(f"{text}\nNothing was run. A table of all: "
                            f"python -m tools.check {dataset.root}")
@@ -250,7 +232,7 @@ def _keep_own_notebooks(folder: Path, paths: Iterable[Path]) -> None:
 def _open_record(folder: Path, values: dict, checked: str) -> dict:
     """Return the record of the run in `folder`, new or to be continued; refuses other parameters.
 
-    checked: the digest of data that `check_data` has found to be fine.
+    checked: the digest of `check_data`.
     """
     record = runs.read_record(folder)
     changed = changes(record["parameters"], values)
@@ -329,9 +311,7 @@ def duration(seconds: float) -> str:
 
 def summary(folder: Path) -> str:
     """Return the scores of the run in `folder`, if notebook 04 left any, and where to look."""
-    lines, metrics = [], {}
-    with contextlib.suppress(OSError, ValueError):
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    lines, metrics = [], runs.read_json(folder / "metrics.json")
     if "fraction_of_bilinear_oracle" in metrics:  # other notebooks write less than 04
         lines.append(f"{metrics['dataset']}, {metrics['split']} split, {metrics['images']} images")
         scores = metrics["scores"] | {"mean_iou, one class only": metrics["baseline_mean_iou"]}
@@ -364,42 +344,44 @@ def parser(prog: str, description: str, epilog: str, folder: str) -> argparse.Ar
     made = argparse.ArgumentParser(prog, description=description, epilog=epilog,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--dataset", metavar="NAME", help="the data set: the same as -p dataset=NAME")
-    made.add_argument("--data-dir", metavar="DIR",
-                      help="where its files are: the same as -p data_dir=DIR")
+    made.add_argument("--data-dir", metavar="DIR", help="where its files are: as -p data_dir=DIR")
     where = made.add_mutually_exclusive_group()
     where.add_argument("--name", help=f"write into results/runs/NAME; default: {folder}")
-    where.add_argument("--run-dir", metavar="DIR", default="",
-                       help="write into any folder (or: FCN_RUN_DIR)")
-    made.add_argument("--timeout", type=int, metavar="SECONDS",
-                      help="stop a cell that takes longer")
+    where.add_argument("--run-dir", metavar="DIR", default="", help="or FCN_RUN_DIR: any folder")
+    made.add_argument("--timeout", type=int, metavar="SECONDS", help="stop a cell after so long")
     return made
 
 
-def named_folder(name: str) -> Path:
-    """Return the folder of the runs called `name`; raises RunError for more than a plain name."""
+def parse(made: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Namespace, dict]:
+    """Return the options of a command line for `parser`, and the texts of all parameters."""
+    rest, given = take_parameters(argv)
+    options = made.parse_intermixed_args(rest)
+    given |= {name: getattr(options, name) for name in ("dataset", "data_dir")
+              if getattr(options, name) is not None}
+    return options, given
+
+
+def folder_of(options: argparse.Namespace, usual: str) -> str | Path:
+    """Return the folder that --run-dir or --name gives, else "" for FCN_RUN_DIR, else `usual`'s."""
+    if not options.name and (options.run_dir or os.environ.get("FCN_RUN_DIR")):
+        return options.run_dir
+    name = options.name or usual
     if name in (".", "..") or re.search(r"[/\\:]", name):
-        raise RunError(f"--name is {name!r}; it must be a plain folder name. For other places: "
-                       "--run-dir.")
+        raise RunError(f"--name is {name!r}; it must be a plain folder name. Else: --run-dir.")
     return runs.ROOT / "results" / "runs" / name
 
 
 def _options(argv: list[str]) -> tuple[argparse.Namespace, dict[str, str], str | Path]:
     """Return the options, the parameters and the run folder that a command line gives."""
-    rest, given = take_parameters(argv)
     made = parser("python -m tools.run", __doc__, EXAMPLES, "the name of the data set")
     made.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", default=DEFAULT,
                       help="numbers (03), names (03_training) or paths; without any, 01 to 05")
     made.add_argument("-p", "--parameter", metavar=("NAME", "VALUE"), nargs=2,
                       help="a parameter of the notebooks, also as NAME=VALUE; may be repeated")
-    options = made.parse_intermixed_args(rest)
-    given |= {name: getattr(options, name) for name in ("dataset", "data_dir")
-              if getattr(options, name) is not None}
-    folder = options.run_dir
-    elsewhere = folder or "run_dir" in given or os.environ.get("FCN_RUN_DIR")
-    if options.name or not elsewhere:
-        name = options.name or re.sub(r"[^\w.-]+", "-", given.get("dataset", "meadow"))
-        folder = named_folder(name)
-    return options, given, folder
+    options, given = parse(made, argv)
+    name = re.sub(r"[^\w.-]+", "-", given.get("dataset", "meadow"))
+    chosen = options.name or options.run_dir or "run_dir" not in given
+    return options, given, folder_of(options, name) if chosen else ""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 
 from utils import runs
@@ -27,19 +28,17 @@ def row(name: str, unit: str, ours: list[float], baseline: list[float] = (), tar
     ours, baseline: measurements in `unit`. target: such as "ratio >= 3" or "<= 0.5", which the
     ratio or ours is compared with. better: "lower" or "higher".
     """
-    values = {"ours": median(ours), "baseline": median(baseline) if baseline else None}
-    ratio = None
+    mine, other, ratio, met, other_range = median(ours), None, None, None, None
     if baseline:
-        ratio = values["baseline"] / values["ours"] if better == "lower" else values["ours"] / values["baseline"]
-    met = None
+        other, other_range = median(baseline), [min(baseline), max(baseline)]
+        ratio = other / mine if better == "lower" else mine / other
     if target:
         relation, bound = target.removeprefix("ratio ").split()
-        value = ratio if target.startswith("ratio") else values["ours"]
+        value = ratio if target.startswith("ratio") else mine
         met = value <= float(bound) if relation == "<=" else value >= float(bound)
-    spread = {"ours_range": [min(ours), max(ours)],
-              "baseline_range": [min(baseline), max(baseline)] if baseline else None}
-    return {"name": name, "unit": unit, **values, "ratio": ratio, "target": target, "met": met, **spread,
-            "repeats": len(ours)}
+    return {"name": name, "unit": unit, "ours": mine, "baseline": other, "ratio": ratio,
+            "target": target, "met": met, "ours_range": [min(ours), max(ours)],
+            "baseline_range": other_range, "repeats": len(ours)}
 
 
 def take_turns(repeats: int, *sides: Callable[[], object]) -> list[list[float]]:
@@ -67,16 +66,13 @@ def line(found: dict[str, object]) -> str:
 
 
 def _one_after_another(names, options):
-    """Measure each section in a process of its own, so that none has the memory of those before it; return 0 or 1."""
-    failed = []
-    for name in names:
-        command = [sys.executable, "-m", "dev.bench", name, "--repeats", str(options.repeats),
-                   "--out", str(options.out)]
-        if subprocess.run(command).returncode:
-            failed.append(name)
+    """Measure each section in a process of its own, so that none has the memory of those before it."""
+    given = ["--repeats", str(options.repeats), "--out", str(options.out)]
+    failed = [name for name in names
+              if subprocess.run([sys.executable, "-m", "dev.bench", name, *given]).returncode]
     if failed:
         print(f"these sections failed, and their rows are as they were: {', '.join(failed)}", file=sys.stderr)
-    return 1 if failed else 0
+    return int(bool(failed))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,13 +92,14 @@ def main(argv: list[str] | None = None) -> int:
     if len(names) > 1:
         return _one_after_another(names, options)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    rows = json.loads(open(options.out, encoding="utf-8").read()) if os.path.isfile(options.out) else []
-    name, found = names[0], []
-    print(f"\n{name}: {bench_sections.SECTIONS[name].__doc__.splitlines()[0]}", flush=True)
-    for measured in bench_sections.SECTIONS[name](options):
-        found.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
-        print(line(found[-1]), flush=True)
-    rows = [old for old in rows if old["section"] != name] + found
+    name, section, rows = names[0], bench_sections.SECTIONS[names[0]], []
+    if os.path.isfile(options.out):
+        before = json.loads(Path(options.out).read_text(encoding="utf-8"))
+        rows = [old for old in before if old["section"] != name]
+    print(f"\n{name}: {section.__doc__.splitlines()[0]}", flush=True)
+    for measured in section(options):
+        rows.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
+        print(line(rows[-1]), flush=True)
     rows.sort(key=lambda old: [*sections, old["section"]].index(old["section"]))
     runs.write_json(options.out, rows)
     print(f"\nwrote {options.out}")

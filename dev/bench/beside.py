@@ -5,7 +5,9 @@ segmentation-models-pytorch; it runs dev/bench/kits.py.
 """
 
 import contextlib
+import itertools
 import json
+import math
 import os
 import subprocess
 import tempfile
@@ -75,27 +77,26 @@ def _time_steps(ask, repeats, side=192, batch=4, classes=8):
     rng = np.random.default_rng(0)
     photos = rng.uniform(0, 255, (batch, side, side, 3)).astype(np.float32)
     masks = rng.integers(0, classes, (batch, side, side)).astype(np.uint8)
-    steps = {}
-    for stride in (32, 8):
-        for precision in ("float32", "mixed_bfloat16"):
-            model = network("vgg_small", classes, stride, precision)
-            training.compile_model(model, classes, 1e-3, 1000, optimizer="muon")
-            steps[stride, precision] = partial(model.train_on_batch, photos, masks)
-            steps[stride, precision]()  # the first call compiles
-    found = {}
+
+    def seconds_of(step):
+        start = time.perf_counter()
+        for _ in range(TIMED):
+            step()
+        return (time.perf_counter() - start) / TIMED
+
+    sides, found, best = {}, {}, {}
+    for stride, precision in itertools.product((32, 8), ("float32", "mixed_bfloat16")):
+        model = network("vgg_small", classes, stride, precision)
+        training.compile_model(model, classes, 1e-3, 1000, optimizer="muon")
+        model.train_on_batch(photos, masks)  # the first call compiles
+        step = partial(model.train_on_batch, photos, masks)
+        sides[stride, precision] = partial(seconds_of, step)
+    for name, precision in itertools.product(KITS, ("float32", "bfloat16")):
+        sides[name, precision] = partial(ask, "time_steps", name=name, precision=precision,
+                                         side=side, batch=batch, classes=classes, times=TIMED)
     for _ in range(repeats):
-        for (stride, precision), step in steps.items():
-            start = time.perf_counter()
-            for _ in range(TIMED):
-                step()
-            taken = (time.perf_counter() - start) / TIMED
-            found.setdefault((stride, precision), []).append(1000 * taken / batch)
-        for name in KITS:
-            for precision in ("float32", "bfloat16"):
-                seconds = ask("time_steps", name=name, precision=precision, side=side, batch=batch,
-                              classes=classes, times=TIMED)
-                found.setdefault((name, precision), []).append(1000 * np.mean(seconds) / batch)
-    best = {}
+        for key, measure in sides.items():
+            found.setdefault(key, []).append(1000 * np.mean(measure()) / batch)
     for (name, _), values in found.items():
         best[name] = min(best.get(name, values), values, key=np.median)
     return {stride: best.pop(stride) for stride in (32, 8)}, best
@@ -108,11 +109,10 @@ def _to_score(data, target):
     recipe = data.recipe.override(stride=8)
     with tempfile.TemporaryDirectory() as folder:
         trained = training.train(data, recipe, folder)
-    a_pass = -(-len(data.split("train")) // recipe.batch_size)
-    reached = [line["epoch"] for line in trained.history if line.get("val_mean_iou", 0) >= target]
-    if not reached:
-        raise RuntimeError(f"FCN-8s does not reach {target} on {data.name}'s val.")
-    return reached[0] * a_pass
+    for line in trained.history:
+        if line.get("val_mean_iou", 0) >= target:
+            return line["epoch"] * math.ceil(len(data.split("train")) / recipe.batch_size)
+    raise RuntimeError(f"FCN-8s does not reach {target} on {data.name}'s val.")
 
 
 def _as_arrays(data, file):

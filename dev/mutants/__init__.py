@@ -6,7 +6,6 @@ is given (for a notebook nbval and, if named, more). A mutant that changes nothi
 the reason.
 """
 
-import concurrent.futures
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,73 +69,62 @@ def _replaced(mutant: Mutant, text: str) -> str:
     return text.replace(mutant.find, mutant.replace)
 
 
-class Copy:
-    """A copy of the tracked files, in which one mutant at a time is tried."""
+def copy_files(folder: Path) -> Path:
+    """Copy the tracked files, in which one mutant at a time is tried."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in listed.decode().split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
 
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="mutants-"))
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        for name in listed.decode().split("\0"):
-            if name and (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.folder / name)
 
-    def run(self, tests: tuple[str, ...], timeout: float = 600) -> tuple[str, float]:
-        """Return the first test that fails, "" for none, and the seconds."""
-        notebooks = any(name.endswith(".ipynb") for name in tests)
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE",
-                   *["--nbval"] * notebooks, *tests]
-        begun = time.monotonic()
-        environment = os.environ | {"PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1"}
-        try:
-            done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True,
-                                  timeout=timeout)
-        except subprocess.TimeoutExpired:
-            return "it ran too long", time.monotonic() - begun
-        if done.returncode == 0:
-            return "", time.monotonic() - begun
+def run_tests(folder: Path, tests: tuple[str, ...], timeout: float = 600) -> tuple[str, float]:
+    """Return the first test in a copy that fails, "" for none, and the seconds."""
+    notebooks = ["--nbval"] if any(name.endswith(".ipynb") for name in tests) else []
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE",
+               *notebooks, *tests]
+    environment, begun = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}, time.monotonic()
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        return "it ran too long", time.monotonic() - begun
+    where = ""
+    if done.returncode:
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else done.stdout.strip().splitlines()[-1:]
-        return str(where), time.monotonic() - begun
+        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else done.stdout.strip()[-200:] or "pytest"
+    return where, time.monotonic() - begun
 
-    def try_out(self, mutant: Mutant) -> tuple[str, float]:
-        """Plant the fault, run its tests, and put the file back."""
-        path = self.folder / mutant.file
-        before = path.read_bytes()
-        try:
-            path.write_text(mutate(mutant, self.folder), "utf-8")
-            return self.run(mutant.tests)
-        finally:
-            path.write_bytes(before)
 
-    def close(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+def try_out(folder: Path, mutant: Mutant) -> tuple[str, float]:
+    """Plant the fault in a copy, run its tests, and put the file back."""
+    path = folder / mutant.file
+    before = path.read_bytes()
+    try:
+        path.write_text(mutate(mutant, folder), "utf-8")
+        return run_tests(folder, mutant.tests)
+    finally:
+        path.write_bytes(before)
 
 
 def run(mutants: list[Mutant], at_once: int) -> list[Mutant]:
     """Try the mutants, `at_once` at a time, print who noticed each, and return those that nobody did."""
-    copies = [Copy() for _ in range(at_once)]
     survivors = []
-    try:
-        with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-            # Each copy first passes the tests that its mutants are to fail.
-            waiting = {pool.submit(_work, copies, mutant): mutant for mutant in mutants}
-            for number, future in enumerate(concurrent.futures.as_completed(waiting), 1):
-                mutant = waiting[future]
-                noticed, seconds = future.result()
-                print(f"{number:3}/{len(mutants)} {seconds:4.0f} s  {mutant.id:36} "
-                      f"{noticed or 'NOT NOTICED: ' + mutant.means}", flush=True)
-                if not noticed:
-                    survivors.append(mutant)
-    finally:
-        for copy in copies:
-            copy.close()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as place, ThreadPoolExecutor(at_once) as pool:
+        copies = [copy_files(Path(place, str(number))) for number in range(at_once)]
+
+        def work(mutant: Mutant) -> tuple[str, float]:
+            copy = copies.pop()
+            try:
+                return try_out(copy, mutant)
+            finally:
+                copies.append(copy)
+
+        waiting = {pool.submit(work, mutant): mutant for mutant in mutants}
+        for number, future in enumerate(as_completed(waiting), 1):
+            mutant, (noticed, seconds) = waiting[future], future.result()
+            print(f"{number:3}/{len(mutants)} {seconds:4.0f} s  {mutant.id:36} "
+                  f"{noticed or 'NOT NOTICED: ' + mutant.means}", flush=True)
+            if not noticed:
+                survivors.append(mutant)
     return survivors
-
-
-def _work(copies: list[Copy], mutant: Mutant) -> tuple[str, float]:
-    copy = copies.pop()
-    try:
-        return copy.try_out(mutant)
-    finally:
-        copies.append(copy)

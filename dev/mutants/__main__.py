@@ -3,8 +3,10 @@
 import argparse
 import os
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 from dev import mutants
 
@@ -18,11 +20,10 @@ def main(argv: list[str] | None = None) -> int:
     chosen = [mutant for mutant in mutants.table(options.only) if not mutant.equivalent]
     if not chosen:
         parser.error(f"no mutant matches {options.only!r}.")
-    copy = mutants.Copy()
     tests = tuple(sorted({name for mutant in chosen for name in mutant.tests}))
     print(f"without a fault: {', '.join(tests)}", flush=True)
-    failed, seconds = copy.run(tests, timeout=3600)
-    copy.close()
+    with tempfile.TemporaryDirectory(prefix="mutants-") as place:
+        failed, seconds = mutants.run_tests(mutants.copy_files(Path(place)), tests, timeout=3600)
     if failed:
         print(f"{failed} fails without any fault: repair that first.", file=sys.stderr)
         return 1

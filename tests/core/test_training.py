@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import ops
 from PIL import Image
 
+from dev import study
 from utils import callbacks, metrics, models, pipeline, runs, training
 from utils.datasets import load_dataset
 from utils.inference import evaluate
@@ -170,21 +171,15 @@ def test_class_weights_come_from_the_training_masks_alone(tmp_path, dataset, mon
     np.testing.assert_array_equal(counted, expected)
 
 
-def dice(y_true, y_pred):
-    """Keras' Dice loss over the pixels that are not void."""
-    known = ops.cast(ops.not_equal(y_true, VOID), "float32")[..., None]
-    truth = ops.one_hot(ops.where(known[..., 0] > 0, ops.cast(y_true, "int32"), -1), y_pred.shape[-1])
-    return keras.losses.Dice(axis=(0, 1, 2))(truth, ops.softmax(y_pred) * known)
-
-
 def test_another_loss_is_handed_in(tmp_path, dataset, unbroken):
     arguments = {"precision": "float32", "seed": 1}
     same = train(dataset, RECIPE, tmp_path / "same", loss=cross_entropy, **arguments)
     assert losses(same) == losses(unbroken[0])
     short = dataclasses.replace(RECIPE, epochs=1)
-    other = train(dataset, short, tmp_path / "dice", loss=dice, **arguments)
-    assert 0 < losses(other)[0] < 1 and losses(other)[0] != losses(same)[0]
-    with pytest.raises(ValueError, match="loss was 'dice'"):
+    with_dice = study.other_losses()["with dice"]  # cross-entropy, and 0 to 1 for Dice
+    other = train(dataset, short, tmp_path / "dice", loss=with_dice, **arguments)
+    assert losses(same)[0] < losses(other)[0] < losses(same)[0] + 1
+    with pytest.raises(ValueError, match="loss was 'with_dice'"):
         train(dataset, short, tmp_path / "dice", **arguments)
 
 

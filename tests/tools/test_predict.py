@@ -16,6 +16,7 @@ import tensorflow as tf
 from PIL import Image, TiffImagePlugin
 
 from tools.deploy import predict as tool
+from tools.deploy import products
 from utils import images, inference, metrics, plots
 
 NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 200, 90]]
@@ -139,11 +140,11 @@ def test_overlay_is_the_photo_with_class_colours_and_a_legend_below(run, network
         assert near == (number in ids), f"the legend names what is seen: {NAMES[number]}"
 
 
-@pytest.mark.parametrize("height", [2, tool.STRIP - 1, tool.STRIP + 1, 2 * tool.STRIP + 1])
+@pytest.mark.parametrize("height", [2, products.STRIP - 1, products.STRIP + 1, 2 * products.STRIP + 1])
 def test_overlay_in_strips_equals_overlay_as_a_whole(height):
     image, colors = photo(height, 20), np.uint8(COLORS)
     ids = np.random.default_rng(0).integers(0, 3, (height, 20), dtype=np.uint8)
-    found = tool.Labeller(None, NAMES, colors).overlay(image, ids, range(3))
+    found = products.overlay(tool.Labeller(None, NAMES, colors), image, ids, range(3))
     assert (found[:height, :20] == plots.overlay(image, ids, colors)).all()
 
 
@@ -151,7 +152,7 @@ def test_overlay_in_strips_equals_overlay_as_a_whole(height):
 def test_legend_holds_every_name_at_any_width(width):
     names = ["background", "château", "дерево", "a very long name of a class that is wider than the photo"]
     colors = np.uint8([[50, 50, 50], [200, 0, 0], [0, 200, 0], [0, 0, 200]])
-    legend = tool.draw_legend(width, names, colors)
+    legend = products.draw_legend(width, names, colors)
     assert legend.dtype == np.uint8 and legend.shape[1] >= width
     for color in colors:
         patch = np.argwhere((legend == color).all(axis=2))
@@ -162,7 +163,7 @@ def test_names_of_the_legend_stand_beside_their_colours():
     """A narrow name and a wide one: right of its colour, the wide one has more ink."""
     colors = np.uint8([[200, 0, 0], [0, 0, 200]])
     for names, wide in ((["i", "WWWW"], 1), (["WWWW", "i"], 0)):
-        legend = tool.draw_legend(900, names, colors)
+        legend = products.draw_legend(900, names, colors)
         first, second = (np.argwhere((legend == color).all(axis=2))[:, 1] for color in colors)
         assert first.max() < second.min()
         dark = legend.max(axis=2) < 100
@@ -173,8 +174,8 @@ def test_names_of_the_legend_stand_beside_their_colours():
 def test_the_legend_of_an_overlay_is_that_of_its_classes():
     colors, image = np.uint8(COLORS), photo(40, 600)
     ids = np.full((40, 600), 2, np.uint8)
-    found = tool.Labeller(None, NAMES, colors).overlay(image, ids, [0, 2])
-    expected = tool.draw_legend(600, [NAMES[0], NAMES[2]], colors[[0, 2]])
+    found = products.overlay(tool.Labeller(None, NAMES, colors), image, ids, [0, 2])
+    expected = products.draw_legend(600, [NAMES[0], NAMES[2]], colors[[0, 2]])
     np.testing.assert_array_equal(found[40:], expected)
 
 
@@ -336,12 +337,12 @@ def test_impossible_probabilities_are_refused(no_model, folder, capsys, least):
 def test_background_stays_clear_and_out_of_the_legend():
     ids = np.zeros((20, 60), np.uint8)
     ids[:, 30:] = 1
-    image, labeller = photo(20, 60), tool.Labeller(None, ["background", "cow", "tree"], np.uint8(COLORS))
-    found = labeller.overlay(image, ids, [0, 1])
+    image, cows = photo(20, 60), tool.Labeller(None, ["background", "cow", "tree"], np.uint8(COLORS))
+    found = products.overlay(cows, image, ids, [0, 1])
     assert (found[:20, :30] == image[:, :30]).all() and (found[:20, 30:60] != image[:, 30:]).any(axis=2).mean() > 0.9
     patches = [(found[20:] == color).all(axis=2).sum() for color in COLORS]
     assert patches[1] > 80 and max(patches[0], patches[2]) < 20
-    assert (labeller.overlay(image, 0 * ids, [0]) == image).all()
+    assert (products.overlay(cows, image, 0 * ids, [0]) == image).all()
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_a_tilde_is_the_home_of_the_user(tmp_path, monkeypatch):
 def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb")
     said = refused([toy, "-p", "learningrate", "1"], tmp_path / "run", capsys)
-    assert "learningrate; did you mean learning_rate?" in said
+    assert "learningrate; did you mean 'learning_rate'?" in said
     assert "epochs, learning_rate, name, run_dir" in said
     assert "must be a whole number" in refused([toy, "-p", "epochs=ten"], tmp_path / "run", capsys)
 
@@ -150,7 +150,7 @@ def test_notebooks_are_found_by_number_name_and_path_in_order(tmp_path, monkeypa
     (tmp_path / "appendix").mkdir()
     notebook(tmp_path / "appendix" / "A1_more.ipynb")
     assert runner.find_notebooks(["A1", "02"]) == [paths[1], tmp_path / "appendix" / "A1_more.ipynb"]
-    with pytest.raises(RunError, match="did you mean 02_second?"):
+    with pytest.raises(RunError, match="did you mean '02_second'?"):
         runner.find_notebooks(["02_secnod"])
 
 

@@ -110,7 +110,7 @@ def test_points_are_scored_on_val_unless_somebody_says_otherwise(toy, tmp_path):
 
 
 @pytest.mark.parametrize("given, sentence", [
-    ({"rat": 1}, "parameter rat; did you mean rate"),
+    ({"rat": 1}, "parameter rat; did you mean 'rate'"),
     ({"seed": "many"}, "seed is 'many'; it must be a whole number"),
     ({"run_dir": "x"}, "run_dir cannot be swept over"),
 ])
@@ -142,7 +142,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text, sentence", [
     ("grid: [", "cannot be read as YAML"),
     ("- 1", "expected a mapping with notebooks, grid, points"),
-    ("gird: {}", "there is no key gird; did you mean grid?"),
+    ("gird: {}", "there is no key gird; did you mean 'grid'?"),
     ("grid: [1]", "grid is .1.; expected a dict"),
     ("points: {a: 1}", "points is .*; expected a list"),
 ])

@@ -24,7 +24,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from tools.deploy.predict import UsageError, open_model, silence, some_of
+from tools.deploy.labeller import UsageError, open_model, silence
+from tools.deploy.predict import some_of
 from utils import datasets, images, inference, runs
 from utils.layers import BilinearUpsampling, Im2ColConv2D, PadEdges, PadToMultiple
 

@@ -18,14 +18,14 @@ SHOWN = 30  # rows that a figure has room for
 
 
 def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
-                names: Iterable[str]) -> list[dict]:
+                names: list[str]) -> list[dict]:
     """Return a dict per point, best mean IoU first; of halving, those that trained longest first.
 
     point: its folder's name. parameters: the values of `names`. split, scores: see `metrics`; empty
     if it failed. seconds: of all its notebooks. status: "finished", the reason that `unfinished`
     gives for its folder, or "stopped after 2 epochs" where that gives epochs and mean IoU.
     """
-    names, rows, trained = list(names), [], {}
+    rows, trained = [], {}
     for point in points:
         why = unfinished.get(point.folder, "finished")
         epochs, found = (math.inf, metrics(point.folder)) if why == "finished" else (0, UNSCORED)
@@ -45,9 +45,9 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
 def metrics(folder: Path) -> dict[str, object]:
     """Return the split and the scores, those that are numbers, of a folder's metrics.json."""
     found = UNSCORED | runs.read_json(folder / "metrics.json")  # a notebook need not score
-    return {"split": found["split"], "scores": {name: float(value)
-                                                for name, value in found["scores"].items()
-                                                if isinstance(value, (int, float))}}
+    numbers = {name: float(value) for name, value in found["scores"].items()
+               if isinstance(value, (int, float))}
+    return {"split": found["split"], "scores": numbers}
 
 
 def has_failed(row: dict) -> bool:
@@ -81,23 +81,19 @@ def write_csv(rows: list[dict], path: Path) -> None:
 
 
 def table(rows: list[dict]) -> str:
-    """Return a leaderboard as text: rank, parameters, scores, time; below it what failed, and why.
-
-    The first line names the split whose scores it is ranked by.
-    """
+    """Return a leaderboard as text: its split, a line per point, then what failed, and why."""
     finished = [row for row in rows if not has_failed(row)]
-    names = rows[0]["parameters"]
     scores = dict.fromkeys(name for row in finished for name in row["scores"])
-    cells = [["", *names, *(name.replace("_", " ") for name in scores), "time", ""]]
+    cells = [["", *rows[0]["parameters"], *(name.replace("_", " ") for name in scores), "time", ""]]
     for rank, row in enumerate(finished, 1):
         found = [f"{row['scores'][name]:.3f}" if name in row["scores"] else "" for name in scores]
-        cells.append([f"{rank}.", *(str(row["parameters"][name]) for name in names), *found,
+        cells.append([f"{rank}.", *map(str, row["parameters"].values()), *found,
                       duration(row["seconds"]), row["status"].removeprefix("finished")])
     widths = [max(map(len, column)) for column in zip(*cells)]
     lines = ["  ".join(map(str.rjust, line, widths)).rstrip() for line in cells]
     ranked = [f"ranked by mean IoU{_on(finished)}", *lines] if finished else []
-    return "\n".join(ranked + [f"{row['point']}: {row['status']}" for row in rows
-                               if row not in finished])
+    failed = [f"{row['point']}: {row['status']}" for row in rows if has_failed(row)]
+    return "\n".join(ranked + failed)
 
 
 def figure(rows: list[dict]) -> Figure:

@@ -45,24 +45,23 @@ def run_point(folder: str, arguments: list[str], environment: dict[str, str], gp
     event. Once it is set, or `share`, if below 1, of the epochs trained, the process is stopped.
     """
     if not Path(folder).is_dir():
-        return (f"a worker does not see {folder}: sweep into a folder that all machines share, "
-                "under the same path (--run-dir)")
+        return f"a worker does not see {folder}: sweep into a folder that all share (--run-dir)"
     if gpus:
         number = int(get_worker().name) % len(gpus)
         environment = environment | {"CUDA_VISIBLE_DEVICES": gpus[number]}
     wait_until_free(folder)  # the process of a lost worker may still be ending
     command = [sys.executable, "-m", "tools.sweep.cluster", *arguments, "--run-dir", folder]
-    log = Path(folder) / "sweep.log"
-    before = log.stat().st_size if log.exists() else 0
-    # Leaving the block closes the process's input and waits for its end.
-    with open(log, "ab") as file, subprocess.Popen(
-            command, cwd=runs.ROOT, env=os.environ | {"PYTHONIOENCODING": "utf-8"} | environment,
-            stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT,
-            start_new_session=True) as process:
-        stopped, reached = Event(stop), None
-        while process.poll() is None and not (reached or stopped.wait(timeout=1)):
-            reached = share < 1 and score_at(Path(folder), share)
-    said = log.read_bytes()[before:].decode(errors="replace")
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"} | environment
+    with open(Path(folder) / "sweep.log", "ab+") as log:
+        before = log.seek(0, os.SEEK_END)
+        # Leaving the block closes the process's input and waits for its end.
+        with subprocess.Popen(command, cwd=runs.ROOT, env=environment, stdin=subprocess.PIPE,
+                              stdout=log, stderr=log, start_new_session=True) as process:
+            stopped, reached = Event(stop), None
+            while process.poll() is None and not (reached or stopped.wait(timeout=1)):
+                reached = share < 1 and score_at(Path(folder), share)
+        log.seek(before)
+        said = log.read().decode(errors="replace")
     return "" if reached else reason(process.returncode, said)
 
 
@@ -76,10 +75,7 @@ def wait_until_free(folder: str | Path, seconds: float = 2 * GRACE) -> None:
 
 
 def reason(code: int, text: str) -> str:
-    """Return why a run failed, in a sentence with notebook and cell; "" if it did not.
-
-    code, text: the exit code of its process and what it printed.
-    """
+    """Return why a process that printed `text` failed, with notebook and cell; "" for code 0."""
     if code == 0:
         return ""
     if code < 0:
@@ -111,12 +107,13 @@ def main() -> int:
 
 def gpus() -> list[str]:
     """Return the numbers of the NVIDIA GPUs that this process may use; starts no TensorFlow."""
-    names = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    if "CUDA_VISIBLE_DEVICES" not in os.environ:
-        with contextlib.suppress(OSError):
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-            return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
-    return [name for name in names.split(",") if name not in ("", "-1")]
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names is not None:
+        return [name for name in names.split(",") if name not in ("", "-1")]
+    with contextlib.suppress(OSError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+        return re.findall(r"(?m)^GPU (\d+):", listed.stdout)
+    return []
 
 
 def workers_here(points: int) -> int:
@@ -127,8 +124,8 @@ def workers_here(points: int) -> int:
 def share_of(workers: int) -> dict[str, str]:
     """Return variables that give a process its share of the cores, and of a GPU what it needs."""
     threads = str(max(1, CPU_COUNT // workers))
-    return {"TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            **{name: os.environ.get(name, threads) for name in THREADS}}
+    share = {name: os.environ.get(name, threads) for name in THREADS}
+    return share | {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
 
 @contextlib.contextmanager
@@ -157,10 +154,9 @@ def connect(scheduler: str, workers: int) -> Iterator:
 
 def results(client, points: Sequence[Point], arguments: list[str], environment: dict[str, str],
             devices: list[str], share: float = 1) -> Iterator[tuple[Point, str]]:
-    """Yield each point as it ends, and why it failed, or ""; as many run at once as workers.
+    """Yield each point as it ends, and why it failed, or "": see `run_point`.
 
-    For the others see `run_point`. A point whose worker is lost runs again on another. Closed
-    before its end, the generator stops the points that run.
+    A point whose worker is lost runs again. Closed early, the generator stops those that run.
     """
     stop, futures = Event(client=client), {}
     try:

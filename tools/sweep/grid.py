@@ -13,7 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from tools.run import Loader, RunError, declared_parameters, nearest, resolve
+from tools.run import Loader, RunError, declared_parameters, resolve
+from utils.recipes import nearest
 
 KINDS = {"notebooks": list, "grid": dict, "points": list}
 LONGEST = 100  # characters of a folder name
@@ -56,11 +57,11 @@ def read_file(path: Path) -> dict:
 def read_values(name: str, text: str) -> list[str]:
     """Return the values that a text such as "1e-3,3e-3" or "0..4" lists."""
     found = []
-    for word in text.split(","):
-        ends = re.fullmatch(r"\s*(-?\d+)\.\.(-?\d+)\s*", word)
-        numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else [word.strip()]
+    for word in map(str.strip, text.split(",")):
+        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", word)
+        numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else [word]
         if not 0 < len(numbers) <= LARGEST:
-            raise RunError(f"Parameter {name} is {word.strip()}, which is {len(numbers):,} values; "
+            raise RunError(f"Parameter {name} is {word}, which is {len(numbers):,} values; "
                            f"expected 1 to {LARGEST:,}, the smaller number first.")
         found += map(str, numbers)
     return found
@@ -70,8 +71,7 @@ def combine(grid: dict[str, object], listed: Iterable[dict],
             limit: int = sys.maxsize) -> list[dict]:
     """Return the assignments of a sweep: each listed one with each combination of the grid.
 
-    A value of the grid that is no list is the same for all. Raises RunError for an empty list, a
-    listed point that is no mapping, a name that is in both, or more than `limit` points.
+    A value that is no list is the same for all. Raises RunError for more than `limit`, too.
     """
     values, listed = _lists(grid), list(listed) or [{}]
     count = len(listed) * math.prod(map(len, values.values()))
@@ -160,7 +160,8 @@ def folder_name(given: dict) -> str:
 
 def differing(points: Iterable[Point]) -> list[str]:
     """Return the names of the parameters that are not the same in all points."""
-    points = list(points)
-    names = dict.fromkeys(name for point in points for name in point.parameters)
-    return [name for name in names
-            if len({repr(point.parameters.get(name)) for point in points}) > 1]
+    values = {}
+    for point in points:
+        for name, value in point.parameters.items():
+            values.setdefault(name, set()).add(repr(value))
+    return [name for name in values if len(values[name]) > 1]

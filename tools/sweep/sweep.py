@@ -11,7 +11,6 @@ is used up. With --test the best point alone is scored on test, once, at the end
 
 import argparse
 import contextlib
-import os
 import shlex
 import shutil
 import sys
@@ -197,12 +196,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(argv: list[str]) -> int:
-    rest, given = runner.take_parameters(argv)
-    options = _parser().parse_intermixed_args(rest)
+    options, given = runner.parse(_parser(), argv)
     chosen = _chosen(options, given)
-    folder = options.run_dir
-    if options.name or not (folder or os.environ.get("FCN_RUN_DIR")):
-        folder = runner.named_folder(options.name or "sweep")
+    folder = runner.folder_of(options, "sweep")
     chosen |= {"folder": folder, "timeout": options.timeout,
                "limit": sys.maxsize if options.yes else LIMIT}
     if options.list:
@@ -225,11 +221,10 @@ def _chosen(options: argparse.Namespace, given: dict[str, str]) -> dict:
     if len(files) > 1:
         raise RunError(f"{len(files)} files were given, {' and '.join(files)}; a sweep takes one.")
     content = sweep_grid.read_file(Path(files[0]).expanduser()) if files else {}
-    grid = content.get("grid", {})
+    grid, points = content.get("grid", {}), content.get("points", [])
     grid |= {name: sweep_grid.read_values(name, text) for name, text in given.items()}
     grid |= {name: getattr(options, name) for name in ("dataset", "data_dir")
-             if getattr(options, name) is not None}
-    points = content.get("points", [])
+             if getattr(options, name) is not None}  # may hold commas
     if not grid and not points:
         raise RunError("There is nothing to sweep over: give values, such as "
                        "-p learning_rate=1e-3,3e-3, or a file.")
