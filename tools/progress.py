@@ -4,7 +4,8 @@ import sys
 import time
 
 CELLS = 24  # of the bar
-SECONDS = {True: 0.1, False: 10.0}  # from one report to the next: on a terminal, and where lines pile up
+# from one report to the next: on a terminal, and where lines pile up
+SECONDS = {True: 0.1, False: 10.0}
 
 
 def bar(label, delay=0.0, stream=None):
@@ -26,6 +27,7 @@ def bar(label, delay=0.0, stream=None):
         filled = CELLS * done // max(total, 1)
         cells = f"[{'#' * filled}{'.' * (CELLS - filled)}] " if live else ""
         start, end = ("\r", "" if done < total else "\n") if live else ("", "\n")
-        print(f"{start}{label}: {cells}{done} of {total}, {now - started:.0f} s", end=end, file=stream, flush=True)
+        print(f"{start}{label}: {cells}{done} of {total}, {now - started:.0f} s", end=end,
+              file=stream, flush=True)
 
     return report
