@@ -15,7 +15,7 @@ OWN = {"utils", "tools", "dev", "tests", "conftest", "odd_folders",
 # Another backend for Keras, which its users install themselves; and what only exported models need:
 # imported where it is
 # used, with a sentence, or another way, where it is missing.
-OPTIONAL = {"jax", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
+OPTIONAL = {"jax", "torch", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
 MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py"))
            if path.stem != "__init__"}
 
