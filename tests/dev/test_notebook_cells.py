@@ -7,6 +7,7 @@ nbval compares. Here each such cell gets names with known values, and what it dr
 import ast
 import json
 import re
+import sys
 from types import SimpleNamespace
 
 import cv2
@@ -15,6 +16,7 @@ import matplotlib
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tools.run import find_notebooks
@@ -1193,3 +1195,26 @@ WRONG = [
 def test_checks_see_what_is_wrong(number, cell, words, names, run):
     with pytest.raises(AssertionError):
         run(number, cell, only=words, **names)
+
+
+def test_09_card_for_a_hub_says_what_hubs_read(run, tmp_path):
+    saved = Calls()
+    runs = SimpleNamespace(save=lambda *args, **card: saved.save(*args, **card))
+    model = SimpleNamespace(name="fcn8s_vgg_small")
+    run("09", "share-on-a-hub", folder=tmp_path, runs=runs, model=model,
+        card={"fcn": {"stride": 8}, "given": {}})
+    _, front, text = (tmp_path / "hub" / "README.md").read_text().split("---\n")
+    assert yaml.safe_load(front) == {"library_name": "keras", "license": "other",
+                                     "pipeline_tag": "image-segmentation", "tags": [model.name]}
+    assert all(name in text for name in Data.class_names)
+    given, card = saved.of("save")[0]
+    assert given[:2] == (model, tmp_path / "hub") and card == {"fcn": {"stride": 8}, "given": {}}
+
+
+def test_09_shares_nothing_but_the_folder_when_asked(run, tmp_path, monkeypatch):
+    hub = Calls()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=lambda: hub))
+    for push in (False, True):
+        run("09", "share-on-a-hub", only="HfApi", push=push, repository="me/fcn", share=tmp_path)
+        assert [name for name, *_ in hub.given] == ["create_repo", "upload_folder"] * push
+    assert hub.of("upload_folder") == [((), {"repo_id": "me/fcn", "folder_path": tmp_path})]
