@@ -778,13 +778,9 @@ def test_auto_asks_the_first_gpu(monkeypatch, capability, expected):
     ],
 )
 def test_auto_takes_bfloat16_only_where_hardware_does_it(monkeypatch, cpuinfo, expected):
-    def read_text(self, *args, **kwargs):
-        if cpuinfo is None:
-            raise FileNotFoundError(self)
-        return cpuinfo
-
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     if BACKEND == "torch":
         monkeypatch.setattr(importlib.import_module("torch").cuda, "is_available", lambda: False)
-    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(Path, "exists", lambda self: cpuinfo is not None)  # as on macOS, Windows
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: cpuinfo)
     assert resolve_precision("auto") == resolve_precision() == expected
