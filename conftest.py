@@ -4,7 +4,8 @@ import tempfile
 
 import pytest
 
-# Read by TensorFlow when it starts, here and in the notebooks' kernels, which inherit the environment.
+# Read by TensorFlow when it starts, here and in the notebooks' kernels, which inherit the
+# environment.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 try:
@@ -14,7 +15,8 @@ except ImportError:  # without nbval the unit tests still run
 
 
 def pytest_collectstart(collector):
-    # Warnings and TensorFlow's log lines differ between machines; what a reader should see goes to stdout.
+    # Warnings and TensorFlow's log lines differ between machines; what a reader should see goes to
+    # stdout.
     if IPyNbFile and isinstance(collector, IPyNbFile):
         collector.skip_compare += ("stderr",)
 
@@ -23,7 +25,8 @@ def pytest_collectstart(collector):
 def pytest_runtest_setup(item):
     # nbval starts a notebook's kernel in the set-up of its first cell, after this hook.
     if IPyNbCell and isinstance(item, IPyNbCell) and not hasattr(item.parent, "fcn_run_dir"):
-        item.parent.fcn_run_dir = tempfile.TemporaryDirectory(prefix=f"fcn-{item.parent.path.stem}-")
+        item.parent.fcn_run_dir = tempfile.TemporaryDirectory(
+            prefix=f"fcn-{item.parent.path.stem}-")
         os.environ["FCN_RUN_DIR"] = item.parent.fcn_run_dir.name
 
 

@@ -22,7 +22,8 @@ myst_enable_extensions = ["dollarmath", "attrs_inline"]
 myst_heading_anchors = 3
 
 # The site needs none of these to read docstrings.
-autodoc_mock_imports = ["cv2", "filelock", "IPython", "keras", "matplotlib", "numpy", "PIL", "tensorflow", "yaml"]
+autodoc_mock_imports = ["cv2", "filelock", "IPython", "keras", "matplotlib", "numpy", "PIL",
+                        "tensorflow", "yaml"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 

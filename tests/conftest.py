@@ -25,7 +25,8 @@ def _scene(seed, height=48, width=64):
     mask[top:top + height // 3, left:left + width // 3] = 1
     radius = min(height, width) // 5
     mask[(y - rng.integers(0, height)) ** 2 + (x - rng.integers(0, width)) ** 2 < radius**2] = 2
-    image = (PHOTO_COLORS[mask] + rng.normal(0, 12, (height, width, 3))).clip(0, 255).astype(np.uint8)
+    image = (PHOTO_COLORS[mask] + rng.normal(0, 12, (height, width, 3))).clip(0,
+                                                                              255).astype(np.uint8)
     mask[:, width // 2] = 255
     return image, mask
 
@@ -45,7 +46,8 @@ def _make_voc(root, splits=None, size=(48, 64), classes=CLASSES):
             image, mask = _scene(100 * number + i, *size)
             Image.fromarray(image).save(root / "JPEGImages" / f"{stem}.png")
             picture = Image.fromarray(mask)
-            # All 256 entries: Pillow stores fewer bits for a short palette, and 255 would be cut off.
+            # All 256 entries: Pillow stores fewer bits for a short palette, and 255 would be cut
+            # off.
             picture.putpalette(CLASS_COLORS.tobytes() + bytes(3 * 253))
             picture.save(root / "SegmentationClass" / f"{stem}.png")
     return root
@@ -84,16 +86,20 @@ def random_fcn():
         for layer in model.layers:
             if layer.name.startswith("score"):
                 layer.set_weights(
-                    [rng.normal(size=weight.shape).astype(np.float32) for weight in layer.get_weights()]
+                    [rng.normal(size=weight.shape).astype(np.float32)
+                     for weight in layer.get_weights()]
                 )
             else:
-                offset = getattr(layer, "beta", getattr(layer, "bias", None))  # of batch normalization, convolution
+                # of batch normalization, convolution
+                offset = getattr(layer, "beta", getattr(layer, "bias", None))
                 if offset is not None:
                     offset.assign(rng.normal(0, 0.2, offset.shape))
         patches = rng.uniform(0, 255, (1, 6, 10, 3)).repeat(16, axis=1).repeat(16, axis=2)
-        logits = keras.ops.convert_to_numpy(model(patches[:,:model.input_shape[1],:model.input_shape[2]]))
+        logits = keras.ops.convert_to_numpy(model(patches[:,:model.input_shape[1],
+                                                          :model.input_shape[2]]))
         score = model.get_layer("score")
-        score.bias.assign(score.bias - logits.mean(axis=(0, 1, 2)))  # else one class wins everywhere
+        # else one class wins everywhere
+        score.bias.assign(score.bias - logits.mean(axis=(0, 1, 2)))
         return model
 
     return build
@@ -121,7 +127,8 @@ def one_step():
         model.compile(keras.optimizers.SGD(1.0), loss=loss, run_eagerly=True)
         before = model.get_weights()
         value = model.train_on_batch(x, x if y_true is None else y_true)
-        return float(value), [old - new for old, new in zip(before, model.get_weights(), strict=True)]
+        return float(value), [old - new
+                              for old, new in zip(before, model.get_weights(), strict=True)]
 
     return step
 

@@ -1,10 +1,6 @@
 """Photos and masks: from files as people have them to arrays, and back."""
 
-import hashlib
-import http.client
 import os
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,13 +8,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.labels import VOID, colors_to_ids, palette
-from utils.runs import replace
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Image.MAX_IMAGE_PIXELS = 2 ** 29  # Pillow's limit guards servers; aerial photos are larger
 STRIP = 512  # rows that tools count or paint at once
 THREADS = min(8, (os.cpu_count() or 1) + 1)  # that decode at once: each has a pair in memory
-LARGEST = 100 * 10 ** 6  # bytes of a photo from the network: an address may never end
 
 
 class Problem(NamedTuple):
@@ -74,39 +68,6 @@ def write_mask(path, ids, colors):
     image = Image.fromarray(np.asarray(ids, np.uint8))
     image.putpalette(palette(colors, ids).tobytes())
     image.save(path, optimize=True)
-
-
-def find_photo(source, folder):
-    """Return the path of a photo: `source` itself, or for an http(s) address its copy in `folder`.
-
-    Raises ConnectionError for an address that gives no image in its first LARGEST bytes.
-    """
-    address = urllib.parse.urlsplit(str(source))
-    if address.scheme not in ("http", "https"):
-        return Path(source).expanduser()
-    if "@" in address.netloc:
-        raise ValueError(f"photo: the address at {address.netloc.rpartition('@')[2]} holds a user "
-                         "name or a password; download the file yourself and give its path.")
-    # Browsers show letters that HTTP does not know; some hosts refuse requests without a name.
-    request = urllib.request.Request(
-        urllib.parse.quote(str(source), safe="%/:=&?~#+!$,;'@()*[]"),
-        headers={"User-Agent": "Mozilla/5.0 (fcn32-notebooks)"})
-    name = Path(urllib.parse.unquote(address.path)).name[-100:]  # many are called image.jpg
-    target = Path(folder) / f"{hashlib.sha256(str(source).encode()).hexdigest()[:8]}-{name}"
-
-    def fetch(file):
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            file.write_bytes(answer.read(LARGEST))
-        read_image(file)
-
-    try:
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            replace(target, fetch)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ConnectionError(f"{source}: no photo could be fetched ({error}). Check the address, "
-                              "or download the file yourself and give its path.") from None
-    return target
 
 
 def decode(path):

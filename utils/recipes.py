@@ -3,7 +3,6 @@
 Those of published data sets are listed in `RECIPES`; `derive` makes one from your own data.
 """
 
-import contextlib
 import difflib
 import math
 import numbers
@@ -122,7 +121,8 @@ def nearest(name, names):
     names = [str(known) for known in names]
     near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{hint} There are: {', '.join(names[:20])}{', ...' * (len(names) > 20)}."
+    more = ", ..." if len(names) > 20 else ""
+    return f"{hint} There are: {', '.join(names[:20])}{more}."
 
 
 def class_weights(rule, pairs, num_classes):
@@ -173,11 +173,10 @@ def _has_bfloat16():
         for gpu in tf.config.list_physical_devices("GPU"):
             details = tf.config.experimental.get_device_details(gpu)
             return details.get("compute_capability", (0, 0)) >= (8, 0)
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        flags = text.partition("flags")[2].partition("\n")[0].split()
-        return "amx_bf16" in flags or "avx512_bf16" in flags
-    return False
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    flags = text.partition("flags")[2].partition("\n")[0].split()
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def derive(photos, side, shares, oracles):

@@ -15,7 +15,8 @@ VOID = 255
 VOID_COLOR = (224, 224, 192)
 
 BACKGROUND, HORSE, SHEEP, PERSON, TREE, BARN, TRACTOR, FENCE = range(8)
-# Chosen by a search for eight colours (and void) that stay apart under the three kinds of colour blindness.
+# Chosen by a search for eight colours (and void) that stay apart under the three kinds of colour
+# blindness.
 CLASSES = {"background": (52, 54, 62), "horse": (214, 119, 12), "sheep": (136, 233, 255),
            "person": (255, 199, 6), "tree": (13, 157, 112), "barn": (169, 12, 15),
            "tractor": (2, 68, 194), "fence": (186, 103, 172)}
@@ -74,7 +75,8 @@ def spline(points, steps=8):
 
 def limb(start, angles, lengths):
     """Joints of a limb: each bone's angle is in degrees from straight down, positive forwards."""
-    bones = [(np.sin(np.radians(a)) * n, -np.cos(np.radians(a)) * n) for a, n in zip(angles, lengths)]
+    bones = [(np.sin(np.radians(a)) * n, -np.cos(np.radians(a)) * n)
+             for a, n in zip(angles, lengths)]
     return np.vstack([start, start + np.cumsum(bones, axis=0)])
 
 
@@ -111,7 +113,8 @@ SKY = {"clear": ((70, 128, 200), (190, 216, 236)), "cloudy": ((92, 146, 206), (2
 
 def make_mood(rng):
     season = pick(rng, ["spring", "summer", "autumn", "winter"])
-    weather = rng.choice(["clear", "cloudy", "overcast", "fog", "dusk"], p=[0.27, 0.33, 0.15, 0.08, 0.17])
+    weather = rng.choice(["clear", "cloudy", "overcast", "fog", "dusk"],
+                         p=[0.27, 0.33, 0.15, 0.08, 0.17])
     high = rng.uniform(28, 60) if weather != "dusk" else rng.uniform(14, 26)
     turn = rng.uniform(35, 70) * rng.choice([-1, 1])
     up, around = np.radians(high), np.radians(turn)
@@ -126,7 +129,8 @@ def make_mood(rng):
     haze = {"fog": rng.uniform(0.03, 0.055), "dusk": 0.008}.get(weather, 0.006)
     clouds = {"clear": 0.12, "cloudy": 0.55, "overcast": 0.9, "fog": 0.0, "dusk": 0.4}[weather]
     sky_light = sky * mix(rgb(226, 236, 255), warm, 0.25)
-    return Mood(season, str(weather), sun, strength * warm, sky_light, zenith, horizon, grass, haze, clouds,
+    return Mood(season, str(weather), sun, strength * warm, sky_light, zenith, horizon,
+                grass, haze, clouds,
                 snow=float(season == "winter"))
 
 
@@ -193,7 +197,8 @@ class Sprite:
         corner, shape = self.window(pixels)
         mask = np.zeros(shape, np.uint8)
         if mask.size:
-            cv2.fillPoly(mask, [np.round((pixels - corner) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
+            cv2.fillPoly(mask, [np.round((pixels - corner) * 16).astype(np.int32)], 1,
+                         cv2.LINE_8, 4)
             self.paint(mask, color, corner, **how)
 
     def tube(self, points, color, steps=8, **how):
@@ -286,7 +291,8 @@ class Sprite:
         order = np.argsort(light.sum(1) + rng.normal(0, 0.12, count))
         ends = rng.normal(0, length, (count, 2))
         thick = max(int(round(length * 0.9 * self.scale)), 1)
-        self.strokes((place - ends / 2)[order], (place + ends / 2)[order], (color * light)[order], thick)
+        self.strokes((place - ends / 2)[order], (place + ends / 2)[order],
+                     (color * light)[order], thick)
 
     def strokes(self, starts, ends, colors, thick):
         """Many short straight lines, in order; `thick` in pixels."""
@@ -316,7 +322,8 @@ class Sprite:
 def soft_inside(mask, reach):
     """0 at the border of a mask, rising to 1 at `reach` pixels from it."""
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return np.clip(cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1] / max(reach, 1.0), 0, 1)
+    return np.clip(cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
+                   / max(reach, 1.0), 0, 1)
 
 
 def bulge(mask, round_by):
@@ -324,7 +331,8 @@ def bulge(mask, round_by):
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
     radius = max(float(inside.max()), 1.0)
-    height = radius * np.sqrt(np.maximum(1 - (1 - np.minimum(inside / radius, 1)) ** 2, 0)) * round_by
+    height = (radius
+              * np.sqrt(np.maximum(1 - (1 - np.minimum(inside / radius, 1)) ** 2, 0)) * round_by)
     height = cv2.GaussianBlur(height, (0, 0), 0.8 + 0.12 * radius)
     normal = np.ones((*mask.shape, 3), np.float32)
     normal[..., 0] = -cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=1 / 8)[1:-1, 1:-1]

@@ -10,10 +10,14 @@ from canvas import (HORSE, PERSON, ROUGH, SHEEP, SOFT, Sprite, limb, look_up, mi
 # Legs: near fore, near hind, far fore, far hind; four bones each.
 HORSE_POSES = {
     "stand": (52, -48, [(-17, 2, 0, 20), (26, -40, 0, 20), (-14, 8, 2, 22), (30, -34, 6, 22)]),
-    "graze": (-40, -82, [(-8, 14, 10, 25), (24, -42, -4, 15), (-24, -12, -10, 10), (32, -32, 8, 22)]),
-    "walk": (40, -50, [(0, 24, 16, 20), (8, -58, -22, -5), (-28, -18, -24, -10), (42, -24, 12, 25)]),
-    "trot": (52, -46, [(8, 52, -38, -50), (10, -64, -30, -20), (-26, -14, -22, -10), (50, -24, 8, 10)]),
-    "gallop": (32, -38, [(26, 58, 44, 40), (-4, -66, -50, -30), (6, 64, -30, -60), (10, -52, -58, -50)]),
+    "graze": (-40, -82,
+              [(-8, 14, 10, 25), (24, -42, -4, 15), (-24, -12, -10, 10), (32, -32, 8, 22)]),
+    "walk": (40, -50,
+             [(0, 24, 16, 20), (8, -58, -22, -5), (-28, -18, -24, -10), (42, -24, 12, 25)]),
+    "trot": (52, -46,
+             [(8, 52, -38, -50), (10, -64, -30, -20), (-26, -14, -22, -10), (50, -24, 8, 10)]),
+    "gallop": (32, -38,
+               [(26, 58, 44, 40), (-4, -66, -50, -30), (6, 64, -30, -60), (10, -52, -58, -50)]),
 }
 LEG_BONES = [[0.21, 0.24, 0.19, 0.075], [0.23, 0.27, 0.24, 0.075]]     # fore, hind
 LEG_RADII = np.array([[0.115, 0.080, 0.046, 0.035, 0.035],      # fore
@@ -39,11 +43,13 @@ def horse(rng, spot, pose=None, coat=None, rider=False):
     """
     pose = pose or rng.choice(list(HORSE_POSES), p=[0.3, 0.28, 0.2, 0.1, 0.12])
     coat = coat or pick(rng, list(COATS))
-    body, hair, socks, patch = (None if c is None else vary(rng, rgb(*c), 0.05) for c in COATS[coat])
+    body, hair, socks, patch = (None if c is None else vary(rng, rgb(*c), 0.05)
+                                for c in COATS[coat])
     unit, flip = rng.uniform(1.4, 1.65), int(rng.choice([-1, 1]))     # metres at the withers
     neck_angle, head_angle, legs = HORSE_POSES[pose]
     legs = [np.array(leg) + rng.normal(0, 3, 4) for leg in legs]
-    s = Sprite(spot, (-0.75 * unit, 1.95 * unit, (1.75 if not rider else 1.6) * unit + 0.6 * rider), HORSE,
+    s = Sprite(spot, (-0.75 * unit, 1.95 * unit,
+                      (1.75 if not rider else 1.6) * unit + 0.6 * rider), HORSE,
                flip, 0.6 * unit)
     hips = {0: (0.83, 0.72), 1: (0.19, 0.74), 2: (0.86, 0.71), 3: (0.24, 0.73)}
     joints = {i: limb(hips[i], legs[i], LEG_BONES[i % 2]) for i in range(4)}
@@ -53,13 +59,16 @@ def horse(rng, spot, pose=None, coat=None, rider=False):
         return (np.asarray(points, np.float64) + np.array([0, lift, 0])[:len(points[0])]) * unit
 
     for i in (2, 3):
-        s.tube(np.column_stack([up(joints[i]), LEG_RADII[i % 2] * unit]), body, dim=0.68, round_by=0.9)
+        s.tube(np.column_stack([up(joints[i]), LEG_RADII[i % 2] * unit]), body,
+               dim=0.68, round_by=0.9)
         horse_foot(s, up(joints[i]), LEG_RADII[i % 2] * unit, socks, 0.68)
     blow = {"gallop": 0.42, "trot": 0.22}.get(pose, 0.06)
-    horse_tail(rng, s, up([(0.03, 0.90), (-0.05 - 0.3 * blow, 0.86), (-0.09 - 0.9 * blow, 0.62 + 0.5 * blow),
+    horse_tail(rng, s, up([(0.03, 0.90), (-0.05 - 0.3 * blow, 0.86),
+                           (-0.09 - 0.9 * blow, 0.62 + 0.5 * blow),
                            (-0.06 - 1.2 * blow, 0.30 + 0.9 * blow)]), unit, hair)
     neck, head, crest = horse_neck(rng, neck_angle, head_angle)
-    barrel = [(0.15, 0.755, 0.185), (0.27, 0.775, 0.203), (0.45, 0.745, 0.212), (0.63, 0.735, 0.235),
+    barrel = [(0.15, 0.755, 0.185), (0.27, 0.775, 0.203), (0.45, 0.745, 0.212),
+              (0.63, 0.735, 0.235),
               (0.78, 0.750, 0.222), (0.87, 0.755, 0.165)]
     trunk = s.tube_mask(up(barrel)) | s.tube_mask(up(neck))
     for i in (0, 1):
@@ -91,7 +100,8 @@ def horse_foot(s, joints, radii, socks, dim):
     """Hoof, and the colour of the lower leg."""
     unit = radii[3] / 0.036
     shin = mix(joints[2], joints[3], 0.35)
-    lower = s.tube_mask([(*shin, radii[3] * 1.25)] + [(*j, r * 1.15) for j, r in zip(joints[3:], radii[3:])])
+    lower = s.tube_mask([(*shin, radii[3] * 1.25)]
+                        + [(*j, r * 1.15) for j, r in zip(joints[3:], radii[3:])])
     s.stain(lower, np.asarray(socks) * s.flat_light() * dim * 0.85, soft=0.01)
     fetlock, toe = joints[3], joints[4]
     way = (toe - fetlock) / max(np.linalg.norm(toe - fetlock), 1e-6)
@@ -144,7 +154,8 @@ def horse_head(rng, s, head, unit, coat):
     way = (muzzle - poll) / np.linalg.norm(muzzle - poll)
     front = np.array([-way[1], way[0]])
     front *= 1 if front @ [1, 0.6] > 0 else -1
-    skin = s.rgb[tuple(np.clip(s.pixels([cheek])[0].astype(int)[::-1], 0, np.array(s.ids.shape) - 1))].copy()
+    skin = s.rgb[tuple(np.clip(s.pixels([cheek])[0].astype(int)[::-1], 0,
+                               np.array(s.ids.shape) - 1))].copy()
     if coat not in ("black", "dark bay") and rng.random() < 0.5 or coat in ("piebald", "skewbald"):
         s.line([mix(poll, muzzle, 0.18) + front * 0.062 * unit, nose + front * 0.036 * unit],
                rgb(238, 234, 226) * s.flat_light() * 0.9, 0.036 * unit)
@@ -167,7 +178,8 @@ def horse_mane(rng, s, crest, unit, hair, blow):
         fall = np.array([-0.03 - 0.22 * blow, -0.13 + 0.10 * blow]) * unit * rng.uniform(0.7, 1.3)
         drift = rng.normal(0, 0.014, 2) * unit
         shade = hair * light * rng.normal(0.88, 0.14)
-        s.line(spline([root, root + fall * [1.4, 0.35] + drift, root + fall + drift], 4), shade, 0.022 * unit)
+        s.line(spline([root, root + fall * [1.4, 0.35] + drift, root + fall + drift], 4),
+               shade, 0.022 * unit)
     top = crest[-1]
     for _ in range(7):
         root = top + rng.normal(0, 0.012, 2) * unit
@@ -182,7 +194,8 @@ def sheep(rng, spot):
         unit *= 0.68     # a lamb
     pose = rng.choice(["stand", "graze", "lie"], p=[0.4, 0.4, 0.2])
     shorn = rng.random() < 0.25
-    wool = vary(rng, rgb(*pick(rng, [(232, 226, 212), (238, 234, 226), (222, 212, 194), (232, 226, 212),
+    wool = vary(rng,
+                rgb(*pick(rng, [(232, 226, 212), (238, 234, 226), (222, 212, 194), (232, 226, 212),
                                      (92, 74, 62)])), 0.04)
     face = rgb(*pick(rng, [(48, 42, 42), (226, 212, 196), (48, 42, 42), (150, 120, 96)]))
     s = Sprite(spot, (-0.4 * unit, 1.9 * unit, 1.3 * unit), SHEEP, flip, 0.7 * unit)
@@ -201,10 +214,12 @@ def sheep(rng, spot):
     back = np.array([(0.18, 0.63, thick * .92), (0.45, 0.64, thick), (0.75, 0.645, thick),
                      (0.98, 0.66, thick * .86)]) - [0, low, 0]
     lift = 0.0 if pose == "graze" else 0.2
-    head = np.array([(1.14, 0.74 + lift, 0.125), (1.24, 0.69 + lift, 0.125), (1.36, 0.60 + lift, 0.085),
+    head = np.array([(1.14, 0.74 + lift, 0.125), (1.24, 0.69 + lift, 0.125),
+                     (1.36, 0.60 + lift, 0.085),
                      (1.40, 0.565 + lift, 0.075)])
     if pose == "graze":
-        head = np.array([(1.17, 0.47, 0.12), (1.25, 0.35, 0.125), (1.32, 0.20, 0.085), (1.335, 0.14, 0.075)])
+        head = np.array([(1.17, 0.47, 0.12), (1.25, 0.35, 0.125), (1.32, 0.20, 0.085),
+                         (1.335, 0.14, 0.075)])
     head -= [0, low, 0]
     neck = np.array([(1.0, 0.70 - low, 0.17), (*mix([1.0, 0.7 - low], head[0, :2], 0.6), 0.15),
                      (*head[0, :2], 0.12)])
@@ -213,14 +228,16 @@ def sheep(rng, spot):
     if not shorn:
         rump = back[0] - [0.07, 0, 0.02]
         curve = np.vstack([rump, spline(back, 3), spline(neck, 2)[1:]])
-        puffs = [(x + rng.normal(0, .02), y + r * k, r * 0.66) for x, y, r in curve for k in (-0.46, 0, 0.46)]
+        puffs = [(x + rng.normal(0, .02), y + r * k, r * 0.66) for x, y, r in curve
+                 for k in (-0.46, 0, 0.46)]
         s.dabs(rng, np.array(puffs) * unit, wool * 1.03, 900, 0.026 * unit, spread=0.04, solid=0.95,
                contrast=0.8, shade=0.8)
     if pose == "lie":
         s.tube(np.array([(0.85, 0.06, 0.055), (1.05, 0.045, 0.05), (1.2, 0.045, 0.04)]) * unit,
                mix(face, wool, 0.25))
     for dim in (0.7, 1.0):
-        ear = [(0.0, 0.0, 0.03), (-0.10 - 0.02 * dim, 0.01 + 0.05 * dim, 0.045), (-0.20, -0.01, 0.018)]
+        ear = [(0.0, 0.0, 0.03), (-0.10 - 0.02 * dim, 0.01 + 0.05 * dim, 0.045),
+               (-0.20, -0.01, 0.018)]
         s.tube((np.array(ear) + [*head[0, :2], 0]) * unit, face, dim=dim)
         if dim < 1:
             s.tube(head * unit, face)
@@ -232,9 +249,11 @@ def sheep(rng, spot):
     return s
 
 
-SKIN = [(244, 208, 180), (232, 188, 152), (206, 154, 114), (160, 110, 76), (112, 74, 52), (82, 54, 40)]
+SKIN = [(244, 208, 180), (232, 188, 152), (206, 154, 114), (160, 110, 76),
+        (112, 74, 52), (82, 54, 40)]
 HAIR = [(38, 28, 24), (70, 46, 30), (120, 80, 44), (206, 170, 104), (150, 70, 36), (190, 188, 184)]
-CLOTHES = [(176, 44, 44), (46, 84, 150), (62, 116, 70), (222, 186, 70), (232, 228, 220), (48, 48, 58),
+CLOTHES = [(176, 44, 44), (46, 84, 150), (62, 116, 70), (222, 186, 70),
+           (232, 228, 220), (48, 48, 58),
            (124, 84, 56),
            (140, 70, 120), (70, 140, 150), (214, 120, 60), (96, 110, 76), (214, 150, 170)]
 TROUSERS = [(52, 66, 104), (60, 54, 50), (120, 98, 70), (86, 92, 84), (36, 36, 42), (150, 138, 116)]
@@ -286,7 +305,8 @@ def person(rng, spot, pose=None):
 def human_arm(s, shoulder, angles, unit, wear, dim=1.0):
     bones = limb(shoulder, angles, [0.165, 0.15])
     s.tube(np.column_stack([bones, [0.044, 0.036, 0.027]]) * unit, wear["top"], dim=dim * 0.94)
-    s.disc(*(bones[-1] + (bones[-1] - bones[-2]) * 0.12) * unit, 0.026 * unit, wear["skin"], dim=dim)
+    s.disc(*(bones[-1] + (bones[-1] - bones[-2]) * 0.12) * unit, 0.026 * unit,
+           wear["skin"], dim=dim)
     return bones[-1] * unit
 
 
@@ -294,13 +314,16 @@ def human_body(rng, s, unit, wear, side, skirt):
     wide = 0.072 if side else 0.088
     if skirt:
         flare = rng.uniform(0.12, 0.17)
-        s.polygon(np.array([(-0.07, 0.60), (0.07, 0.60), (flare, 0.27), (0, 0.255), (-flare, 0.27)]) * unit,
+        s.polygon(np.array([(-0.07, 0.60), (0.07, 0.60), (flare, 0.27), (0, 0.255),
+                            (-flare, 0.27)]) * unit,
                   pick(rng, [wear["top"], wear["legs"]]))
     if side:
-        s.tube(np.array([(0.0, 0.50, 0.07), (0.005, 0.62, 0.07), (0.01, 0.74, 0.078), (0.005, 0.79, 0.05)])
+        s.tube(np.array([(0.0, 0.50, 0.07), (0.005, 0.62, 0.07), (0.01, 0.74, 0.078),
+                         (0.005, 0.79, 0.05)])
                * unit, wear["top"])
     else:
-        s.polygon(spline(np.array([(-wide, 0.48), (-wide * .92, 0.62), (-0.128, 0.775), (-0.06, 0.835),
+        s.polygon(spline(np.array([(-wide, 0.48), (-wide * .92, 0.62), (-0.128, 0.775),
+                                   (-0.06, 0.835),
                                    (0.06, 0.835), (0.128, 0.775),
                                    (wide * .92, 0.62), (wide, 0.48)])) * unit, wear["top"])
         if rng.random() < 0.4:
@@ -313,23 +336,28 @@ def human_head(rng, s, centre, unit, wear, side):
     c = np.asarray(centre) / unit
     away, long_hair = not side and rng.random() < 0.25, rng.random() < 0.45
     if long_hair:
-        s.tube(np.array([(c[0] - 0.022 * side, c[1] + 0.02, 0.066), (c[0] - 0.035 * side, c[1] - 0.09, 0.05)])
+        s.tube(np.array([(c[0] - 0.022 * side, c[1] + 0.02, 0.066),
+                         (c[0] - 0.035 * side, c[1] - 0.09, 0.05)])
                * unit, wear["hair"])
-    s.tube(np.array([(c[0], c[1] + 0.018, 0.055), (c[0] + 0.008 * side, c[1] - 0.025, 0.046)]) * unit,
+    s.tube(np.array([(c[0], c[1] + 0.018, 0.055),
+                     (c[0] + 0.008 * side, c[1] - 0.025, 0.046)]) * unit,
            wear["hair"] if away else wear["skin"])
     if side:
         s.disc(*(c + [0.056, -0.008]) * unit, 0.013 * unit, wear["skin"])
     if not away:
-        top = [(c[0] - 0.028 * side - 0.012, c[1] + 0.038, 0.045), (c[0] - 0.01 * side + 0.012, c[1] + 0.048,
+        top = [(c[0] - 0.028 * side - 0.012, c[1] + 0.038, 0.045),
+               (c[0] - 0.01 * side + 0.012, c[1] + 0.048,
                 0.042)]
         s.tube(np.array(top) * unit, wear["hair"])
         for dx in ((0.034,) if side else (-0.02, 0.02)):
             s.disc(*(c + [dx, 0.002]) * unit, 0.008 * unit, rgb(30, 24, 24), round_by=0)
         if not side:
-            s.line(np.array([c + [-0.014, -0.032], c + [0.014, -0.032]]) * unit, wear["skin"] * 0.55, 0.012)
+            s.line(np.array([c + [-0.014, -0.032], c + [0.014, -0.032]]) * unit,
+                   wear["skin"] * 0.55, 0.012)
     if rng.random() < 0.5:
         brim = pick(rng, [0.075, 0.115])
-        s.tube(np.array([(c[0] - 0.02, c[1] + 0.072, 0.042), (c[0] + 0.02, c[1] + 0.072, 0.042)]) * unit,
+        s.tube(np.array([(c[0] - 0.02, c[1] + 0.072, 0.042),
+                         (c[0] + 0.02, c[1] + 0.072, 0.042)]) * unit,
                wear["hat"])
         s.tube(np.array([(c[0] - brim * (0.4 if brim < .1 and side else 1), c[1] + 0.046, 0.011),
                          (c[0] + brim, c[1] + 0.046, 0.011)]) * unit, wear["hat"], dim=0.85)
@@ -339,16 +367,19 @@ def ride(rng, s, unit, lift):
     """A rider on the horse just drawn; the reins and the saddle belong to the horse."""
     wear, back = wardrobe(rng), (0.95 + lift) * unit
     seat = np.array([0.55 * unit, back + 0.06])
-    s.tube([(seat[0] - 0.22, back - 0.01, 0.035), (seat[0], back - 0.03, 0.05), (seat[0] + 0.2, back + 0.01,
+    s.tube([(seat[0] - 0.22, back - 0.01, 0.035), (seat[0], back - 0.03, 0.05),
+            (seat[0] + 0.2, back + 0.01,
             0.035)], rgb(70, 44, 30))
     s.cls = PERSON
     size = 1.7
     leg = limb(seat, (52, -14), [0.42, 0.42])
-    s.tube([(*seat, 0.115), (*mix(seat, seat + [0.02, 0.30], 0.6), 0.115), (seat[0] + 0.04, seat[1] + 0.46,
+    s.tube([(*seat, 0.115), (*mix(seat, seat + [0.02, 0.30], 0.6), 0.115),
+            (seat[0] + 0.04, seat[1] + 0.46,
             0.125), (seat[0] + 0.03, seat[1] + 0.56, 0.08)], wear["top"])
     s.tube(np.column_stack([leg, [0.105, 0.085, 0.055]]), wear["legs"])
     s.tube([(*leg[-1], 0.05), (*(leg[-1] + [0.12, -0.03]), 0.035)], rgb(40, 32, 28))
-    s.tube([(seat[0] + 0.03, seat[1] + 0.55, 0.05), (seat[0] + 0.05, seat[1] + 0.66, 0.05)], wear["skin"],
+    s.tube([(seat[0] + 0.03, seat[1] + 0.55, 0.05),
+            (seat[0] + 0.05, seat[1] + 0.66, 0.05)], wear["skin"],
            dim=0.85)
     human_head(rng, s, seat + [0.06, 0.74], size, wear, True)
     hand = human_arm(s, (seat + [0.02, 0.49]) / size, (20, 68), size, wear)

@@ -66,15 +66,18 @@ class Scene:
         base = self.camera.project([[spot.x, 0, spot.z]])[0]
         body = (sprite.ids != VOID).astype(np.float32)
         flat = self.camera.height / spot.z      # how steeply the ground is seen
-        shift, away = np.clip(-mood.sun[0] / mood.sun[1], -1.7, 1.7), np.clip(mood.sun[2] / mood.sun[1], 0,
+        shift, away = np.clip(-mood.sun[0] / mood.sun[1], -1.7,
+                              1.7), np.clip(mood.sun[2] / mood.sun[1], 0,
                 1.4)
         (x, y), (h, w) = sprite.corner, sprite.ids.shape
-        for slide, tall, blur, strength in ((shift, away * flat, 0.05, min(mood.sun_color.mean() * 0.62,
+        for slide, tall, blur, strength in ((shift, away * flat, 0.05,
+                                             min(mood.sun_color.mean() * 0.62,
                 0.5)), (0.0, 0.05, 0.16, 0.34)):
             # A pixel `up` above the base lands at base.x + slide * up, base.y - tall * up.
             move = np.array([[1, -slide, x + slide * (base[1] - y)],
                              [0, tall, base[1] - tall * (base[1] - y)]])
-            corners = cv2.transform(np.array([[(0, 0), (w, 0), (0, h), (w, h)]], np.float64), move)[0]
+            corners = cv2.transform(np.array([[(0, 0), (w, 0), (0, h), (w, h)]],
+                                             np.float64), move)[0]
             margin = int(3 * blur * sprite.scale) + 3
             x0, y0 = np.maximum(corners.min(0).astype(int) - margin, 0).tolist()
             x1, y1 = np.minimum(corners.max(0).astype(int) + margin, BIG).tolist()
@@ -91,7 +94,8 @@ class Scene:
         spot = sprite.spot
         base = self.camera.project([[spot.x, 0, spot.z]])[0]
         low = int(base[1] - sprite.corner[1])
-        columns = np.flatnonzero((sprite.ids[max(low - int(0.08 * sprite.scale), 0):] != VOID).any(axis=0))
+        columns = np.flatnonzero((sprite.ids[max(low - int(0.08 * sprite.scale), 0):]
+                                  != VOID).any(axis=0))
         if len(columns) == 0:
             return
         tall = 0.075 * sprite.scale
@@ -111,7 +115,8 @@ class Scene:
         picture *= (1 - rng.uniform(0.05, 0.16) * (u ** 2 + v ** 2))[..., None]
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.25, 0.6))
         picture = np.clip(picture * rng.uniform(0.95, 1.08), 0, None)
-        picture = 1 - np.log1p(np.exp((1 - picture) * 12)) / 12      # highlights roll off instead of clipping
+        # highlights roll off instead of clipping
+        picture = 1 - np.log1p(np.exp((1 - picture) * 12)) / 12
         picture += rng.normal(0, rng.uniform(0.004, 0.011), picture.shape)
         picture = np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8)
         middle = slice(SUPER // 2, None, SUPER)
@@ -136,9 +141,11 @@ def paint_sky(rng, scene):
     sky = mix(mood.horizon, mood.zenith, up ** 0.7)
     far = 60 / np.maximum(horizon - v + 40, 20)      # clouds crowd together towards the horizon
     side, push = rng.uniform(0, 512, 2)
-    cloud = look_up(SOFT, (u - BIG / 2) * far * 0.35 + side, far * 130 + push) + 0.25 * look_up(ROUGH,
+    cloud = look_up(SOFT, (u - BIG / 2) * far * 0.35 + side,
+                    far * 130 + push) + 0.25 * look_up(ROUGH,
             (u - BIG / 2) * far * 1.2 + push, far * 420)
-    cover = np.clip((cloud + 2.4 * mood.clouds - 1.1) * 0.9, 0, 1)[..., None] * (0.85 if mood.clouds else 0)
+    cover = (np.clip((cloud + 2.4 * mood.clouds - 1.1) * 0.9, 0, 1)[..., None]
+             * (0.85 if mood.clouds else 0))
     lit = mix(rgb(250, 250, 250), mood.horizon, 0.75 if mood.weather == "dusk" else 0.25)
     dark = mix(rgb(178, 184, 196), mood.zenith, 0.35)
     shade = np.clip((cloud - 0.4) * 0.45, 0, 1)[..., None]
@@ -199,7 +206,8 @@ def paint_ground(rng, scene):
 def paint_pond(rng, scene, ground, x, z):
     mood, (h, w) = scene.mood, x.shape
     px, pz, wide = rng.uniform(-4, 4), rng.uniform(12, 22), rng.uniform(2.5, 5)
-    inside = 1 - ((x - px) / wide) ** 2 - ((z - pz) / (wide * 0.9)) ** 2 + 0.12 * look_up(ROUGH, x * 20,
+    inside = 1 - ((x - px) / wide) ** 2 - ((z - pz)
+                                           / (wide * 0.9)) ** 2 + 0.12 * look_up(ROUGH, x * 20,
             z * 20)
     sky = scene.rgb[max(int(scene.camera.horizon) - h, 0):int(scene.camera.horizon)][::-1]
     mirror = cv2.resize(sky, (w, h)) * 0.85
@@ -214,7 +222,8 @@ def paint_blades(rng, scene):
     """Grass blades and flowers: more of them, and larger, towards the viewer."""
     camera, mood = scene.camera, scene.mood
     petals = [rgb(*c) for c in [(250, 246, 236), (240, 208, 70), (200, 60, 60), (150, 110, 190)]]
-    bloom = pick(rng, petals) if mood.season in ("spring", "summer") and rng.random() < 0.7 else None
+    bloom = (pick(rng, petals) if mood.season in ("spring", "summer")
+             and rng.random() < 0.7 else None)
     rows = camera.horizon + 14 + (BIG - camera.horizon - 14) * rng.uniform(0, 1, 2600) ** 0.8
     spread = look_up(SOFT, rng.uniform(0, 512, (1, 2600)), rng.uniform(0, 512, (1, 2600)))[0]
     for y, x, wild in zip(rows.astype(int), rng.integers(0, BIG, 2600), spread):
@@ -226,31 +235,42 @@ def paint_blades(rng, scene):
         cv2.line(scene.rgb, (int(x), y), (int(x + rng.normal(0, 0.35) * tall), int(y - tall)),
                  [float(c) for c in color], 1 + int(scale > 130))
         if bloom is not None and wild > 0.6:
-            petal = bloom * mood.light(np.array([0, 0.8, 0.6], np.float32)) * rng.uniform(0.85, 1.05)
+            petal = (bloom * mood.light(np.array([0, 0.8, 0.6], np.float32))
+                     * rng.uniform(0.85, 1.05))
             cv2.circle(scene.rgb, (int(x), int(y - tall)), max(int(0.022 * scale), 1),
                        [float(c) for c in petal], -1)
 
 
 # What a scene holds, as (fewest, most) of each kind.
 STORIES = {
-    "portrait": {"horse": (1, 1), "barn": (0, 1), "fence": (0, 1), "tree": (0, 1), "person": (0, 1)},
+    "portrait": {"horse": (1, 1), "barn": (0, 1), "fence": (0, 1), "tree": (0, 1),
+                 "person": (0, 1)},
     "herd": {"horse": (2, 4), "barn": (0, 1), "tractor": (0, 1), "fence": (0, 1), "tree": (0, 2)},
-    "flock": {"sheep": (3, 7), "tractor": (0, 1), "person": (0, 2), "tree": (0, 2), "fence": (0, 1)},
-    "pasture": {"horse": (1, 1), "sheep": (2, 4), "tractor": (0, 1), "barn": (0, 1), "fence": (0, 1),
+    "flock": {"sheep": (3, 7), "tractor": (0, 1), "person": (0, 2), "tree": (0, 2),
+              "fence": (0, 1)},
+    "pasture": {"horse": (1, 1), "sheep": (2, 4), "tractor": (0, 1), "barn": (0, 1),
+                "fence": (0, 1),
                 "tree": (0, 1)},
     "fold": {"barn": (1, 1), "sheep": (2, 5), "person": (0, 1), "fence": (0, 1), "tree": (0, 1)},
-    "farmyard": {"barn": (1, 1), "tractor": (1, 1), "person": (0, 2), "sheep": (0, 2), "horse": (0, 1),
+    "farmyard": {"barn": (1, 1), "tractor": (1, 1), "person": (0, 2), "sheep": (0, 2),
+                 "horse": (0, 1),
                  "fence": (0, 1)},
-    "field work": {"tractor": (1, 1), "sheep": (0, 2), "person": (0, 2), "tree": (0, 2), "fence": (0, 1)},
-    "machine shed": {"tractor": (1, 1), "barn": (1, 1), "sheep": (0, 2), "person": (0, 1), "fence": (0, 1)},
-    "orchard": {"tree": (2, 4), "person": (1, 3), "sheep": (0, 3), "horse": (0, 1), "fence": (0, 1)},
+    "field work": {"tractor": (1, 1), "sheep": (0, 2), "person": (0, 2), "tree": (0, 2),
+                   "fence": (0, 1)},
+    "machine shed": {"tractor": (1, 1), "barn": (1, 1), "sheep": (0, 2), "person": (0, 1),
+                     "fence": (0, 1)},
+    "orchard": {"tree": (2, 4), "person": (1, 3), "sheep": (0, 3), "horse": (0, 1),
+                "fence": (0, 1)},
     "ride": {"horse": (1, 2), "barn": (0, 1), "tractor": (0, 1), "fence": (0, 1), "tree": (0, 2)},
 }
 # Pixels of the finished picture per metre, smallest and largest.
-SCALES = {"horse": (46, 76), "sheep": (66, 120), "person": (74, 122), "tree": (19, 38), "barn": (14, 25),
+SCALES = {"horse": (46, 76), "sheep": (66, 120), "person": (74, 122), "tree": (19, 38),
+          "barn": (14, 25),
           "tractor": (34, 58), "fence": (34, 64)}
-WIDTHS = {"horse": 2.2, "sheep": 1.2, "person": 0.7, "tree": 3.2, "barn": 9.0, "tractor": 4.0}   # metres
-DRAW = {"horse": horse, "sheep": sheep, "person": person, "tree": tree, "barn": barn, "tractor": tractor}
+# metres
+WIDTHS = {"horse": 2.2, "sheep": 1.2, "person": 0.7, "tree": 3.2, "barn": 9.0, "tractor": 4.0}
+DRAW = {"horse": horse, "sheep": sheep, "person": person, "tree": tree, "barn": barn,
+        "tractor": tractor}
 
 
 def compose(rng, camera, mood):
@@ -277,7 +297,8 @@ def compose(rng, camera, mood):
 
 def free_spot(rng, camera, mood, kind, z, taken):
     """A place where things at about the same distance hide at most a third of each other, or None."""
-    z = max(z, camera.height * FOCAL / (0.965 * BIG - camera.horizon))     # feet stay in the picture
+    # feet stay in the picture
+    z = max(z, camera.height * FOCAL / (0.965 * BIG - camera.horizon))
     half = WIDTHS[kind] / 2 * FOCAL / z
     inset = min(0.95 * half, BIG / 2)
     for _ in range(20):
@@ -311,7 +332,8 @@ def write_scene(job):
     cv2.setNumThreads(1)     # the scenes run side by side
     picture, mask = render_scene(seed, split, index)
     stem = f"{split}_{index:03d}"
-    Image.fromarray(picture).save(folder / "JPEGImages" / f"{stem}.jpg", quality=JPEG_QUALITY, optimize=True)
+    Image.fromarray(picture).save(folder / "JPEGImages" / f"{stem}.jpg", quality=JPEG_QUALITY,
+                                  optimize=True)
     image = Image.fromarray(mask, "P")
     colors = np.zeros((256, 3), np.uint8)
     colors[:len(CLASSES)], colors[VOID] = list(CLASSES.values()), VOID_COLOR
@@ -334,7 +356,8 @@ def render(folder, seed=0, counts=None, workers=None):
     folder, counts = Path(folder), counts or COUNTS
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (folder / part).mkdir(parents=True, exist_ok=True)
-    jobs = [(folder, seed, split, index) for split, count in counts.items() for index in range(count)]
+    jobs = [(folder, seed, split, index) for split, count in counts.items()
+            for index in range(count)]
     stems, start = [], time.perf_counter()
     # A forked child would inherit OpenCV's locks and may hang; a spawned one starts clean.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -364,7 +387,9 @@ def main():
     for split, count in COUNTS.items():
         parser.add_argument(f"--count-{split}", type=int, default=count, metavar="N",
                             help=f"scenes in the {split} split (default: %(default)s)")
-    parser.add_argument("--workers", type=int, help="processes side by side (default: one per core)")
+    parser.add_argument("--workers", type=int,
+                        help="processes side by side (default: one per core)")
     args = parser.parse_args()
-    render(args.out, args.seed, {split: getattr(args, f"count_{split}") for split in COUNTS}, args.workers)
+    render(args.out, args.seed,
+           {split: getattr(args, f"count_{split}") for split in COUNTS}, args.workers)
     print(f"{args.out}: SHA-256 {folder_hash(args.out)}")

@@ -8,9 +8,11 @@ from canvas import (BARN, BIG, FENCE, FOCAL, PERSON, Spot, Sprite, TRACTOR, TREE
                     pick, rgb, spline, vary)
 from figures import driver
 
-LEAVES = {"spring": [(112, 160, 62), (134, 172, 74), (96, 148, 72)], "summer": [(72, 116, 52), (88, 126, 56),
+LEAVES = {"spring": [(112, 160, 62), (134, 172, 74), (96, 148, 72)],
+          "summer": [(72, 116, 52), (88, 126, 56),
         (64, 106, 60)],
-          "autumn": [(196, 120, 40), (178, 70, 40), (206, 160, 60), (150, 120, 56)], "winter": [(206, 214,
+          "autumn": [(196, 120, 40), (178, 70, 40), (206, 160, 60), (150, 120, 56)],
+          "winter": [(206, 214,
                   224)]}
 BARK = [(96, 74, 58), (112, 88, 68), (78, 66, 58)]
 
@@ -19,14 +21,16 @@ def tree(rng, spot):
     season = spot.mood.season
     kinds = {"spring": [round_tree, round_tree, blossom, poplar, birch, conifer],
              "summer": [round_tree, round_tree, poplar, birch, conifer],
-             "autumn": [round_tree, round_tree, poplar, birch, conifer, bare_tree], "winter": [conifer,
+             "autumn": [round_tree, round_tree, poplar, birch, conifer, bare_tree],
+             "winter": [conifer,
                      conifer, bare_tree, bare_tree]}[season]
     return pick(rng, kinds)(rng, spot)
 
 
 def trunk(s, rng, height, radius, lean=0.0, color=None):
     bark = vary(rng, rgb(*pick(rng, BARK)), 0.05) if color is None else color
-    s.polygon([(-2.2 * radius, -0.03), (-1.15 * radius, 2.5 * radius), (1.15 * radius, 2.5 * radius),
+    s.polygon([(-2.2 * radius, -0.03), (-1.15 * radius, 2.5 * radius),
+               (1.15 * radius, 2.5 * radius),
                (2.2 * radius, -0.03),
                (0.8 * radius, 0.05), (-0.7 * radius, 0.05)], bark, texture=0.2)
     s.tube([(0, 1.6 * radius, radius * 1.15), (lean * .3, 0.3 * height, radius),
@@ -43,9 +47,11 @@ def round_tree(rng, spot, color=None):
     bark = trunk(s, rng, low * 1.35, 0.04 * height, rng.uniform(-0.3, 0.3))
     middle = (low + height) / 2
     for side in (-1, 1):
-        s.tube([(0, low * 0.85, 0.025 * height), (side * wide * .35, middle * .95, 0.012 * height)], bark)
+        s.tube([(0, low * 0.85, 0.025 * height),
+                (side * wide * .35, middle * .95, 0.012 * height)], bark)
     angle, reach = rng.uniform(0, 2 * np.pi, 13), np.sqrt(rng.uniform(0, 1, 13))
-    clumps = np.stack([np.cos(angle) * reach * wide * .72, middle + np.sin(angle) * reach * (height - low)
+    clumps = np.stack([np.cos(angle) * reach * wide * .72,
+                       middle + np.sin(angle) * reach * (height - low)
                        * .32,
                        rng.uniform(0.36, 0.52, 13) * wide], 1)
     leaf = vary(rng, rgb(*pick(rng, LEAVES[spot.mood.season])), 0.06) if color is None else color
@@ -55,7 +61,8 @@ def round_tree(rng, spot, color=None):
 
 def blossom(rng, spot):
     return round_tree(rng, spot, vary(rng,
-                                      rgb(*pick(rng, [(244, 204, 214), (246, 238, 236), (232, 170, 190)])),
+                                      rgb(*pick(rng, [(244, 204, 214), (246, 238, 236),
+                                                      (232, 170, 190)])),
                                       0.02))
 
 
@@ -67,7 +74,8 @@ def poplar(rng, spot):
     t = np.linspace(0, 1, 12)
     clumps = np.stack([rng.normal(0, 0.12 * wide, 12), height * (0.17 + 0.76 * t),
                        wide * (0.45 + 0.75 * np.sin(np.pi * (0.12 + 0.8 * t)) ** 0.8)], 1)
-    s.dabs(rng, clumps, vary(rng, rgb(*pick(rng, LEAVES[spot.mood.season])), 0.06), 1100, 0.016 * height)
+    s.dabs(rng, clumps, vary(rng, rgb(*pick(rng, LEAVES[spot.mood.season])), 0.06), 1100,
+           0.016 * height)
     return s
 
 
@@ -81,7 +89,8 @@ def birch(rng, spot):
         s.line([(x - 0.02 * height * rng.random(), y), (x + 0.006 * height, y + 0.01)],
                rgb(60, 54, 52) * s.flat_light(), 0.06)
     leaf = vary(rng, rgb(*pick(rng, LEAVES[spot.mood.season])), 0.06) * 1.08
-    clumps = np.stack([lean + rng.normal(0, 0.10, 15) * height, rng.uniform(0.42, 0.97, 15) * height,
+    clumps = np.stack([lean + rng.normal(0, 0.10, 15) * height,
+                       rng.uniform(0.42, 0.97, 15) * height,
                        rng.uniform(0.07, 0.13, 15) * height], 1)
     s.dabs(rng, clumps, leaf, 900, 0.015 * height, spread=0.12, solid=0.75)
     return s
@@ -94,7 +103,8 @@ def conifer(rng, spot):
     trunk(s, rng, height * 0.3, 0.022 * height)
     needles = vary(rng, rgb(*pick(rng, [(54, 88, 58), (48, 80, 66), (66, 94, 56)])), 0.06)
     for k in range(tiers):
-        low, top = height * (0.10 + 0.86 * k / tiers), height * min(0.10 + 0.86 * (k + 1.9) / tiers, 1.0)
+        low, top = height * (0.10 + 0.86 * k / tiers), height * min(0.10 + 0.86
+                                                                    * (k + 1.9) / tiers, 1.0)
         reach = wide * (1 - k / tiers) ** 0.85 + 0.02 * height
         count = int(70 + 160 * (1 - k / tiers))
         s.polygon([(-reach * .9, low), (-reach * .45, low - .02 * height), (0, low - .03 * height),
@@ -102,7 +112,8 @@ def conifer(rng, spot):
         for across, t in zip(rng.uniform(-1, 1, count), np.sort(rng.uniform(0, 1, count) ** 1.5)):
             x, y = across * reach * (1 - t), low + t * (top - low)
             normal = np.array([across * 0.8, 0.5 - 0.9 * (1 - t) * 0.5, 0.6])
-            light = s.spot.mood.light((normal / np.linalg.norm(normal)).astype(np.float32)) * rng.normal(1,
+            light = s.spot.mood.light((normal
+                                       / np.linalg.norm(normal)).astype(np.float32)) * rng.normal(1,
                     0.14)
             snowy = s.spot.mood.snow and t > 0.15 and rng.random() < 0.45
             shade = (rgb(232, 238, 246) if snowy else needles * 1.15) * light * (0.7 + 0.4 * t)
@@ -119,9 +130,11 @@ def bare_tree(rng, spot):
     def branch(start, angle, length, radius, level):
         bend = angle + rng.normal(0, 8)
         middle, end = limb(start, (180 - angle, 180 - bend), (length / 2, length / 2))[1:]
-        s.tube([(*start, radius), (*middle, radius * .85), (*end, radius * .65)], bark, steps=3, texture=0.15)
+        s.tube([(*start, radius), (*middle, radius * .85), (*end, radius * .65)], bark,
+               steps=3, texture=0.15)
         if level:
-            for turn in rng.uniform(14, 44, 2 + (level > 2)) * np.resize([1, -1, 0.2], 2 + (level > 2)):
+            for turn in rng.uniform(14, 44, 2 + (level > 2)) * np.resize([1, -1, 0.2],
+                                                                         2 + (level > 2)):
                 branch(end, bend + turn, length * rng.uniform(0.66, 0.82), radius * 0.64, level - 1)
     root = 0.045 * height
     s.polygon([(-2.0 * root, -0.03), (-root, 3 * root), (root, 3 * root), (2.0 * root, -0.03),
@@ -131,24 +144,28 @@ def bare_tree(rng, spot):
     return s
 
 
-WALLS = [(150, 46, 38), (136, 52, 44), (122, 86, 60), (98, 74, 58), (148, 146, 140), (226, 222, 212),
+WALLS = [(150, 46, 38), (136, 52, 44), (122, 86, 60), (98, 74, 58), (148, 146, 140),
+         (226, 222, 212),
          (200, 180, 148), (96, 120, 140), (104, 118, 88)]
 ROOFS = [(72, 74, 80), (120, 70, 54), (150, 92, 66), (96, 86, 76), (130, 134, 138)]
 
 
 def barn(rng, spot):
     """A barn in true perspective: faces in space, and those that look away are left out."""
-    w, d, h, rise = rng.uniform(6, 9), rng.uniform(7, 12), rng.uniform(2.6, 3.6), rng.uniform(1.8, 3.0)
+    w, d, h, rise = rng.uniform(6, 9), rng.uniform(7, 12), rng.uniform(2.6,
+                                                                       3.6), rng.uniform(1.8, 3.0)
     yaw = np.radians(rng.uniform(18, 62) * rng.choice([-1, 1]))
     wall = vary(rng, rgb(*pick(rng, WALLS)), 0.05)
-    roof = rgb(232, 237, 244) if spot.mood.snow and rng.random() < 0.85 else vary(rng, rgb(*pick(rng, ROOFS)),
+    roof = rgb(232, 237,
+               244) if spot.mood.snow and rng.random() < 0.85 else vary(rng, rgb(*pick(rng, ROOFS)),
             0.05)
     trim = pick(rng, [rgb(236, 232, 222), wall * 0.6, rgb(92, 70, 54)])
     s = Sprite(spot, (-12, 12, 9.5), BARN)
     if rng.random() < 0.3:
         silo(rng, s, rng.choice([-1, 1]) * rng.uniform(0.55, 0.75) * w)
     turn = np.array([[np.cos(yaw), 0, -np.sin(yaw)], [0, 1, 0], [np.sin(yaw), 0, np.cos(yaw)]])
-    shape = [(-1, 0), (-0.62, 0.68), (0, 1), (0.62, 0.68), (1, 0)] if rng.random() < 0.45 else [(-1, 0),
+    shape = [(-1, 0), (-0.62, 0.68), (0, 1), (0.62, 0.68),
+             (1, 0)] if rng.random() < 0.45 else [(-1, 0),
             (0, 1), (1, 0)]
     profile = [(x * w / 2, h + y * rise) for x, y in shape]
 
@@ -165,7 +182,8 @@ def barn(rng, spot):
         slopes.append(((xa, ya), (xb, yb), outward, visible(spot, outward, at(xa, ya, d / 2))))
     for a, b, outward, seen in slopes:
         if not seen:     # its underside shows below the eaves
-            s.solid_face([at(*a, -over), at(*b, -over), at(*b, d + over), at(*a, d + over)], wall * 0.45,
+            s.solid_face([at(*a, -over), at(*b, -over), at(*b, d + over),
+                          at(*a, d + over)], wall * 0.45,
                          (0, 0, 1))
     gable = [(-w / 2, 0)] + profile + [(w / 2, 0)]
     for z, facing in ((0, -1), (d, 1)):
@@ -181,15 +199,19 @@ def barn(rng, spot):
             s.solid_face([at(x, 0, 0), at(x, h, 0), at(x, h, d), at(x, 0, d)], wall, normal)
             planks(s, [(at(x, 0, z), at(x, h, z)) for z in np.linspace(0, d, 21)], wall, normal)
             for z in np.arange(1.2, d - 1.4, 2.6):
-                s.solid_face([at(x, y, zz) for y, zz in ((1.3, z), (2.1, z), (2.1, z + .9), (1.3, z + .9))],
+                s.solid_face([at(x, y, zz)
+                              for y, zz in ((1.3, z), (2.1, z), (2.1, z + .9), (1.3, z + .9))],
                              trim, normal)
-                s.solid_face([at(x, y, zz) for y, zz in ((1.42, z + .1), (1.98, z + .1), (1.98, z + .8),
+                s.solid_face([at(x, y, zz)
+                              for y, zz in ((1.42, z + .1), (1.98, z + .1), (1.98, z + .8),
                                                          (1.42, z + .8))], rgb(56, 66, 80), normal)
     for a, b, outward, seen in slopes:
         if seen:
             face = outward * [1, 1, -1]
-            s.solid_face([at(*a, -over), at(*b, -over), at(*b, d + over), at(*a, d + over)], roof, face)
-            planks(s, [(at(*a, z), at(*b, z)) for z in np.linspace(-over, d + over, 26)], roof, face)
+            s.solid_face([at(*a, -over), at(*b, -over), at(*b, d + over),
+                          at(*a, d + over)], roof, face)
+            planks(s,
+                   [(at(*a, z), at(*b, z)) for z in np.linspace(-over, d + over, 26)], roof, face)
     if visible(spot, turn @ [0, 0, -1], at(0, h, 0)):
         for a, b, _, _ in slopes:
             s.line(s.seen([at(*a, -over), at(*b, -over)]), trim * s.flat_light() * 0.9, 0.22)
@@ -225,15 +247,18 @@ def barn_door(rng, s, at, w, h, rise, trim, wall, normal):
 
 
 def silo(rng, s, x):
-    tall, color = rng.uniform(6.5, 8), rgb(*pick(rng, [(176, 178, 180), (150, 146, 138), (120, 132, 142)]))
-    s.polygon([(x - 1.3, 0.9), (x - 1.3, tall), (x + 1.3, tall), (x + 1.3, 0.9)], color, round_by=1.4)
+    tall, color = rng.uniform(6.5, 8), rgb(*pick(rng, [(176, 178, 180), (150, 146, 138),
+                                                       (120, 132, 142)]))
+    s.polygon([(x - 1.3, 0.9), (x - 1.3, tall), (x + 1.3, tall), (x + 1.3, 0.9)],
+              color, round_by=1.4)
     t = np.linspace(0, np.pi, 16)
     s.polygon(np.stack([x + 1.36 * np.cos(t), tall + 1.0 * np.sin(t)], 1), color * 0.8)
     for y in np.arange(1.2, tall, 0.9):
         s.line([(x - 1.3, y), (x + 1.3, y)], color * 0.62 * s.flat_light(), 0.05)
 
 
-PAINTS = [(178, 38, 34), (58, 122, 52), (44, 92, 160), (214, 110, 34), (206, 168, 50), (96, 104, 110),
+PAINTS = [(178, 38, 34), (58, 122, 52), (44, 92, 160), (214, 110, 34), (206, 168, 50),
+          (96, 104, 110),
           (70, 140, 120)]
 
 
@@ -255,7 +280,8 @@ def tractor(rng, spot):
                   mix(spot.mood.horizon, rgb(60, 80, 96), 0.55), round_by=0)
         s.polygon([(1.18, 1.35), (1.18, 2.42), (1.64, 2.42), (1.78, 1.35)],
                   mix(spot.mood.horizon, rgb(60, 80, 96), 0.4), round_by=0)
-        s.polygon([(0.36, 2.52), (0.42, 2.72), (1.80, 2.72), (1.90, 2.52)], pick(rng, [color, rims]),
+        s.polygon([(0.36, 2.52), (0.42, 2.72), (1.80, 2.72), (1.90, 2.52)],
+                  pick(rng, [color, rims]),
                   round_by=0.5)
     hood = spline([(1.6, 1.0), (1.62, 1.60), (2.2, 1.64), (3.3, 1.55), (3.52, 1.40), (3.55, 0.85),
                    (2.6, 0.85), (1.6, 1.0)])
@@ -285,7 +311,8 @@ def wheel(s, x, r, rims):
     tyre = rgb(44, 43, 46)
     for a in np.linspace(0, 2 * np.pi, 26, endpoint=False):
         c, d = np.array([np.cos(a), np.sin(a)]), np.array([np.cos(a + .12), np.sin(a + .12)])
-        s.line([[x, r] + c * r * 0.9, [x, r] + d * r * 1.0], tyre * s.flat_light() * 0.8, 0.09 * r + 0.02)
+        s.line([[x, r] + c * r * 0.9, [x, r] + d * r * 1.0], tyre * s.flat_light() * 0.8,
+               0.09 * r + 0.02)
     s.disc(x, r, r * 0.95, tyre, round_by=0.35)
     s.disc(x, r, r * 0.58, rims * 0.9, round_by=0.3)
     s.disc(x, r, r * 0.42, rims * 0.72, round_by=-0.3)
@@ -304,7 +331,8 @@ def trailer(rng, s, color, rims):
         wheel(s, x, 0.42, rims)
 
 
-FENCE_COLORS = [(128, 98, 70), (104, 82, 64), (232, 228, 218), (232, 228, 218), (150, 146, 138), (90, 64, 48)]
+FENCE_COLORS = [(128, 98, 70), (104, 82, 64), (232, 228, 218), (232, 228, 218),
+                (150, 146, 138), (90, 64, 48)]
 
 
 def fence_panels(rng, camera, mood, z):
@@ -315,12 +343,14 @@ def fence_panels(rng, camera, mood, z):
     step = 1.9 if kind != "wire" else 2.6
     edge = 0.62 * BIG * z / FOCAL + 2
     left, right = (-edge, edge) if rng.random() < 0.65 else ((-edge, rng.uniform(-.2, .5) * edge)
-                                                             if rng.random() < .5 else (rng.uniform(-.5,
+                                                             if rng.random() < .5
+                                                             else (rng.uniform(-.5,
                                                                      .2) * edge, edge))
     for x in np.arange(left, right, step):
         depth = z + slope * x
         if depth > 2.5 and depth + slope * step > 2.5:
-            yield fence_panel(rng, Spot(x, depth, camera, mood), kind, color, (step, 0, slope * step), snow)
+            yield fence_panel(rng, Spot(x, depth, camera, mood), kind, color,
+                              (step, 0, slope * step), snow)
 
 
 def fence_panel(rng, spot, kind, color, along, snow):
@@ -337,16 +367,19 @@ def fence_panel(rng, spot, kind, color, along, snow):
             s.line([(ax, ay + width), (bx, by + width)], rgb(236, 240, 246) * s.flat_light(), 0.035)
 
     def picket(foot, tall):
-        low, shoulder, tip = s.seen([foot + [0, 0.06, 0], foot + [0, tall - 0.07, 0], foot + [0, tall, 0]])
+        low, shoulder, tip = s.seen([foot + [0, 0.06, 0], foot + [0, tall - 0.07, 0],
+                                     foot + [0, tall, 0]])
         half = np.array([max(0.13 * np.cos(np.arctan2(along[2], along[0])), thin) / 2, 0])
-        s.polygon([low - half, shoulder - half, tip, shoulder + half, low + half], color, round_by=0.4,
+        s.polygon([low - half, shoulder - half, tip, shoulder + half, low + half],
+                  color, round_by=0.4,
                   texture=0.12)
 
     tall = 1.25
     rails = {"rails": (0.42, 0.78, 1.12), "pickets": (0.35, 0.85), "boards": (),
              "wire": (0.35, 0.70, 1.05)}[kind]
     for y in rails:
-        beam([0, y, 0], along + [0, y, 0], {"rails": 0.15, "pickets": 0.10, "wire": 0.02}[kind], 0.92)
+        beam([0, y, 0], along + [0, y, 0],
+             {"rails": 0.15, "pickets": 0.10, "wire": 0.02}[kind], 0.92)
     if kind == "boards":
         for y in (0.24, 0.52, 0.80, 1.08):
             beam([0, y, 0], along + [0, y, 0], 0.22, rng.uniform(0.88, 1.05))

@@ -35,7 +35,8 @@ def main():
         train(network, data)
         scores[stride] = score(network, data)
     write(network, FOLDER / "fcn.onnx")
-    card = {"class_names": data.class_names, "colors": np.asarray(data.colors).tolist(), "mean_iou": scores,
+    card = {"class_names": data.class_names, "colors": np.asarray(data.colors).tolist(),
+            "mean_iou": scores,
             "receptive_field": models.receptive_field(network)}
     (FOLDER / "fcn.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     print(f"mean IoU on the test scenes by stride: {scores}")
@@ -55,7 +56,8 @@ def with_skip(network, stride, num_classes):
 def train(network, data):
     """Train on meadow, with the recipe's crops."""
     samples = data.split("train")
-    batches = pipeline.batches(samples, read=data.read, image_size=192, batch_size=4, augment=True, shuffle=True,
+    batches = pipeline.batches(samples, read=data.read, image_size=192, batch_size=4,
+                               augment=True, shuffle=True,
                                epochs=EPOCHS)
     rate = training.schedule(RATE, EPOCHS * len(samples) // 4)
     network.compile(keras.optimizers.Adam(rate), loss=training.cross_entropy)
@@ -66,7 +68,8 @@ def score(network, data):
     """Return the mean IoU on the test scenes, to three digits."""
     confusion = 0
     for photo, mask in map(data.read, data.split("test")):
-        confusion += metrics.confusion_matrix(mask, inference.predict(network, photo), data.num_classes)
+        confusion += metrics.confusion_matrix(mask, inference.predict(network, photo),
+                                              data.num_classes)
     return round(float(metrics.scores(confusion)["mean_iou"]), 3)
 
 
@@ -83,8 +86,10 @@ def write(network, path):
     proto = onnx.load(path)
     for output, stride in zip(proto.graph.output, CELLS):
         for node in proto.graph.node:
-            node.output[:] = [f"cells{stride}" if name == output.name else name for name in node.output]
-            node.input[:] = [f"cells{stride}" if name == output.name else name for name in node.input]
+            node.output[:] = [f"cells{stride}" if name == output.name else name
+                              for name in node.output]
+            node.input[:] = [f"cells{stride}" if name == output.name else name
+                             for name in node.input]
         output.name = f"cells{stride}"
     onnx.checker.check_model(proto)
     onnx.save(proto, path)

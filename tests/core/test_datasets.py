@@ -30,15 +30,18 @@ def test_voc_layout_is_read(voc):
         [200, 40, 40],
         [40, 60, 220],
     ]
-    assert {name: len(samples) for name, samples in dataset.splits.items()} == {"train": 5, "val": 2}
+    assert ({name: len(samples) for name, samples in dataset.splits.items()}
+            == {"train": 5, "val": 2})
     image, mask = dataset.read(dataset.split("val")[1])
-    assert image.shape == (48, 64, 3) and mask.shape == (48, 64) and set(np.unique(mask)) <= {0, 1, 2, VOID}
+    assert (image.shape == (48, 64, 3) and mask.shape == (48, 64)
+            and set(np.unique(mask)) <= {0, 1, 2, VOID})
     assert check_dataset(dataset) == []
 
 
 def test_identity_tells_trainings_on_other_photos_apart(voc, tmp_path, make_voc):
     one = load_dataset("voc", voc).identity()
-    assert one["photos"].startswith("train 5, val 2, digest ") and one["class_names"] == ["ground", "block", "disc"]
+    assert (one["photos"].startswith("train 5, val 2, digest ")
+            and one["class_names"] == ["ground", "block", "disc"])
     assert load_dataset("voc", make_voc(tmp_path / "again")).identity() == one
     photo = load_dataset("voc", voc).split("train")[0][0]
     Image.fromarray(RGB).save(photo)
@@ -88,7 +91,8 @@ def test_texts_that_are_not_utf8_are_named(voc, name):
 ])
 def test_lists_name_photos_in_several_ways(voc, stem, line):
     photo, mask = load_dataset("voc", voc).split("train")[0]
-    photo, mask = photo.rename(photo.with_name(f"{stem}.jpg")), mask.rename(mask.with_name(f"{stem}.png"))
+    photo, mask = photo.rename(photo.with_name(f"{stem}.jpg")), mask.rename(
+        mask.with_name(f"{stem}.png"))
     (voc / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\n", encoding="utf-8")
     assert load_dataset("voc", voc).split("train") == [(photo, mask)]
 
@@ -147,7 +151,8 @@ def test_split_names_get_a_hint(voc):
 
 
 def test_missing_partners_are_listed_at_once(voc):
-    for file in ("JPEGImages/train1.png", "SegmentationClass/train1.png", "SegmentationClass/train4.png"):
+    for file in ("JPEGImages/train1.png", "SegmentationClass/train1.png",
+                 "SegmentationClass/train4.png"):
         (voc / file).unlink()
     with pytest.raises(ValueError, match=r"files that are not there \(3\)") as error:
         load_dataset("voc", voc)
@@ -174,7 +179,8 @@ def test_lists_may_hold_blank_lines_comments_and_windows_ends(voc):
 @pytest.mark.parametrize(
     "text, found",
     [
-        ("0 ground 1 2 3\n2 block 4 5 6", "found '2 block 4 5 6'; expected '1 NAME RED GREEN BLUE'"),
+        ("0 ground 1 2 3\n2 block 4 5 6",
+         "found '2 block 4 5 6'; expected '1 NAME RED GREEN BLUE'"),
         ("1 ground 1 2 3", "expected '0 NAME RED GREEN BLUE', ids from 0"),
         ("0 ground 1 2", "found '0 ground 1 2'"),
         ("0 ground 1 2 256", "found '0 ground 1 2 256'"),
@@ -192,7 +198,8 @@ def test_faults_of_classes_txt_are_shown(voc, text, found):
     assert str(voc / "classes.txt") in str(error.value)
 
 
-@pytest.mark.parametrize("line", ["/photos/one", "/JPEGImages/one.jpg /SegmentationClass/one.png", "../../one"])
+@pytest.mark.parametrize("line", ["/photos/one",
+                                  "/JPEGImages/one.jpg /SegmentationClass/one.png", "../../one"])
 def test_lists_name_photos_of_the_data_set_only(voc, line):
     file = voc / "ImageSets" / "Segmentation" / "val.txt"
     file.write_text(f"val0\n{line}\n", encoding="utf-8")
@@ -201,7 +208,8 @@ def test_lists_name_photos_of_the_data_set_only(voc, line):
     assert str(file) in str(error.value) and repr(line) in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["ImageSets/Segmentation/val.txt", "ImageSets/Segmentation/train.txt", "classes.txt"])
+@pytest.mark.parametrize("name", ["ImageSets/Segmentation/val.txt",
+                                  "ImageSets/Segmentation/train.txt", "classes.txt"])
 def test_a_folder_in_the_place_of_a_text_file_is_named(voc, name):
     (voc / name).unlink()
     (voc / name).mkdir()
@@ -213,7 +221,8 @@ def test_a_folder_in_the_place_of_a_text_file_is_named(voc, name):
 def test_scenes_are_found_by_name(voc):
     dataset = load_dataset("voc", voc)
     assert dataset.find("train", "train3") == 3
-    assert dataset.find("train", "", default="train2") == 2 and dataset.find("train", "", default="test_023") == 0
+    assert (dataset.find("train", "", default="train2") == 2
+            and dataset.find("train", "", default="test_023") == 0)
     for scene in ("trian3", "train9", "test_023", "x"):
         with pytest.raises(ValueError, match=f"scene is '{scene}'.*train[0-4]"):
             dataset.find("train", scene)
@@ -246,13 +255,15 @@ def test_read_refuses_sizes_that_differ_and_strange_ids(voc):
 
 def test_zero_and_empty_mean_the_recipe():
     recipe = Recipe(epochs=7, backbone="vgg_small")
-    assert recipe.override(epochs=0, backbone="", learning_rate=0.0, image_size=0, batch_size=0) == recipe
+    assert (recipe.override(epochs=0, backbone="", learning_rate=0.0, image_size=0,
+                            batch_size=0) == recipe)
     changed = recipe.override(epochs=3, backbone="vgg16")
     assert (changed.epochs, changed.backbone, changed.batch_size) == (3, "vgg16", recipe.batch_size)
 
 
 @pytest.mark.parametrize("name, value", [
-    ("image_size", -1), ("image_size", 1), ("image_size", 31), ("image_size", 10_000), ("image_size", 64.5),
+    ("image_size", -1), ("image_size", 1), ("image_size", 31), ("image_size", 10_000),
+    ("image_size", 64.5),
     ("batch_size", -1), ("epochs", -1), ("epochs", 2.5), ("epochs", "3"), ("learning_rate", -1.0),
     ("learning_rate", float("nan")), ("learning_rate", float("inf")), ("learning_rate", "0.001"),
 ])
@@ -276,7 +287,8 @@ def test_seeds_that_no_generator_takes_are_refused(seed):
 
 
 def test_a_mistyped_rule_of_class_weights_is_refused_at_once():
-    with pytest.raises(ValueError, match="class_weights is 'medium'; did you mean 'median'? There are: none, median"
+    with pytest.raises(ValueError,
+                       match="class_weights is 'medium'; did you mean 'median'? There are: none, median"
                        .replace("?", r"\?")):
         Recipe().override(class_weights="medium")
     assert Recipe().override(class_weights="root_median").class_weights == "root_median"

@@ -36,7 +36,8 @@ def smooth(height=48, width=64):
 
 @pytest.mark.parametrize(
     "name, options",
-    [("a.png", {}), ("a.bmp", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True})],
+    [("a.png", {}), ("a.bmp", {}), ("a.tif", {"compression": "tiff_lzw"}),
+     ("a.webp", {"lossless": True})],
 )
 def test_lossless_formats_give_their_pixels(tmp_path, name, options):
     image = read_image(saved(tmp_path / name, RGB, **options))
@@ -44,14 +45,16 @@ def test_lossless_formats_give_their_pixels(tmp_path, name, options):
 
 
 def test_jpeg_is_rgb_not_bgr(tmp_path):
-    image = read_image(saved(tmp_path / "a.jpg", np.full((16, 16, 3), (220, 40, 10), np.uint8), quality=95))
+    image = read_image(saved(tmp_path / "a.jpg",
+                             np.full((16, 16, 3), (220, 40, 10), np.uint8), quality=95))
     assert image.shape == (16, 16, 3) and np.abs(image.astype(int) - (220, 40, 10)).max() < 6
 
 
 def test_grey_one_bit_and_palette_photos_become_rgb(tmp_path):
     grey = RGB[..., 0]
     assert (read_image(saved(tmp_path / "grey.png", grey)) == grey[..., None]).all()
-    assert (read_image(saved(tmp_path / "bit.png", grey > 99)) == 255 * (grey > 99)[..., None]).all()
+    assert (read_image(saved(tmp_path / "bit.png", grey > 99)) == 255
+            * (grey > 99)[..., None]).all()
     picture = Image.fromarray(grey % 21)
     picture.putpalette(voc_colormap().tobytes())
     picture.save(tmp_path / "palette.png")
@@ -76,7 +79,8 @@ def test_sixteen_bit_colours_become_eight_bit(tmp_path, name, channels):
 def test_numbers_of_unknown_range_are_refused(tmp_path):
     saved(tmp_path / "float.tif", np.float32([[0, 0.5, 1]]))
     saved(tmp_path / "int.tif", np.int32([[0, 65536]]))
-    with pytest.raises(ImageError, match=r"float\.tif: holds numbers from 0 to 1; expected 8 or 16 bits per channel"):
+    with pytest.raises(ImageError,
+                       match=r"float\.tif: holds numbers from 0 to 1; expected 8 or 16 bits per channel"):
         read_image(tmp_path / "float.tif")
     with pytest.raises(ImageError, match=r"int\.tif: holds numbers from 0 to 65536; .* Scale them"):
         read_image(tmp_path / "int.tif")
@@ -88,9 +92,11 @@ def test_numbers_of_unknown_range_are_refused(tmp_path):
 def test_transparency_is_dropped(tmp_path):
     alpha = np.dstack([RGB, np.arange(60, dtype=np.uint8).reshape(6, 10)])
     assert (read_image(saved(tmp_path / "rgba.png", alpha)) == RGB).all()
-    assert (read_image(tmp_path / "rgba.png") == cv2.imread(str(tmp_path / "rgba.png"))[..., ::-1]).all()
+    assert (read_image(tmp_path / "rgba.png")
+            == cv2.imread(str(tmp_path / "rgba.png"))[..., ::-1]).all()
     Image.fromarray(alpha).convert("LA").save(tmp_path / "la.png")
-    assert (read_image(tmp_path / "la.png") == np.array(Image.fromarray(RGB).convert("L"))[..., None]).all()
+    assert (read_image(tmp_path / "la.png")
+            == np.array(Image.fromarray(RGB).convert("L"))[..., None]).all()
 
 
 @pytest.mark.parametrize("transparent", [2, bytes([0, 90, 255])])
@@ -111,11 +117,13 @@ def test_cmyk_jpeg_is_what_opencv_sees(tmp_path):
 
 
 def test_ycck_jpeg_as_photoshop_writes_it(tmp_path):
-    # Luma and chroma of the inks, which are the inverse of the colour, and black, of which 255 is none.
+    # Luma and chroma of the inks, which are the inverse of the colour, and black, of which 255 is
+    # none.
     inks = 255 - np.full((16, 16, 3), (200, 30, 60), np.uint8)
     luma, red, blue = cv2.split(cv2.cvtColor(inks, cv2.COLOR_RGB2YCrCb))
     channels = luma, blue, red, np.full((16, 16), 255, np.uint8)
-    Image.merge("CMYK", [Image.fromarray(255 - channel) for channel in channels]).save(tmp_path / "a.jpg", quality=100)  # Pillow stores the inverse
+    Image.merge("CMYK", [Image.fromarray(255 - channel) for channel in channels]).save(
+        tmp_path / "a.jpg", quality=100)  # Pillow stores the inverse
     content = bytearray((tmp_path / "a.jpg").read_bytes())
     content[content.index(b"Adobe") + 11] = 2  # the byte of Adobe's marker that says YCCK
     (tmp_path / "a.jpg").write_bytes(content)
@@ -138,7 +146,8 @@ def test_other_colour_spaces_are_converted(tmp_path):
     assert np.abs(read_image(tmp_path / "ycbcr.tif").astype(int) - photo).max() <= 4
     grey = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
     lab = cv2.cvtColor(grey, cv2.COLOR_RGB2LAB)
-    Image.merge("LAB", [Image.fromarray(channel) for channel in cv2.split(lab)]).save(tmp_path / "lab.tif")
+    Image.merge("LAB",
+                [Image.fromarray(channel) for channel in cv2.split(lab)]).save(tmp_path / "lab.tif")
     assert np.abs(read_image(tmp_path / "lab.tif").astype(int) - grey).max() <= 3
 
 
@@ -146,7 +155,8 @@ def test_the_first_of_several_pages_is_read(tmp_path):
     pages = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     pages[0].save(tmp_path / "a.webp", save_all=True, append_images=pages[1:], lossless=True)
-    assert (read_image(tmp_path / "a.tif") == RGB).all() and (read_image(tmp_path / "a.webp") == RGB).all()
+    assert ((read_image(tmp_path / "a.tif") == RGB).all()
+            and (read_image(tmp_path / "a.webp") == RGB).all())
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
@@ -158,7 +168,8 @@ def test_a_photo_may_be_one_pixel(tmp_path, suffix):
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16", "P"])
 def test_tall_photos_are_whole(tmp_path, mode):
     grey = np.random.default_rng(3).integers(0, 256, (2 * images.STRIP + 7, 5), dtype=np.uint8)
-    picture = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(grey).convert(mode)
+    picture = (Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16"
+               else Image.fromarray(grey).convert(mode))
     picture.save(tmp_path / "a.tif")
     assert (read_image(tmp_path / "a.tif") == grey[..., None]).all()
 
@@ -228,7 +239,8 @@ def test_a_mask_is_turned_by_its_own_exif(tmp_path):
     assert (read_mask(saved(tmp_path / "a.png", IDS, exif=exif)) == UPRIGHT[6](IDS)).all()
 
 
-@pytest.mark.parametrize("photo_suffix, mask_suffix", [("JPG", "png"), ("JPEG", "PNG"), ("TIF", "PNG")])
+@pytest.mark.parametrize("photo_suffix, mask_suffix",
+                         [("JPG", "png"), ("JPEG", "PNG"), ("TIF", "PNG")])
 def test_suffixes_may_be_in_capitals(voc, photo_suffix, mask_suffix):
     photo, mask = voc / "JPEGImages" / "train0.png", voc / "SegmentationClass" / "train0.png"
     before = load_dataset("voc", voc).read((photo, mask))
@@ -293,7 +305,8 @@ def test_files_that_may_not_be_read_are_named(tmp_path):
 def test_whatever_breaks_a_file_the_error_names_it(tmp_path, suffix):
     exif = Image.Exif()
     exif[0x0112] = 6
-    whole = saved(tmp_path / f"a.{suffix}", smooth(), **({} if suffix == "bmp" else {"exif": exif})).read_bytes()
+    whole = saved(tmp_path / f"a.{suffix}", smooth(),
+                  **({} if suffix == "bmp" else {"exif": exif})).read_bytes()
     rng = np.random.default_rng(0)
     for _ in range(60):
         broken = bytearray(whole)
@@ -335,11 +348,13 @@ def test_grey_masks_of_any_depth_give_their_values(tmp_path):
     assert (read_mask(tmp_path / "la.png") == IDS).all()
 
 
-@pytest.mark.parametrize("values, found", [(np.uint16([[0, 1, 300]]), "300"), (np.int32([[0, -1, 255]]), "-1"),
+@pytest.mark.parametrize("values, found",
+                         [(np.uint16([[0, 1, 300]]), "300"), (np.int32([[0, -1, 255]]), "-1"),
                                            (np.float32([[0, 2.5, 3]]), "2.5")])
 def test_values_that_are_no_ids_are_refused(tmp_path, values, found):
     path = saved(tmp_path / "a.tif", values)
-    with pytest.raises(ImageError, match=f"holds the value {found}; a mask holds class ids from 0 to 255") as error:
+    with pytest.raises(ImageError,
+                       match=f"holds the value {found}; a mask holds class ids from 0 to 255") as error:
         read_mask(path)
     assert str(error.value).startswith(str(path))
 
@@ -351,7 +366,8 @@ def test_colour_masks_need_and_use_the_colour_table(tmp_path):
     assert (read_mask(path, colors=colors) == IDS).all()
     saved(tmp_path / "alpha.png", np.dstack([rgb, np.full(IDS.shape, 255, np.uint8)]))
     assert (read_mask(tmp_path / "alpha.png", colors=colors) == IDS).all()
-    with pytest.raises(ValueError, match=r"a\.png: is a colour picture \(RGB\); expected class ids"):
+    with pytest.raises(ValueError,
+                       match=r"a\.png: is a colour picture \(RGB\); expected class ids"):
         read_mask(path)
     rgb[0, :2] = (9, 9, 9)
     with pytest.raises(

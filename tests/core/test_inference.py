@@ -13,7 +13,8 @@ from utils.labels import VOID
 
 def photo(height, width):
     """Patches of colour, of which the model labels some this way and some that."""
-    colors = np.random.default_rng(0).integers(0, 256, (-(-height // 15), -(-width // 15), 3), dtype=np.uint8)
+    colors = np.random.default_rng(0).integers(0, 256, (-(-height // 15), -(-width // 15), 3),
+                                               dtype=np.uint8)
     return colors.repeat(15, axis=0).repeat(15, axis=1)[:height, :width]
 
 
@@ -31,7 +32,8 @@ def test_every_size_is_labelled_whole(model, height, width):
     assert logits.shape == (height, width, 4) and logits.dtype == np.float32
     assert (ids == logits.argmax(axis=2)).all()
     called = ops.convert_to_numpy(model(image[None].astype("float32"), training=False))[0]
-    assert np.abs(logits - called).max() <= 1e-5 * np.abs(called).max()  # compiled, it may add in another order
+    # compiled, it may add in another order
+    assert np.abs(logits - called).max() <= 1e-5 * np.abs(called).max()
 
 
 def test_compiled_by_xla_or_not_it_is_inference(random_fcn, monkeypatch):
@@ -52,7 +54,8 @@ def test_logits_follow_the_weights(random_fcn):
     model.set_weights([2 * weight for weight in model.get_weights()])
     called = ops.convert_to_numpy(model(photo(40, 50)[None].astype("float32"), training=False))[0]
     after = inference.logits(model, photo(40, 50))
-    assert np.abs(after - called).max() <= 1e-5 * np.abs(called).max() < np.abs(after - before).max()
+    assert (np.abs(after - called).max() <= 1e-5 * np.abs(called).max()
+            < np.abs(after - before).max())
 
 
 def test_predictions_repeat_and_take_floats_and_views(model):
@@ -64,7 +67,8 @@ def test_predictions_repeat_and_take_floats_and_views(model):
     assert (predict(model, image[::-1]) == predict(model, image[::-1].copy())).all()
 
 
-@pytest.mark.parametrize("tile, stride, upsampling", [(50, 32, "bilinear"), (128, 16, "bilinear"), (64, 8, "deconv"),
+@pytest.mark.parametrize("tile, stride, upsampling",
+                         [(50, 32, "bilinear"), (128, 16, "bilinear"), (64, 8, "deconv"),
                                                       (32, 8, "ladder")])
 def test_tiles_give_the_same_as_the_whole(random_fcn, tile, stride, upsampling):
     model = random_fcn(4, stride=stride, upsampling=upsampling)
@@ -110,6 +114,7 @@ def test_evaluation_counts_every_pixel_of_every_image_once(tmp_path, make_voc, r
     labels = np.concatenate([predict(model, image).ravel() for image, _ in pairs])
     known = truth != VOID
     assert confusion.sum() == known.sum() == 3 * 45 * 69
-    assert (confusion == sklearn.metrics.confusion_matrix(truth[known], labels[known], labels=range(3))).all()
+    assert (confusion
+            == sklearn.metrics.confusion_matrix(truth[known], labels[known], labels=range(3))).all()
     with pytest.raises(ValueError, match="voc .*split 'tset'"):
         evaluate(model, dataset, "tset")

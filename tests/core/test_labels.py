@@ -5,7 +5,8 @@ import pytest
 
 from utils.labels import VOID, VOID_COLOR, colors_to_ids, ids_to_colors, palette, voc_colormap
 
-# background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse,
+# background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog,
+# horse,
 # motorbike, person, pottedplant, sheep, sofa, train, tvmonitor
 PUBLISHED = [
     (0, 0, 0),
@@ -71,7 +72,8 @@ def test_unknown_colours_are_listed_with_their_pixels():
     rgb[0, :3] = (10, 20, 30)
     rgb[1, 0] = (255, 254, 253)
     with pytest.raises(
-        ValueError, match=r"\(10, 20, 30\) at 3 pixels, \(255, 254, 253\) at 1 pixels\. Use the exact"
+        ValueError,
+        match=r"\(10, 20, 30\) at 3 pixels, \(255, 254, 253\) at 1 pixels\. Use the exact"
     ):
         colors_to_ids(rgb, voc_colormap(21))
 
@@ -100,11 +102,13 @@ def test_colour_table_must_fit(shape):
 
 @pytest.mark.parametrize("strange", [3, 254, -1, 256])
 def test_ids_outside_the_classes_are_named(strange):
-    with pytest.raises(ValueError, match=rf"ids \[{strange}\] stand for no class; expected 0 to 2, or 255"):
+    with pytest.raises(ValueError,
+                       match=rf"ids \[{strange}\] stand for no class; expected 0 to 2, or 255"):
         ids_to_colors(np.array([[0, 255, strange]]), voc_colormap(3))
 
 
 def test_palette_has_classes_void_and_black_between():
     table = palette(voc_colormap(3))
     assert table.shape == (256, 3) and table.dtype == np.uint8
-    assert (table[:3] == PUBLISHED[:3]).all() and tuple(table[255]) == VOID_COLOR and not table[3:255].any()
+    assert ((table[:3] == PUBLISHED[:3]).all() and tuple(table[255]) == VOID_COLOR
+            and not table[3:255].any())

@@ -11,14 +11,16 @@ from utils.oracles import bilinear_oracle
 
 DATA = Path(__file__).parents[2] / "data"
 FOLDER = DATA / "meadow"
-sys.path.insert(0, str(DATA / "render_meadow"))  # what has drawn the scenes is no package: nothing else imports it
+# what has drawn the scenes is no package: nothing else imports it
+sys.path.insert(0, str(DATA / "render_meadow"))
 
 import scenes  # noqa: E402
 from canvas import CLASSES, SIZE, VOID, VOID_COLOR  # noqa: E402
 
 NUM_CLASSES = len(CLASSES)
 
-# sRGB (linear) as people without one kind of cone see it: Machado, Oliveira & Fernandes 2009, severity 1.
+# sRGB (linear) as people without one kind of cone see it: Machado, Oliveira & Fernandes 2009,
+# severity 1.
 COLOR_VISION = {
     "normal": np.eye(3),
     "protanopia": [[0.152286, 1.052583, -0.204868],
@@ -51,7 +53,8 @@ def splits():
 
 
 def oracle_score(masks, stride):
-    return scores(sum(confusion_matrix(mask, bilinear_oracle(mask, stride, NUM_CLASSES), NUM_CLASSES)
+    return scores(sum(confusion_matrix(mask,
+                                       bilinear_oracle(mask, stride, NUM_CLASSES), NUM_CLASSES)
                       for mask in masks))["mean_iou"]
 
 
@@ -102,7 +105,8 @@ def test_void_is_a_thin_line(splits):
 @pytest.mark.parametrize("split", scenes.COUNTS)
 def test_every_class_is_in_a_good_share_of_the_images(splits, split):
     masks = splits[split][1]
-    share = {name: np.mean([(mask == i).sum() >= 60 for mask in masks]) for i, name in enumerate(CLASSES)}
+    share = {name: np.mean([(mask == i).sum() >= 60 for mask in masks])
+             for i, name in enumerate(CLASSES)}
     assert share.pop("background") == 1
     assert min(share.values()) >= 0.25, share
 
@@ -122,7 +126,8 @@ def test_colour_alone_does_not_tell_the_classes(splits):
 
     photos, masks = splits["train"]
     known = masks != VOID
-    counts = np.bincount(cell(photos)[known] * NUM_CLASSES + masks[known], minlength=32 ** 3 * NUM_CLASSES)
+    counts = np.bincount(cell(photos)[known] * NUM_CLASSES + masks[known],
+                         minlength=32 ** 3 * NUM_CLASSES)
     majority = counts.reshape(-1, NUM_CLASSES).argmax(axis=1)
     photos, masks = splits["test"]
     guess = majority[cell(photos)].astype(np.uint8)
@@ -135,7 +140,8 @@ def test_class_colours_stay_apart(vision):
     colors = np.array([*CLASSES.values(), VOID_COLOR]) / 255
     linear = np.where(colors <= 0.04045, colors / 12.92, ((colors + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.transpose(COLOR_VISION[vision]), 0, 1)
-    xyz = seen @ np.transpose([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = (seen @ np.transpose([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722],
+                                [0.0193, 0.1192, 0.9505]]))
     x, y, z = np.where(xyz / [0.9505, 1, 1.089] > 0.008856, np.cbrt(xyz / [0.9505, 1, 1.089]),
                        7.787 * xyz / [0.9505, 1, 1.089] + 16 / 116).T
     lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
@@ -157,7 +163,8 @@ def test_another_seed_gives_other_scenes():
 
 def test_the_command_writes_a_whole_data_set(tmp_path, monkeypatch, capsys):
     counts = [part for split in scenes.COUNTS for part in (f"--count-{split}", "1")]
-    monkeypatch.setattr("sys.argv", ["render_meadow", "--out", str(tmp_path), "--workers", "1", *counts])
+    monkeypatch.setattr("sys.argv",
+                        ["render_meadow", "--out", str(tmp_path), "--workers", "1", *counts])
     scenes.main()
     assert "scene 3/3" in capsys.readouterr().out
     assert (tmp_path / "SHA256").read_text().strip() == scenes.folder_hash(tmp_path)

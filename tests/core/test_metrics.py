@@ -68,7 +68,8 @@ def test_agrees_with_scikit_learn(dtype):
     assert result["mean_iou"] == pytest.approx(iou.mean(), abs=1e-12)
     assert result["frequency_weighted_iou"] == pytest.approx(weighted, abs=1e-12)
     assert result["mean_accuracy"] == pytest.approx(recall, abs=1e-12)
-    assert result["pixel_accuracy"] == pytest.approx((truth[known] == prediction[known]).mean(), abs=1e-12)
+    assert (result["pixel_accuracy"]
+            == pytest.approx((truth[known] == prediction[known]).mean(), abs=1e-12))
 
 
 def test_void_is_never_counted():
@@ -128,7 +129,8 @@ def test_mean_iou_is_neither_the_mean_over_images_nor_weighted_by_pixels():
     over_images = (scores(first)["mean_iou"] + scores(second)["mean_iou"]) / 2
     assert over_images == pytest.approx((0.45 + 1) / 2)
     lone = scores(first)
-    assert lone["frequency_weighted_iou"] == pytest.approx(0.81) and lone["mean_iou"] == pytest.approx(0.45)
+    assert (lone["frequency_weighted_iou"] == pytest.approx(0.81)
+            and lone["mean_iou"] == pytest.approx(0.45))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,8 @@ def test_mean_iou_is_neither_the_mean_over_images_nor_weighted_by_pixels():
             np.zeros(2, np.float32),
             "y_pred has dtype float32; expected integer class ids .* argmax",
         ),
-        (np.array([0, 3]), np.array([0, 0]), r"y_true holds labels \[3\]; expected 0 to 2, or 255 for void"),
+        (np.array([0, 3]), np.array([0, 0]),
+         r"y_true holds labels \[3\]; expected 0 to 2, or 255 for void"),
         (np.array([0, -1]), np.array([0, 0]), r"y_true holds labels \[-1\]"),
         (np.array([0, 1]), np.array([7, 255]), r"y_pred holds labels \[7, 255\]; expected 0 to 2"),
     ],
@@ -173,11 +176,13 @@ def slow_cells(mask, stride, num_classes):
         for column in range(columns):
             known = [
                 int(i)
-                for i in mask[row * stride:(row + 1) * stride, column * stride:(column + 1) * stride].flat
+                for i in mask[row * stride:(row + 1) * stride,
+                              column * stride:(column + 1) * stride].flat
                 if i != VOID
             ]
             if known:
-                cells[row, column] = [Fraction(known.count(i), len(known)) for i in range(num_classes)]
+                cells[row,
+                      column] = [Fraction(known.count(i), len(known)) for i in range(num_classes)]
     while cells and len(cells) < rows * columns:
         filled = {}
         for row in range(rows):
@@ -238,7 +243,8 @@ SIZES = [(16, 24, 4), (13, 17, 4), (1, 1, 32), (31, 9, 8), (5, 40, 16), (12, 12,
 
 
 @pytest.mark.parametrize("height, width, stride", SIZES)
-@pytest.mark.parametrize("oracle, slow", [(majority_oracle, slow_majority), (bilinear_oracle, slow_bilinear)])
+@pytest.mark.parametrize("oracle, slow",
+                         [(majority_oracle, slow_majority), (bilinear_oracle, slow_bilinear)])
 def test_oracles_equal_slow_loops_over_exact_fractions(oracle, slow, height, width, stride):
     for seed in range(3):
         mask = blobs(seed, height, width, 3, void=0.4)
@@ -298,7 +304,8 @@ def test_oracles_upsample_as_opencv_does():
     assert clear.mean() > 0.95
     assert (bilinear_oracle(mask, stride, num_classes) == smooth.argmax(axis=2))[clear].all()
     blocks = cv2.resize(
-        fractions.round(4).argmax(axis=2).astype(np.uint8), (64, 48), interpolation=cv2.INTER_NEAREST
+        fractions.round(4).argmax(axis=2).astype(np.uint8), (64, 48),
+        interpolation=cv2.INTER_NEAREST
     )
     assert (majority_oracle(mask, stride, num_classes) == blocks).all()
 
@@ -334,7 +341,8 @@ def test_boundary_band_of_width_one_is_the_two_pixels_beside_a_border():
     assert boundary_band(np.array([[0, 0, 0, 1, 1, 1]]), 1).tolist() == [
         [False, False, True, True, False, False]
     ]
-    assert boundary_band(np.array([[0, 0, 255, 1, 1]]), 1).tolist() == [[False, True, False, True, False]]
+    assert (boundary_band(np.array([[0, 0, 255, 1, 1]]), 1).tolist()
+            == [[False, True, False, True, False]])
     assert not boundary_band(np.ones((4, 4), int), 3).any()
 
 
@@ -347,5 +355,7 @@ def test_boundary_band_needs_a_width(width):
 @pytest.mark.parametrize("num_classes", [2, 255, 256, 257, 300])
 def test_pairs_of_the_highest_labels_are_counted_however_many_classes(num_classes):
     last = num_classes - 1
-    confusion = confusion_matrix(np.int64([last, last, 0]), np.int64([last, 0, last]), num_classes, void=-1)
-    assert confusion.sum() == 3 and confusion[last, last] == confusion[last, 0] == confusion[0, last] == 1
+    confusion = confusion_matrix(np.int64([last, last, 0]), np.int64([last, 0, last]),
+                                 num_classes, void=-1)
+    assert (confusion.sum() == 3
+            and confusion[last, last] == confusion[last, 0] == confusion[0, last] == 1)

@@ -18,7 +18,8 @@ from utils.pipeline import FILL, DecodedPairs, batches, crop, whole_images
 def coordinates(height, width, axis):
     """A photo of which red is 2x and green 2y, and a mask that holds x (axis 0) or y (axis 1)."""
     y, x = np.mgrid[:height, :width]
-    return np.stack([2 * x, 2 * y, 0 * x], axis=2).astype(np.uint8), np.array((x, y)[axis], np.uint8)
+    return np.stack([2 * x, 2 * y, 0 * x],
+                    axis=2).astype(np.uint8), np.array((x, y)[axis], np.uint8)
 
 
 def inside(where):
@@ -84,7 +85,8 @@ def test_photo_and_mask_move_as_one(monkeypatch, axis):
 
 def test_photo_and_mask_agree_in_finished_batches(tmp_path):
     rng = np.random.default_rng(0)
-    mask = cv2.resize(rng.integers(0, 2, (6, 8)).astype(np.uint8), (96, 72), interpolation=cv2.INTER_NEAREST)
+    mask = cv2.resize(rng.integers(0, 2, (6, 8)).astype(np.uint8), (96, 72),
+                      interpolation=cv2.INTER_NEAREST)
     Image.fromarray((mask * 255)[..., None].repeat(3, axis=2)).save(tmp_path / "photo.png")
     Image.fromarray(mask).save(tmp_path / "mask.png")
     pair = (tmp_path / "photo.png", tmp_path / "mask.png")
@@ -94,7 +96,8 @@ def test_photo_and_mask_agree_in_finished_batches(tmp_path):
         for image, ids in zip(images, masks):
             light = image.mean(axis=2)
             middle = (np.median(light[ids == 1]) + np.median(light[ids == 0])) / 2
-            # Void, edges and what lies beside them are left out: there photo and mask may round differently.
+            # Void, edges and what lies beside them are left out: there photo and mask may round
+            # differently.
             assert ((light > middle) == (ids == 1))[inside(ids == 1) | inside(ids == 0)].all()
 
 
@@ -160,7 +163,8 @@ def test_no_sample_is_dropped(samples, batch_size, sizes):
 
 
 def test_order_and_augmentation_follow_the_seed(samples):
-    arguments = {"image_size": 24, "batch_size": 2, "augment": True, "shuffle": True, "scale": (0.9, 1.1)}
+    arguments = {"image_size": 24, "batch_size": 2, "augment": True, "shuffle": True,
+                 "scale": (0.9, 1.1)}
     first = batches(samples, seed=3, **arguments)
     assert same(first, batches(samples, seed=3, **arguments))
     assert same(first, first)
@@ -169,7 +173,8 @@ def test_order_and_augmentation_follow_the_seed(samples):
 
 @pytest.mark.parametrize("augment, shuffle", [(True, False), (False, True)])
 def test_epochs_differ_and_a_resumed_one_is_the_same(samples, augment, shuffle):
-    arguments = {"image_size": 24, "batch_size": 2, "augment": augment, "shuffle": shuffle, "seed": 1}
+    arguments = {"image_size": 24, "batch_size": 2, "augment": augment,
+                 "shuffle": shuffle, "seed": 1}
     unbroken = list(batches(samples, epochs=4, **arguments))
     epochs = [unbroken[i:i + 3] for i in range(0, 12, 3)]
     assert not any(same(a, b) for a, b in itertools.combinations(epochs, 2))
@@ -271,7 +276,8 @@ def test_whole_images_are_neither_cut_nor_dropped(samples):
     images, masks = (np.concatenate(part) for part in zip(*parts))
     assert images.dtype == np.float32
     for image, ids, (photo, mask) in zip(images, masks, samples):
-        assert (image == np.array(Image.open(photo))).all() and (ids == np.array(Image.open(mask))).all()
+        assert ((image == np.array(Image.open(photo))).all()
+                and (ids == np.array(Image.open(mask))).all())
 
 
 def test_whole_images_of_several_sizes_come_alone(tmp_path, make_voc):
@@ -306,14 +312,18 @@ def test_last_batch_is_filled_with_void_copies(shared_voc):
             pipeline.batches(pairs, **given).as_numpy_iterator(),
             pipeline.batches(pairs, **given, multiple_of=4).as_numpy_iterator(), strict=True):
         assert len(filled) == 4
-        assert (filled[:len(images)] == images).all() and (filled_masks[:len(images)] == masks).all()
-        assert (filled[len(images):] == images[0]).all() and (filled_masks[len(images):] == VOID).all()
+        assert ((filled[:len(images)] == images).all()
+                and (filled_masks[:len(images)] == masks).all())
+        assert ((filled[len(images):] == images[0]).all()
+                and (filled_masks[len(images):] == VOID).all())
 
 
 def test_photos_of_many_sizes_are_copied_to_all_devices_and_counted_once(make_voc, tmp_path):
     first = load_dataset("voc", make_voc(tmp_path / "a", {"train": 1, "val": 1})).split("val")
-    second = load_dataset("voc", make_voc(tmp_path / "b", {"train": 1, "val": 1}, size=(40, 33))).split("val")
-    for images, masks in pipeline.whole_images(first + second, 4, multiple_of=2).as_numpy_iterator():
+    second = load_dataset("voc", make_voc(tmp_path / "b", {"train": 1, "val": 1},
+                                          size=(40, 33))).split("val")
+    for images, masks in pipeline.whole_images(first + second, 4,
+                                               multiple_of=2).as_numpy_iterator():
         assert (images[0] == images[1]).all()
         assert (masks[0] != VOID).any() and (masks[1] == VOID).all()
 

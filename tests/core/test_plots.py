@@ -27,16 +27,19 @@ FIGURES = {
     "picture_grid": lambda: plots.picture_grid(
         [IMAGE, TRUTH, IMAGE], ["a", "b", "c"], columns=2, class_names=NAMES, colors=COLORS
     ),
-    "named_points": lambda: plots.named_points([0.1, 0.2, np.nan, 0.4], [1, 2, 3, 4], NAMES, COLORS, "x", "y"),
+    "named_points": lambda: plots.named_points([0.1, 0.2, np.nan, 0.4], [1, 2, 3, 4], NAMES,
+                                               COLORS, "x", "y"),
     "comparison": lambda: plots.comparison(
         [(IMAGE, TRUTH, PREDICTION)] * 2, NAMES, COLORS, scores=["x", "y"]
     ),
     "class_bars": lambda: plots.class_bars(
-        [0.2, np.nan, 1.0, 0.0], NAMES, COLORS, reference=[0.5, 0.5, np.nan, 1], reference_name="oracle"
+        [0.2, np.nan, 1.0, 0.0], NAMES, COLORS, reference=[0.5, 0.5, np.nan, 1],
+        reference_name="oracle"
     ),
     "confusion_plot": lambda: plots.confusion_plot(TABLE, NAMES),
     "curves": lambda: plots.curves({"train": [3, 2, 1], "val": [3, 2.5, 2.4]}, "epoch", "loss"),
-    "grouped_bars": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]}, ["a", "b"], "IoU"),
+    "grouped_bars": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]},
+                                               ["a", "b"], "IoU"),
 }
 
 
@@ -71,8 +74,10 @@ def test_the_legend_names_void_only_where_it_is_shown():
 
 
 def test_numbers_of_bars_keep_clear_of_the_ticks():
-    texts = plots.class_bars([0.5, 0.5], NAMES[:2], COLORS[:2], reference=[0.55, 0.9], reference_name="oracle").axes[0].texts
-    assert [(text.get_ha(), text.get_position()[0] < 0.5) for text in texts] == [("right", True), ("left", False)]
+    texts = plots.class_bars([0.5, 0.5], NAMES[:2], COLORS[:2], reference=[0.55, 0.9],
+                             reference_name="oracle").axes[0].texts
+    assert ([(text.get_ha(), text.get_position()[0] < 0.5) for text in texts]
+            == [("right", True), ("left", False)])
 
 
 def test_no_series_is_left_out():
@@ -144,7 +149,8 @@ def test_heat_runs_from_dark_to_light_even_when_flat():
 
 def test_large_photographs_become_jpeg():
     rng = np.random.default_rng(0)
-    photo = (np.linspace(30, 200, 600)[:, None, None] + rng.normal(0, 9, (600, 600, 3))).astype(np.uint8)
+    photo = (np.linspace(30, 200, 600)[:, None, None]
+             + rng.normal(0, 9, (600, 600, 3))).astype(np.uint8)
     data, kind = plots.encode(plots.picture_grid([photo] * 4, side=3))
     png = io.BytesIO()
     Image.open(io.BytesIO(data)).save(png, "PNG")
@@ -159,11 +165,13 @@ def test_noise_is_encoded_too():
 
 def test_show_displays_one_picture_with_alt_text(monkeypatch):
     displayed = []
-    monkeypatch.setattr(IPython.display, "display", lambda bundle, **options: displayed.append((bundle, options)))
+    monkeypatch.setattr(IPython.display, "display", lambda bundle,
+                        **options: displayed.append((bundle, options)))
     assert plots.show(FIGURES["curves"](), alt="the loss falls") is None
     [(bundle, options)] = displayed
     assert base64.b64decode(bundle["image/png"])[:4] == b"\x89PNG"
-    assert bundle["text/plain"].splitlines()[0] == "the loss falls" and "3 2 1" in bundle["text/plain"]
+    assert (bundle["text/plain"].splitlines()[0] == "the loss falls"
+            and "3 2 1" in bundle["text/plain"])
     assert options == {"metadata": {"image/png": {"alt": "the loss falls"}}, "raw": True}
 
 
@@ -178,10 +186,14 @@ def test_frames_become_an_animated_png(monkeypatch):
 
 # What is drawn wrongly, and must change the digest.
 FAULTS = {
-    "bars swapped": lambda: plots.grouped_bars({"32": [0.2, 0.1], "8": [0.3, 0.4]}, ["a", "b"], "IoU"),
-    "names swapped": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]}, ["b", "a"], "IoU"),
-    "series swapped": lambda: plots.grouped_bars({"8": [0.1, 0.2], "32": [0.3, 0.4]}, ["a", "b"], "IoU"),
-    "values mixed up": lambda: plots.grouped_bars({"32": [0.1, 0.4], "8": [0.3, 0.2]}, ["a", "b"], "IoU"),
+    "bars swapped": lambda: plots.grouped_bars({"32": [0.2, 0.1], "8": [0.3, 0.4]},
+                                               ["a", "b"], "IoU"),
+    "names swapped": lambda: plots.grouped_bars({"32": [0.1, 0.2], "8": [0.3, 0.4]},
+                                                ["b", "a"], "IoU"),
+    "series swapped": lambda: plots.grouped_bars({"8": [0.1, 0.2], "32": [0.3, 0.4]},
+                                                 ["a", "b"], "IoU"),
+    "values mixed up": lambda: plots.grouped_bars({"32": [0.1, 0.4], "8": [0.3, 0.2]},
+                                                  ["a", "b"], "IoU"),
 }
 
 
@@ -191,11 +203,14 @@ def test_digest_sees_what_is_drawn_wrongly(fault):
 
 
 def test_digest_sees_transposed_numbers_and_turned_or_recoloured_pictures():
-    assert plots.digest(plots.confusion_plot(TABLE.T, NAMES)) != plots.digest(plots.confusion_plot(TABLE, NAMES))
-    assert plots.digest(plots.confusion_plot(TABLE, NAMES[::-1])) != plots.digest(plots.confusion_plot(TABLE, NAMES))
+    assert (plots.digest(plots.confusion_plot(TABLE.T, NAMES))
+            != plots.digest(plots.confusion_plot(TABLE, NAMES)))
+    assert (plots.digest(plots.confusion_plot(TABLE, NAMES[::-1]))
+            != plots.digest(plots.confusion_plot(TABLE, NAMES)))
     painted = ids_to_colors(TRUTH, COLORS)
     digests = {plots.digest(plots.picture_grid([picture], ["ids"]))
-               for picture in (painted, painted[:, ::-1], ids_to_colors(TRUTH, COLORS[::-1]), TRUTH)}
+               for picture in (painted, painted[:, ::-1],
+                               ids_to_colors(TRUTH, COLORS[::-1]), TRUTH)}
     assert len(digests) == 4
     legends = {plots.digest(plots.picture_grid([TRUTH], class_names=NAMES, colors=colors))
                for colors in (COLORS, COLORS[::-1])}
@@ -206,10 +221,12 @@ def test_digest_leaves_out_what_varies():
     first = plots.curves({"train": [3, 2], "val": [1, 2]}, "epoch", "loss")
     second = plots.curves({"train": [3, 2], "val": [4, 5]}, "epoch", "loss")
     assert plots.digest(first) != plots.digest(second)
-    assert plots.digest(first, {"val"}) == plots.digest(second, {"val"}) and "3 2" in plots.digest(first, {"val"})
+    assert (plots.digest(first, {"val"}) == plots.digest(second, {"val"})
+            and "3 2" in plots.digest(first, {"val"}))
     first, second = (plots.picture_grid([TRUTH + by], [f"IoU 0.{by}"]) for by in (0, 1))
     assert plots.digest(first, True) == plots.digest(second, True) != plots.digest(first)
-    first, second = (plots.picture_grid([TRUTH, TRUTH + by], ["truth", f"8s: 0.{by}"]) for by in (0, 1))
+    first, second = (plots.picture_grid([TRUTH, TRUTH + by], ["truth", f"8s: 0.{by}"])
+                     for by in (0, 1))
     assert plots.digest(first, {"8s: 0.0"}) == plots.digest(second, {"8s: 0.1"})
     assert "8s: #" in plots.digest(first, {"8s: 0.0"}), "names stay, decimals of what varies do not"
     first, second = (plots.curves({"loss": [value, 1]}, "epoch", "loss") for value in (0, -2e-16))

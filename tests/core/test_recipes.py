@@ -48,7 +48,8 @@ def test_a_rare_class_brings_weights(shares, rule):
 
 
 @pytest.mark.parametrize("side, crop, widest", [
-    (20, 64, 0.7), (100, 128, 0.7), (192, 192, 0.7), (360, 256, 0.7), (966, 256, 0.53), (3000, 256, 0.25)])
+    (20, 64, 0.7), (100, 128, 0.7), (192, 192, 0.7), (360, 256, 0.7), (966, 256, 0.53),
+    (3000, 256, 0.25)])
 def test_crop_and_zoom_follow_the_size_of_the_photos(side, crop, widest):
     recipe = derived(side=side)
     assert (recipe.image_size, recipe.scale[0]) == (crop, widest)
@@ -59,7 +60,8 @@ def test_every_value_is_printed_with_its_reason():
     recipe = derived()
     for name in recipe.values():
         line = next(line for line in str(recipe).splitlines() if line.startswith(name))
-        assert str(recipe.values()[name]) in line and recipe.reasons[name] in line and recipe.reasons[name]
+        assert (str(recipe.values()[name]) in line and recipe.reasons[name] in line
+                and recipe.reasons[name])
 
 
 # From a folder
@@ -86,7 +88,8 @@ def test_the_recipe_of_a_folder_comes_from_its_masks(tmp_path):
     for data in (wide, narrow):
         masks = [data.read(sample)[1] for sample in data.split("train")]
         for stride, drawn in oracles.by_stride(masks, 2).items():
-            confusion = sum(confusion_matrix(m, oracles.bilinear_oracle(m, stride, 2), 2) for m in masks)
+            confusion = sum(confusion_matrix(m, oracles.bilinear_oracle(m, stride, 2), 2)
+                            for m in masks)
             assert drawn == scores(confusion)["mean_iou"]
         assert data.recipe.image_size == 96 and data.recipe.epochs == 1500
 
@@ -94,7 +97,8 @@ def test_the_recipe_of_a_folder_comes_from_its_masks(tmp_path):
 def test_what_a_stride_can_draw_leaves_void_out_and_takes_absent_classes():
     mask = np.full((64, 64), 255, np.uint8)
     mask[:32] = 7
-    assert oracles.by_stride([mask, np.full((40, 70), 255, np.uint8)], 9) == dict.fromkeys(STRIDES, 1.0)
+    assert (oracles.by_stride([mask, np.full((40, 70), 255, np.uint8)], 9)
+            == dict.fromkeys(STRIDES, 1.0))
 
 
 def test_a_faulty_mask_is_named(voc):
@@ -121,8 +125,10 @@ def test_another_backbone_brings_its_rate_unless_one_is_given():
 def test_weights_name_their_backbone(tmp_path, random_fcn):
     random_fcn(3).save(tmp_path / "model.keras")
     assert models.backbone_for("") == models.backbone_for(None) == ""
-    assert models.backbone_for("imagenet") == models.backbone_for("some/vgg16.weights.h5") == "vgg16"
-    assert models.backbone_for(models.KEPT_MODEL) == models.backbone_for(tmp_path / "model.keras") == "vgg_small"
+    assert (models.backbone_for("imagenet")
+            == models.backbone_for("some/vgg16.weights.h5") == "vgg16")
+    assert (models.backbone_for(models.KEPT_MODEL) == models.backbone_for(tmp_path / "model.keras")
+            == "vgg_small")
 
 
 def test_training_takes_the_backbone_of_its_weights(tmp_path, voc, random_fcn):
@@ -135,7 +141,8 @@ def test_training_takes_the_backbone_of_its_weights(tmp_path, voc, random_fcn):
     kept = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert kept["backbone"]["value"] == "vgg_small" and kept["stride"]["value"] == 16
     with pytest.raises(ValueError, match="vgg16"):
-        training.train(data, recipe.override(backbone="vgg16"), tmp_path / "other", weights=tmp_path / "start.keras")
+        training.train(data, recipe.override(backbone="vgg16"), tmp_path / "other",
+                       weights=tmp_path / "start.keras")
 
 
 # What published data sets use

@@ -45,7 +45,8 @@ def run_dir(finished, tmp_path):
 ])
 def test_damaged_state_is_named_with_the_remedy(run_dir, dataset, damage, reason):
     damage(run_dir / "training" / "state.npz")
-    with pytest.raises(ValueError, match=rf"state\.npz cannot be used \(.*{reason}.*Delete .*training"):
+    with pytest.raises(ValueError,
+                       match=rf"state\.npz cannot be used \(.*{reason}.*Delete .*training"):
         training.train(dataset, RECIPE, run_dir, precision="float32")
 
 
@@ -136,13 +137,15 @@ def test_a_state_broken_off_while_it_is_written_leaves_the_one_before(tmp_path, 
 def test_whole_state_is_resumed_in_every_precision(policy, tmp_path):
     """Dropout's seeds, moving means, moments, step count and loss scale: to the last bit as if unbroken."""
     rng = np.random.default_rng(0)
-    x, y = rng.uniform(0, 1, (16, 8, 8, 3)).astype(np.float32), rng.integers(0, 2, (16, 8, 8)).astype(np.uint8)
+    x, y = rng.uniform(0, 1, (16, 8, 8, 3)).astype(np.float32), rng.integers(
+        0, 2, (16, 8, 8)).astype(np.uint8)
 
     def fit(folder, epochs):
         keras.utils.set_random_seed(1)
         layers = keras.layers
         model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, dtype=policy),
-                                  layers.BatchNormalization(dtype=policy), layers.Dropout(0.5, dtype=policy),
+                                  layers.BatchNormalization(dtype=policy),
+                                  layers.Dropout(0.5, dtype=policy),
                                   layers.Conv2DTranspose(2, 3)])
         optimizer = keras.optimizers.Adam()
         if policy == "mixed_float16":
@@ -152,15 +155,18 @@ def test_whole_state_is_resumed_in_every_precision(policy, tmp_path):
         done = checkpoint.restore(model)
         model.fit(x, y, batch_size=4, shuffle=False, initial_epoch=done, epochs=epochs, verbose=0,
                   callbacks=[checkpoint])
-        return [keras.ops.convert_to_numpy(variable) for variable in [*model.variables, *model.optimizer.variables]]
+        return [keras.ops.convert_to_numpy(variable)
+                for variable in [*model.variables, *model.optimizer.variables]]
 
     unbroken = fit(tmp_path / "unbroken", 4)
     for epochs in (1, 3, 4):
         resumed = fit(tmp_path / "broken", epochs)
-    assert len(unbroken) > 15 and all((a == b).all() for a, b in zip(unbroken, resumed, strict=True))
+    assert (len(unbroken) > 15
+            and all((a == b).all() for a, b in zip(unbroken, resumed, strict=True)))
 
 
-def test_training_killed_while_its_results_are_written_writes_them_again(run_dir, dataset, monkeypatch):
+def test_training_killed_while_its_results_are_written_writes_them_again(run_dir,
+                                                                         dataset, monkeypatch):
     for name in ("model.json", "history.json"):  # the last two
         (run_dir / name).unlink()
     (run_dir / ".part.model.keras").write_bytes(b"half")
@@ -171,13 +177,15 @@ def test_training_killed_while_its_results_are_written_writes_them_again(run_dir
     assert not list(run_dir.glob(".part.*"))
 
 
-def test_results_of_an_earlier_training_are_not_taken_for_a_later_ones(run_dir, dataset, monkeypatch):
+def test_results_of_an_earlier_training_are_not_taken_for_a_later_ones(run_dir,
+                                                                       dataset, monkeypatch):
     shutil.rmtree(run_dir / "training")
     before = (run_dir / "model.keras").read_bytes()
     tf.config.run_functions_eagerly(True)
     changed = dataclasses.replace(RECIPE, learning_rate=1e-2)
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save", lambda *args, **card: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(training, "save", lambda *args,
+                        **card: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             training.train(dataset, changed, run_dir, precision="float32")
     tf.config.run_functions_eagerly(False)

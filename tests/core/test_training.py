@@ -86,7 +86,8 @@ def eager():
 
 def same_weights(first, second):
     return (
-        max(np.abs(a - b).max() for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+        max(np.abs(a - b).max()
+            for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
         < 1e-6
     )
 
@@ -106,7 +107,8 @@ def test_loss_and_gradient_equal_keras_own(one_step):
         from_logits=True, ignore_class=VOID, reduction=None
     )
     loss, (gradient,) = one_step(cross_entropy, logits, y_true)
-    expected, (keras_gradient,) = one_step(lambda *given: ops.sum(keras_loss(*given)) / known.sum(), logits, y_true)
+    expected, (keras_gradient,) = one_step(lambda *given: ops.sum(keras_loss(*given)) / known.sum(),
+                                           logits, y_true)
     assert loss == pytest.approx(expected, rel=1e-6)
     assert np.abs(gradient - keras_gradient).max() < 1e-8
     assert not gradient[~known].any() and gradient[known].all()
@@ -115,7 +117,8 @@ def test_loss_and_gradient_equal_keras_own(one_step):
 def test_loss_by_hand():
     logits = np.log(np.float32([[[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]]]])) + 5
     y_true = np.array([[[0, 1, VOID]]])
-    assert float(cross_entropy(y_true, logits)) == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2, abs=1e-6)
+    assert (float(cross_entropy(y_true, logits))
+            == pytest.approx(-(np.log(0.7) + np.log(0.1)) / 2, abs=1e-6))
 
 
 def test_weighted_loss_and_gradient_equal_a_weighted_mean(one_step):
@@ -123,7 +126,8 @@ def test_weighted_loss_and_gradient_equal_a_weighted_mean(one_step):
     y_true = labels(0, (2, 8, 9), 5)
     logits = np.random.default_rng(1).normal(0, 3, (2, 8, 9, 5)).astype(np.float32)
     pixel_weights = np.append(weights, np.zeros(VOID + 1 - 5))[y_true]
-    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID, reduction=None)
+    keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=VOID,
+                                                            reduction=None)
 
     def weighted_mean(y_true, y_pred):
         weighted = ops.multiply(keras_loss(y_true, y_pred), pixel_weights.astype(np.float32))
@@ -139,14 +143,17 @@ def test_weighted_loss_and_gradient_equal_a_weighted_mean(one_step):
 
 def test_median_frequency_weights_by_hand():
     photo = np.zeros((2, 4, 3), np.uint8)
-    pairs = [(photo, np.uint8([[0, 0, 0, 1], [0, 0, 0, VOID]])), (photo, np.uint8([[0, 0, 2, 2], [0, 0, 2, 2]])),
+    pairs = [(photo, np.uint8([[0, 0, 0, 1], [0, 0, 0, VOID]])),
+             (photo, np.uint8([[0, 0, 2, 2], [0, 0, 2, 2]])),
              (photo, np.full((2, 4), VOID, np.uint8))]
-    # Shares in the images that show the class: 10 of 15 pixels, 1 of 7, 4 of 8, and class 3 nowhere.
+    # Shares in the images that show the class: 10 of 15 pixels, 1 of 7, 4 of 8, and class 3
+    # nowhere.
     weights = training.class_weights("median", pairs, 4)
     assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
     assert training.class_weights("root_median", pairs, 4) ** 2 == pytest.approx(weights)
     assert training.class_weights("none", pairs, 4) is None
-    with pytest.raises(ValueError, match="class_weights is 'medium'; did you mean 'median'.*none, median, root_median"):
+    with pytest.raises(ValueError,
+                       match="class_weights is 'medium'; did you mean 'median'.*none, median, root_median"):
         training.class_weights("medium", pairs, 4)
 
 
@@ -193,7 +200,8 @@ def test_early_stopping_is_handed_in(tmp_path, dataset):
 def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
     recipe = dataclasses.replace(RECIPE, epochs=1)
     trained = train(dataset, recipe, tmp_path, stride=16, upsampling="deconv", precision="float32")
-    assert [layer.name for layer in trained.model.layers if isinstance(layer, keras.layers.Conv2DTranspose)] == [
+    assert [layer.name for layer in trained.model.layers
+            if isinstance(layer, keras.layers.Conv2DTranspose)] == [
         "upsample2_16", "upsample16"]
     assert json.loads((tmp_path / "model.json").read_text())["fcn"]["upsampling"] == "deconv"
     with pytest.raises(ValueError, match="upsampling was 'deconv' and is now 'bilinear'"):
@@ -203,7 +211,8 @@ def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
 def test_callbacks_are_handed_in_such_as_tensorboard(tmp_path, dataset, unbroken, eager):
     folder = tmp_path / "tensorboard"
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    train(dataset, recipe, tmp_path, precision="float32", callbacks=[keras.callbacks.TensorBoard(folder)])
+    train(dataset, recipe, tmp_path, precision="float32",
+          callbacks=[keras.callbacks.TensorBoard(folder)])
     for part in ("train", "validation"):
         events, = (folder / part).glob("events.*")
         tags = [value.tag for record in tf.data.TFRecordDataset(str(events))
@@ -226,13 +235,15 @@ def test_untrained_network_has_the_loss_log_c():
     assert loss == pytest.approx(np.log(5), abs=1e-5)
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras takes torch's steps one by one, without a graph")
+@pytest.mark.skipif(BACKEND == "torch",
+                    reason="Keras takes torch's steps one by one, without a graph")
 def test_the_step_is_traced_once(monkeypatch):
     model, traced = models.fcn(2, backbone="vgg_small"), []
     training.compile_model(model, 2, 1e-3, 2)
     step = model.train_step
     monkeypatch.setattr(model, "train_step", lambda *given: traced.append(1) or step(*given))
-    model.fit(np.zeros((4, 32, 32, 3), np.float32), labels(0, (4, 32, 32), 2), batch_size=2, verbose=0)
+    model.fit(np.zeros((4, 32, 32, 3), np.float32), labels(0, (4, 32, 32), 2),
+              batch_size=2, verbose=0)
     assert len(traced) == 1
 
 
@@ -244,9 +255,11 @@ def test_muon_turns_a_kernel_along_the_nearest_orthogonal_matrix():
     u, _, vt = np.linalg.svd(rng.normal(size=(144, 24)), full_matrices=False)
     gradient = (u * np.geomspace(1, 1e-2, 24)) @ vt
     before = ops.convert_to_numpy(kernel)
-    optimizer = training.Muon(0.01, ns_steps=5)  # the default is coarser, which is enough to train with
+    # the default is coarser, which is enough to train with
+    optimizer = training.Muon(0.01, ns_steps=5)
     optimizer.build([kernel, bias])
-    optimizer.apply([ops.convert_to_tensor(gradient.reshape(3, 3, 16, 24), "float32"), ops.ones(24)], [kernel, bias])
+    optimizer.apply([ops.convert_to_tensor(gradient.reshape(3, 3, 16, 24), "float32"),
+                     ops.ones(24)], [kernel, bias])
     step = (before - ops.convert_to_numpy(kernel)).reshape(144, 24)
     # In the singular vectors' own axes the update is nearly a multiple of the unit matrix.
     turned = u.T @ step @ vt.T
@@ -254,28 +267,35 @@ def test_muon_turns_a_kernel_along_the_nearest_orthogonal_matrix():
     assert along.min() > 0.6 and along.max() < 1.3
     assert np.abs(turned - np.diag(np.diag(turned))).max() < 0.01 * along.max()
     assert np.sqrt(np.mean(step ** 2)) == pytest.approx(0.01 * 2 / 3, rel=0.2)
-    assert ops.convert_to_numpy(bias) == pytest.approx(np.full(24, -0.01), rel=1e-3)  # Adam's first step
+    # Adam's first step
+    assert ops.convert_to_numpy(bias) == pytest.approx(np.full(24, -0.01), rel=1e-3)
 
 
 @pytest.mark.parametrize("backbone, upsampling, left_to_adam", [
     ("vgg_small", "deconv", {"score", "score_pool4", "upsample2_16", "upsample16"}),
     ("vgg16", "deconv", {"score", "score_pool4", "upsample2_16", "upsample16", "fc6", "fc7"}),
     ("vgg_small", "ladder", {"score"})])
-def test_muon_takes_all_kernels_but_those_of_scores_and_very_wide_ones(backbone, upsampling, left_to_adam):
+def test_muon_takes_all_kernels_but_those_of_scores_and_very_wide_ones(backbone, upsampling,
+                                                                       left_to_adam):
     model = models.fcn(2, 16, backbone, upsampling=upsampling)
     training.compile_model(model, 2, 1e-3, 10, optimizer="muon")
     kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
     assert left_to_adam < kernels.keys()
     adam = {variable.path for variable in model.trainable_variables
-            if model.optimizer.adam_velocities[model.optimizer._get_variable_index(variable)] is not None}
-    others = {variable.path for variable in model.trainable_variables} - {kernel.path for kernel in kernels.values()}
+            if model.optimizer.adam_velocities[
+                model.optimizer._get_variable_index(variable)] is not None}
+    others = ({variable.path for variable in model.trainable_variables}
+              - {kernel.path for kernel in kernels.values()})
     assert adam == others | {kernels[name].path for name in left_to_adam}
 
 
 def test_muon_comes_back_from_its_config():
-    again = training.Muon.from_config(training.Muon(0.2, ns_steps=4, exclude_layers=("head",)).get_config())
-    assert (float(again.learning_rate), again.ns_steps, again.exclude_layers) == (pytest.approx(0.2), 4, ["head"])
-    assert again.weight_decay is None and again.adam_weight_decay is None and again.rms_rate == 2 / 3
+    again = training.Muon.from_config(training.Muon(0.2, ns_steps=4,
+                                                    exclude_layers=("head",)).get_config())
+    assert ((float(again.learning_rate), again.ns_steps, again.exclude_layers)
+            == (pytest.approx(0.2), 4, ["head"]))
+    assert (again.weight_decay is None and again.adam_weight_decay is None
+            and again.rms_rate == 2 / 3)
 
 
 def test_unknown_optimizer_is_named():
@@ -297,7 +317,8 @@ def test_learning_rate_rises_peaks_and_falls_to_zero():
 
 
 def test_metric_equals_numpy_to_the_last_digit_over_batches():
-    y_true, logits = labels(2, (7, 6, 5), 4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(
+    y_true, logits = labels(2, (7, 6, 5),
+                            4), np.random.default_rng(3).normal(size=(7, 6, 5, 4)).astype(
         np.float32
     )
     metric = Scores(6)  # two classes occur in neither
@@ -309,7 +330,8 @@ def test_metric_equals_numpy_to_the_last_digit_over_batches():
     assert (ops.convert_to_numpy(metric.confusion) == confusion).all()
     expected = metrics.scores(confusion)
     del expected["iou"]
-    assert {name: float(value) for name, value in metric.result().items()} == pytest.approx(expected, rel=DIGITS)
+    assert ({name: float(value) for name, value in metric.result().items()}
+            == pytest.approx(expected, rel=DIGITS))
     metric.reset_state()
     assert not ops.convert_to_numpy(metric.confusion).any()
     assert all(np.isnan(float(value)) for value in metric.result().values())  # as in metrics.scores
@@ -318,8 +340,10 @@ def test_metric_equals_numpy_to_the_last_digit_over_batches():
 @pytest.mark.parametrize("seed", range(5))
 def test_metric_agrees_with_numpy_on_any_confusion(seed):
     rng = np.random.default_rng(seed)
-    confusion = (rng.integers(0, 10 ** rng.integers(1, 8), (21, 21)) * (rng.random((21, 21)) < 0.5)).astype(np.int32)
-    confusion[3] = confusion[:, 3] = confusion[8] = confusion[:, 9] = 0  # absent, only predicted, never predicted
+    confusion = (rng.integers(0, 10 ** rng.integers(1, 8), (21, 21))
+                 * (rng.random((21, 21)) < 0.5)).astype(np.int32)
+    # absent, only predicted, never predicted
+    confusion[3] = confusion[:, 3] = confusion[8] = confusion[:, 9] = 0
     metric = Scores(21)
     metric.confusion.assign(confusion)
     expected = metrics.scores(confusion)
@@ -341,10 +365,12 @@ def test_metric_inside_fit_and_evaluate_equals_numpy():
     expected = metrics.scores(confusion)
     evaluated = model.evaluate(x, y, batch_size=2, verbose=0, return_dict=True)
     for name in ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou"):
-        assert history[f"val_{name}"][0] == evaluated[name] == pytest.approx(expected[name], rel=DIGITS)
+        assert (history[f"val_{name}"][0] == evaluated[name]
+                == pytest.approx(expected[name], rel=DIGITS))
     per_batch = [
         metrics.scores(
-            metrics.confusion_matrix(y[i:i + 2], ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3)
+            metrics.confusion_matrix(y[i:i + 2],
+                                     ops.convert_to_numpy(model(x[i:i + 2])).argmax(3), 3)
         )
         for i in (0, 2, 4)
     ]
@@ -371,7 +397,8 @@ def test_training_leaves_a_float32_model_and_its_history(unbroken, dataset):
     for name in ("model.keras", "model.weights.h5"):
         assert same_weights(models.load(folder / name), trained.model)
     confusion = evaluate(trained.model, dataset, "val")
-    assert metrics.scores(confusion)["mean_iou"] == pytest.approx(history[-1]["val_mean_iou"], abs=1e-6)
+    assert (metrics.scores(confusion)["mean_iou"]
+            == pytest.approx(history[-1]["val_mean_iou"], abs=1e-6))
     card = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     assert card["dataset"] == "voc" and card["class_names"] == ["ground", "block", "disc"]
 
@@ -404,7 +431,8 @@ def test_training_equals_a_hand_written_loop(unbroken, dataset):
     def loss(y_true, y_pred):
         return ops.sum(keras_loss(y_true, y_pred)) / ops.sum(ops.cast(y_true != VOID, "float32"))
 
-    training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3, optimizer=RECIPE.optimizer, loss=loss)
+    training.compile_model(model, 3, RECIPE.learning_rate, 3 * 3,
+                           optimizer=RECIPE.optimizer, loss=loss)
     found = []
     for images, masks in batches.as_numpy_iterator():
         model.reset_metrics()
@@ -415,7 +443,8 @@ def test_training_equals_a_hand_written_loop(unbroken, dataset):
     assert losses(trained)[:2] == pytest.approx(expected, rel=1e-4)
 
 
-def test_broken_off_training_goes_on_as_if_unbroken(unbroken, dataset, tmp_path, monkeypatch, capsys):
+def test_broken_off_training_goes_on_as_if_unbroken(unbroken, dataset, tmp_path,
+                                                    monkeypatch, capsys):
     trained, _ = unbroken
     steps = iter(range(100))
 
@@ -477,14 +506,16 @@ def test_a_finished_training_is_not_run_again(unbroken, dataset, monkeypatch):
 
 
 @pytest.mark.parametrize("changes, sentence", [
-    ({"class_names": ("ground", "block", "tumour")}, "class_names was .*disc.* and is now .*tumour"),
+    ({"class_names": ("ground", "block", "tumour")},
+     "class_names was .*disc.* and is now .*tumour"),
     ({"splits": "one photo fewer"}, "photos was 'train .* and is now 'train "),
 ])
 def test_another_data_set_of_the_same_name_is_refused(unbroken, dataset, changes, sentence):
     if "splits" in changes:
         changes = {"splits": {**dataset.splits, "train": dataset.split("train")[1:]}}
     with pytest.raises(ValueError, match=f"other parameters: {sentence}"):
-        train(dataclasses.replace(dataset, **changes), RECIPE, unbroken[1], precision="float32", seed=1)
+        train(dataclasses.replace(dataset, **changes), RECIPE, unbroken[1],
+              precision="float32", seed=1)
 
 
 def test_a_path_will_do_as_weights(tmp_path, dataset, unbroken):
@@ -510,7 +541,8 @@ def test_a_path_will_do_as_weights(tmp_path, dataset, unbroken):
         ({}, {"stride": 16}, "stride was 32 and is now 16"),
     ],
 )
-def test_other_parameters_are_refused_and_nothing_is_lost(unbroken, dataset, changes, arguments, sentence):
+def test_other_parameters_are_refused_and_nothing_is_lost(unbroken, dataset, changes,
+                                                          arguments, sentence):
     _, folder = unbroken
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=f"other parameters: {sentence}"):
@@ -534,20 +566,24 @@ def test_a_folder_in_use_is_refused(dataset, tmp_path):
 def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path, eager):
     faulty = load_dataset("voc", voc)
     (voc / "JPEGImages" / "train0.png").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"1 of 5 pairs cannot be used(?s:.*)train0\.png: the file is empty"):
+    with pytest.raises(ValueError,
+                       match=r"1 of 5 pairs cannot be used(?s:.*)train0\.png: the file is empty"):
         train(faulty, RECIPE, tmp_path / "run", precision="float32")
     (voc / "ImageSets/Segmentation/train.txt").write_text("train1\ntrain2\n", encoding="utf-8")
     # No epoch was trained, so that other parameters are no change of mind.
     trained = train(
-        load_dataset("voc", voc), dataclasses.replace(RECIPE, epochs=1), tmp_path / "run", precision="float32"
+        load_dataset("voc", voc), dataclasses.replace(RECIPE, epochs=1), tmp_path / "run",
+        precision="float32"
     )
     assert len(trained.history) == 1
 
 
 def test_loss_that_is_no_number_stops_with_likely_causes(dataset, tmp_path, monkeypatch, eager):
-    monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred, weights: ops.sum(y_pred) * float("nan"))
+    monkeypatch.setattr(training, "cross_entropy", lambda y_true, y_pred,
+                        weights: ops.sum(y_pred) * float("nan"))
     with pytest.raises(
-        FloatingPointError, match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"
+        FloatingPointError,
+        match=r"the loss became nan at step 1\..*learning_rate .*now 0\.001.*float16"
     ):
         train(dataset, RECIPE, tmp_path, precision="float32")
     assert not (tmp_path / "model.keras").exists()
@@ -561,7 +597,8 @@ def test_an_infinite_loss_is_no_number_either(loss):
         guard.on_train_batch_end(3, {"loss": loss})
 
 
-def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, dataset, tmp_path, monkeypatch):
+def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, dataset,
+                                                                 tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.1])
     weights = []
     on_epoch_end = callbacks.Checkpoint.on_epoch_end
@@ -571,9 +608,11 @@ def test_best_epoch_is_kept_and_another_seed_gives_another_model(unbroken, datas
         on_epoch_end(self, epoch, {**logs, "val_mean_iou": next(scores)})
 
     monkeypatch.setattr(callbacks.Checkpoint, "on_epoch_end", with_given_score)
-    trained = train(dataset, dataclasses.replace(RECIPE, keep="best"), tmp_path, precision="float32", seed=2)
+    trained = train(dataset, dataclasses.replace(RECIPE, keep="best"), tmp_path,
+                    precision="float32", seed=2)
     assert all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[1], strict=True))
-    assert not all((a == b).all() for a, b in zip(trained.model.get_weights(), weights[2], strict=True))
+    assert not all((a == b).all()
+                   for a, b in zip(trained.model.get_weights(), weights[2], strict=True))
     assert losses(trained)[0] != losses(unbroken[0])[0]
 
 
@@ -582,7 +621,8 @@ def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path, eager):
     trained = train(dataset, recipe, tmp_path, precision="mixed_bfloat16")
     # The last epoch is scored, too.
     assert ["val_mean_iou" in epoch for epoch in trained.history] == [False, True, True]
-    for model in (trained.model, models.load(trained.path), models.load(tmp_path / "model.weights.h5")):
+    for model in (trained.model, models.load(trained.path),
+                  models.load(tmp_path / "model.weights.h5")):
         assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
         assert {weight.dtype for weight in model.weights} == {"float32"}
         assert same_weights(model, trained.model)
@@ -592,7 +632,8 @@ def test_progress_says_where_it_is_and_what_is_left(progress):
     lines = [line for line in progress if " step " not in line]
     assert lines[0].startswith("epoch 1/3  loss ") and lines[-1].startswith("epoch 3/3  loss ")
     assert all(
-        line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left") for line in lines
+        line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left")
+        for line in lines
     )
     assert lines[-1].endswith("0:00 left")
 
@@ -609,7 +650,8 @@ def printed_lines(monkeypatch, capsys, epochs, steps, seconds, first=0, validate
         for step in range(steps):
             clock[0] += seconds
             progress.on_train_batch_end(step, {"loss": 1.0})
-        progress.on_epoch_end(epoch, {"loss": 1.0, **({"val_mean_iou": 0.5} if epoch + 1 in validated else {})})
+        progress.on_epoch_end(epoch, {"loss": 1.0,
+                                      **({"val_mean_iou": 0.5} if epoch + 1 in validated else {})})
     return capsys.readouterr().out.splitlines()
 
 
@@ -671,7 +713,8 @@ def test_trained_model_is_found_in_its_run(unbroken, dataset, tmp_path, shared_v
     with pytest.raises(ValueError, match="trained on voc .*not on meadow"):
         models.load_trained(folder, load_dataset("meadow", shared_voc))
     with pytest.raises(ValueError, match="trained on .*disc.*not on .*tumour"):
-        models.load_trained(folder, dataclasses.replace(dataset, class_names=("ground", "block", "tumour")))
+        models.load_trained(folder,
+                            dataclasses.replace(dataset, class_names=("ground", "block", "tumour")))
     shutil.copy(folder / "model.keras", tmp_path)
     for text in ("", '{"fcn"', "[" * 100_000, '{"dataset": "voc", "class_names": []}'):
         (tmp_path / "model.json").write_text(text)

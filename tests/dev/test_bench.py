@@ -15,14 +15,16 @@ from utils import datasets, training
 
 def test_rows_hold_medians_ratios_and_verdicts():
     faster = bench.row("a", "s", [1.0, 4.0, 2.0], [9.0, 6.0, 3.0], "ratio >= 3")
-    assert (faster["ours"], faster["baseline"], faster["ratio"], faster["met"]) == (2.0, 6.0, 3.0, True)
+    assert ((faster["ours"], faster["baseline"], faster["ratio"], faster["met"])
+            == (2.0, 6.0, 3.0, True))
     assert faster["ours_range"] == [1.0, 4.0] and faster["baseline_range"] == [3.0, 9.0]
     more = bench.row("b", "images/s", [400.0], [100.0], ">= 500", "higher")
     assert more["ratio"] == 4.0 and more["met"] is False
     alone = bench.row("c", "s", [0.2], target="<= 0.3")
     assert alone["ratio"] is None and alone["baseline"] is None and alone["met"] is True
     assert bench.row("d", "s", [1.0])["met"] is None
-    assert all("met" in bench.line(found) or "missed" in bench.line(found) for found in (faster, more, alone))
+    assert all("met" in bench.line(found) or "missed" in bench.line(found)
+               for found in (faster, more, alone))
 
 
 def test_sides_take_turns_after_one_call_each_that_is_not_counted():
@@ -41,7 +43,8 @@ def test_an_unknown_section_is_refused(capsys):
 def test_a_section_replaces_its_own_rows_alone(tmp_path):
     file = tmp_path / "bench.json"
     kept = {"section": "whole", **bench.row("kept", "s", [1.0])}
-    file.write_text(json.dumps([{"section": "scores", **bench.row("old", "s", [1.0])}, kept]), encoding="utf-8")
+    file.write_text(json.dumps([{"section": "scores", **bench.row("old", "s", [1.0])}, kept]),
+                    encoding="utf-8")
     assert bench.main(["scores", "--repeats", "1", "--out", str(file)]) == 0
     rows = json.loads(file.read_text(encoding="utf-8"))
     assert rows[-1] == kept and "old" not in [row["name"] for row in rows]
@@ -50,7 +53,8 @@ def test_a_section_replaces_its_own_rows_alone(tmp_path):
         assert row["machine"]["cores"] >= 1 and row["ours"] > 0
 
 
-def test_each_section_has_a_process_of_its_own_and_one_that_fails_stops_no_other(monkeypatch, capsys):
+def test_each_section_has_a_process_of_its_own_and_one_that_fails_stops_no_other(
+    monkeypatch, capsys):
     calls = []
 
     def run(command):
@@ -60,7 +64,8 @@ def test_each_section_has_a_process_of_its_own_and_one_that_fails_stops_no_other
     monkeypatch.setattr(bench.subprocess, "run", run)
     assert bench.main(["scores", "label", "whole", "--repeats", "2", "--out", "there.json"]) == 1
     assert [command[3] for command in calls] == ["scores", "label", "whole"]
-    assert all(command[-2:] == ["--out", "there.json"] and command[4:6] == ["--repeats", "2"] for command in calls)
+    assert all(command[-2:] == ["--out", "there.json"] and command[4:6] == ["--repeats", "2"]
+               for command in calls)
     assert "failed, and their rows are as they were: label" in capsys.readouterr().err
 
 
@@ -76,8 +81,10 @@ def test_flops_by_hand():
 
 
 def test_vgg16_has_the_published_operations():
-    total, _ = bench_sections.flops(bench_sections.network("vgg16", 3, fc_kernel=1, fc_width=8), 224)
-    assert total == pytest.approx(2 * 15.35e9, rel=0.01)  # multiply-adds of Simonyan & Zisserman's D, without its head
+    total, _ = bench_sections.flops(bench_sections.network("vgg16", 3, fc_kernel=1,
+                                                           fc_width=8), 224)
+    # multiply-adds of Simonyan & Zisserman's D, without its head
+    assert total == pytest.approx(2 * 15.35e9, rel=0.01)
 
 
 def test_both_sides_of_labelling_give_the_same_labels(monkeypatch):
@@ -117,8 +124,10 @@ class FakeModel:
 
 def test_kits_get_the_pairs_of_train_and_val(tmp_path):
     data = datasets.load_dataset("meadow")
-    data = dataclasses.replace(data, splits={name: data.splits[name][:3] for name in ("train", "val")})
+    data = dataclasses.replace(data,
+                               splits={name: data.splits[name][:3] for name in ("train", "val")})
     arrays = np.load(beside._as_arrays(data, tmp_path / "pairs.npz"))
     photo, mask = data.read(data.split("val")[2])
-    assert np.array_equal(arrays["val_photos"][2], photo) and np.array_equal(arrays["val_masks"][2], mask)
+    assert (np.array_equal(arrays["val_photos"][2], photo)
+            and np.array_equal(arrays["val_masks"][2], mask))
     assert arrays["photos"].shape == (3, 256, 256, 3) and arrays["classes"] == 8

@@ -32,13 +32,15 @@ ADDRESS = "https://github.com/fcn32-notebooks/fcn32-notebooks"
 
 def code_of(notebook, count):
     """Return the first code cells of a notebook as one script; cells of one kind do not know of each other's files."""
-    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code"]
+    cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells
+             if cell.cell_type == "code"]
     return "\n\n".join(cells[:count])
 
 
 def python(script, folder, **environment):
     names = {**os.environ, "PYTHONPATH": "", "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    return subprocess.run([sys.executable, "-c", script], cwd=folder, env=names, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", script], cwd=folder, env=names,
+                          capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def remote(tmp_path):
     for part in ("utils", "tools", "data/meadow", "results/model"):
         shutil.copytree(ROOT / part, remote / part, ignore=shutil.ignore_patterns("__pycache__"))
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-    for command in (["init", "--quiet"], ["add", "."], [*identity, "commit", "--quiet", "-m", "all"]):
+    for command in (["init", "--quiet"], ["add", "."],
+                    [*identity, "commit", "--quiet", "-m", "all"]):
         subprocess.run(["git", *command], cwd=remote, check=True)
     return remote
 
@@ -57,11 +60,13 @@ def remote(tmp_path):
 def test_colab_and_kaggle_clone_once_and_install_nothing(host, remote, tmp_path):
     content = tmp_path / "content"
     content.mkdir()
-    report = ("\n\nimport utils, numpy, sys\nprint('FROM', utils.__file__)\nprint('RAN', commands)\n"
+    report = (
+        "\n\nimport utils, numpy, sys\nprint('FROM', utils.__file__)\nprint('RAN', commands)\n"
               "print('DATA', data.name, len(data.splits['train']))")
     script = FORGET + code_of(NOTEBOOK, 4) + report
     # git takes the clone from the folder in place of the address.
-    host |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf", "GIT_CONFIG_VALUE_0": ADDRESS}
+    host |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
+             "GIT_CONFIG_VALUE_0": ADDRESS}
     first = python(script, content, **host)
     assert first.returncode == 0, first.stderr
     assert f"FROM {content / 'fcn32-notebooks'}" in first.stdout
@@ -72,19 +77,23 @@ def test_colab_and_kaggle_clone_once_and_install_nothing(host, remote, tmp_path)
 
 def test_inside_a_checkout_nothing_is_cloned(remote):
     (remote / "notebooks").mkdir()
-    script = FORGET + code_of(NOTEBOOK, 1) + "\n\nimport utils.labels\nprint('FROM', utils.__file__, commands)"
+    script = (FORGET + code_of(NOTEBOOK, 1)
+              + "\n\nimport utils.labels\nprint('FROM', utils.__file__, commands)")
     done = python(script, remote / "notebooks")
-    assert f"FROM {remote / 'utils'}" in done.stdout and done.stdout.rstrip().endswith("[]"), done.stderr
+    assert f"FROM {remote / 'utils'}" in done.stdout and done.stdout.rstrip().endswith(
+        "[]"), done.stderr
 
 
 def test_a_foreign_utils_is_passed_over(remote):
     (remote / "notebooks").mkdir()
     (remote / "notebooks" / "utils.py").write_text("labels = None\n")
-    script = FORGET + code_of(NOTEBOOK, 1) + "\n\nimport utils.labels\nprint('FROM', utils.__file__)"
+    script = (FORGET + code_of(NOTEBOOK, 1)
+              + "\n\nimport utils.labels\nprint('FROM', utils.__file__)")
     assert f"FROM {remote / 'utils'}" in python(script, remote / "notebooks").stdout
 
 
 def test_elsewhere_one_sentence_says_what_to_do(tmp_path):
     done = python(FORGET + code_of(NOTEBOOK, 1), tmp_path)
     assert done.returncode == 1
-    assert "utils is not found: open this notebook in the repository" in done.stderr.splitlines()[-1]
+    assert (
+        "utils is not found: open this notebook in the repository" in done.stderr.splitlines()[-1])

@@ -12,10 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"utils", "tools", "dev", "tests", "conftest", "odd_folders",
        "scenes", "canvas"}  # the last two: data/render_meadow, for its test
-# Another backend for Keras, which its users install themselves; and what only exported models need: imported where it is
+# Another backend for Keras, which its users install themselves; and what only exported models need:
+# imported where it is
 # used, with a sentence, or another way, where it is missing.
 OPTIONAL = {"jax", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
-MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py")) if path.stem != "__init__"}
+MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py"))
+           if path.stem != "__init__"}
 
 
 def imports(path):
@@ -75,12 +77,14 @@ def test_utils_does_not_know_plots_or_tools(module):
     assert not [name for name in imports(MODULES[module]) if name.split(".")[0] in ("tools", "dev")]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")),
+                         ids=lambda path: str(path.relative_to(ROOT)))
 def test_tools_do_not_know_what_maintainers_use(path):
     assert not [name for name in imports(path) if name.split(".")[0] == "dev"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").rglob("*.py")),
+                         ids=lambda path: str(path.relative_to(ROOT)))
 def test_among_tools_only_sweep_and_scale_use_the_runner(path):
     if path.parent.name in ("sweep", "scale"):
         return
@@ -88,8 +92,10 @@ def test_among_tools_only_sweep_and_scale_use_the_runner(path):
 
 
 def test_fetching_starts_no_tensorflow():
-    code = "import sys, tools.fetch.__main__; print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        "import sys, tools.fetch.__main__; print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))")
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
+                           text=True, check=True)
     assert found.stdout.strip() == ""
 
 
@@ -107,8 +113,10 @@ def test_no_import_circles(module):
 
 @pytest.mark.parametrize("module", ["utils", "utils.labels", "utils.metrics", "tools.set_up"])
 def test_light_modules_start_no_tensorflow(module):
-    code = f"import sys, {module}; print(*{{'tensorflow', 'keras', 'cv2', 'matplotlib'}} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        f"import sys, {module}; print(*{{'tensorflow', 'keras', 'cv2', 'matplotlib'}} & set(sys.modules))")
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
+                           text=True, check=True)
     assert found.stdout.strip() == ""
 
 
@@ -120,14 +128,16 @@ def test_no_import_of_utils_has_an_effect(tmp_path):
         before = dict(os.environ)
         import {", ".join(f"utils.{module}" for module in MODULES)}, tools.scale
         assert dict(os.environ) == before"""
-    environment = {**os.environ, "FCN_PROCESSES": "2", "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "FCN_PROCESSES": "2", "KERAS_BACKEND": "jax",
+                   "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("module", ["training", "pipeline", "callbacks"])
 def test_core_knows_no_cluster_and_no_logger(module):
-    assert siblings(module) <= {"callbacks", "images", "labels", "models", "pipeline", "progress", "recipes", "runs"}
+    assert (siblings(module) <= {"callbacks", "images", "labels", "models", "pipeline", "progress",
+                                 "recipes", "runs"})
     source = MODULES[module].read_text("utf-8").lower()
     assert not re.search(r"tensorboard|fcn_process|fcn_devices|multihost|distribution", source)
 
@@ -142,9 +152,12 @@ def required(name):
 
 
 @pytest.mark.parametrize("folder, allowed", [("utils", {"requirements/core.txt"}),
-                                             ("tools", {"requirements/core.txt", "requirements/extra.txt"}),
-                                             ("dev", {"requirements/core.txt", "requirements/extra.txt"}),
-                                             ("tests", {"requirements/core.txt", "requirements/extra.txt"})])
+                                             ("tools",
+                                              {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("dev",
+                                              {"requirements/core.txt", "requirements/extra.txt"}),
+                                             ("tests",
+                                              {"requirements/core.txt", "requirements/extra.txt"})])
 def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()
@@ -161,7 +174,8 @@ def test_what_is_imported_is_required(folder, allowed):
 def test_no_other_distribution_brings_our_modules(package):
     """A folder of that name without __init__.py, such as tf2onnx brings, hides nothing: Python takes the package."""
     ours = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
-    for other in set(importlib.metadata.packages_distributions().get(package, [])) - {"fcn32-notebooks"}:
+    for other in set(importlib.metadata.packages_distributions().get(package,
+                                                                     [])) - {"fcn32-notebooks"}:
         same = ours & {str(file) for file in importlib.metadata.files(other)}
         assert not same, f"{other} also installs {same}, which can hide this repository's"
 
@@ -171,5 +185,6 @@ def test_installed_modules_are_ours_from_any_folder(module, tmp_path):
     if "fcn32-notebooks" not in importlib.metadata.packages_distributions().get("utils", []):
         pytest.skip("the repository is not installed in this environment")
     code = f"import {module}; print({module}.__file__)"
-    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True,
+                           text=True, check=True)
     assert Path(found.stdout.strip()).parent == ROOT / module.split(".")[0]

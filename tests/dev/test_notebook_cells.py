@@ -76,7 +76,8 @@ def run(monkeypatch):
     def run_cells(number, *cells, only="", **names):
         shown = []
         monkeypatch.setattr(plots, "show", lambda figure, *args, **kwargs: shown.append(figure))
-        monkeypatch.setattr(plots, "show_frames", lambda frames, *args, **kwargs: shown.append(frames))
+        monkeypatch.setattr(plots, "show_frames", lambda frames, *args,
+                            **kwargs: shown.append(frames))
         known, code = {}, sources(number)
         for source in code.values():
             imports = [line for line in ast.parse(source).body
@@ -96,7 +97,8 @@ def run(monkeypatch):
 
 
 def pictures(figure):
-    return [np.asarray(axis.get_images()[0].get_array()) for axis in figure.axes if axis.get_images()]
+    return [np.asarray(axis.get_images()[0].get_array()) for axis in figure.axes
+            if axis.get_images()]
 
 
 def lines(axis):
@@ -162,8 +164,10 @@ def test_01_opens_with_photo_truth_and_prediction(run):
     scene, truth = meadow.read(meadow.split("test")[meadow.find("test", "test_023")])
     guess = np.where(truth == 1, 0, truth).astype("uint8")
     guess[truth == 255] = 0
-    figure, = run("01", "opening", dataset="meadow", data_dir="", seed=0, image_size=0, batch_size=0,
-                  models=Calls(KEPT_MODEL="", load=lambda file: "kept"), inference=predicts(kept=guess)).shown
+    figure, = run("01", "opening", dataset="meadow", data_dir="", seed=0,
+                  image_size=0, batch_size=0,
+                  models=Calls(KEPT_MODEL="", load=lambda file: "kept"),
+                  inference=predicts(kept=guess)).shown
     same(pictures(figure), [scene, *(ids_to_colors(ids, meadow.colors) for ids in (truth, guess))])
     right = 1 - (truth == 1).sum() / (truth != 255).sum()
     assert figure.axes[2].get_title() == f"a trained network: {right:.0%} right"
@@ -172,7 +176,8 @@ def test_01_opens_with_photo_truth_and_prediction(run):
 def test_01_third_panel_is_what_opencv_reads(run, tmp_path):
     file = tmp_path / "mask.png"
     picture = Image.fromarray(TRUTH, "P")
-    picture.putpalette(np.vstack([COLORS, np.tile(plots.VOID_COLOR, (253, 1))]).astype("uint8").tobytes())
+    picture.putpalette(np.vstack([COLORS,
+                                  np.tile(plots.VOID_COLOR, (253, 1))]).astype("uint8").tobytes())
     picture.save(file)
     data = Data()
     data.split = lambda name: [("photo", file)]
@@ -191,7 +196,8 @@ def enlarge(cells):
 
 def test_02_strip_shows_what_its_titles_say(run, tmp_path):
     cells = RNG.normal(size=(2, 3, 3))
-    figure, = run("02", "57219a02", meadow=SimpleNamespace(class_names=["ground", "horse", "disc"], colors=COLORS),
+    figure, = run("02", "57219a02",
+                  meadow=SimpleNamespace(class_names=["ground", "horse", "disc"], colors=COLORS),
                   inference=predicts(), trained=SimpleNamespace(count_params=int), scene=PHOTO,
                   cell_scores=cells, truth=TRUTH, figures=tmp_path).shown
     same(pictures(figure), [
@@ -235,15 +241,18 @@ GIVEN = {"image_size": 48, "batch_size": 5, "epochs": 2, "learning_rate": 0.1, "
 
 def test_03_parameters_reach_recipe_network_and_crops(run, tmp_path):
     read = Calls(DecodedPairs=lambda samples, read, split: samples)
-    names = run("03", "eb12d1a8", dataset="", data_dir="", run_dir="", seed=3, precision="float32", weights="",
+    names = run("03", "eb12d1a8", dataset="", data_dir="", run_dir="", seed=3,
+                precision="float32", weights="",
                 datasets=Calls(load_dataset=lambda *args: Data()), pipeline=read,
                 runs=Calls(run_folder=lambda folder: tmp_path), **GIVEN)
     assert {name: getattr(names.recipe, name) for name in GIVEN} == GIVEN
     assert (names.train_pairs, names.val_pairs) == (Data().split("train"), Data().split("val"))
     built, seeds = Calls(), Calls()
-    run("03", "215517fc", seed=3, recipe=names.recipe, upsampling="deconv", weights="file", policy="float32",
+    run("03", "215517fc", seed=3, recipe=names.recipe, upsampling="deconv", weights="file",
+        policy="float32",
         models=built, val_pairs=[(PHOTO, TRUTH)], keras=SimpleNamespace(utils=seeds))
-    assert built.of("fcn")[0][1] == {"num_classes": 3, "stride": 8, "backbone": "vgg16", "upsampling": "deconv",
+    assert built.of("fcn")[0][1] == {"num_classes": 3, "stride": 8, "backbone": "vgg16",
+                                     "upsampling": "deconv",
                                      "weights": "file", "precision": "float32"}
     assert seeds.of("set_random_seed") == [((3,), {})]
     batch = keras.ops.zeros((5, 48, 48, 3)), keras.ops.zeros((5, 48, 48), "uint8")
@@ -255,7 +264,8 @@ def test_03_parameters_reach_recipe_network_and_crops(run, tmp_path):
 
 
 def test_03_watches_the_scene_after_each_epoch(run, tmp_path):
-    names = run("03", "86df5af2", recipe=SimpleNamespace(epochs=2), folder=tmp_path, tensorboard=False,
+    names = run("03", "86df5af2", recipe=SimpleNamespace(epochs=2), folder=tmp_path,
+                tensorboard=False,
                 inference=predicts(net=LABELS), scene=PHOTO)
     watch, = names.callbacks
     watch.set_model("net")
@@ -279,14 +289,16 @@ def test_03_short_run_counts_no_void(run):
     run("03", "compile-cell", model=model, loss="loss")
     metric, = model.of("compile")[0][1]["metrics"]
     metric.update_state(TRUTH[None], LOGITS[None])
-    expected = metrics.scores(metrics.confusion_matrix(TRUTH, LOGITS.argmax(axis=2).astype("uint8"), 3))
+    expected = metrics.scores(metrics.confusion_matrix(TRUTH,
+                                                       LOGITS.argmax(axis=2).astype("uint8"), 3))
     assert np.isclose(float(metric.result()), expected["mean_iou"])
 
 
 def test_03_options_reach_the_training_run_and_the_card(run, tmp_path):
     trained = Calls(train=lambda *args, **kwargs: None)
     given = {"weights": "file", "upsampling": "deconv", "precision": "mixed_float16", "seed": 3}
-    run("03", "81bcc0d1", training=trained, recipe="recipe", folder=tmp_path, callbacks="callbacks", **given)
+    run("03", "81bcc0d1", training=trained, recipe="recipe", folder=tmp_path,
+        callbacks="callbacks", **given)
     (positions, options), = trained.of("train")
     assert positions[1:] == ("recipe", tmp_path) and options == {"callbacks": "callbacks", **given}
     (tmp_path / "model.json").write_text("{}")
@@ -299,7 +311,8 @@ def test_03_options_reach_the_training_run_and_the_card(run, tmp_path):
 def test_03_curves_of_the_short_run(run):
     history = SimpleNamespace(history={"loss": [3, 2], "val_loss": [4, 1]})
     figure, = run("03", "history-curves", history=history, entropy=1.5, short=2).shown
-    assert lines(figure.axes[0]) == {"training": [3, 2], "validation": [4, 1], "entropy": [1.5, 1.5]}
+    assert (lines(figure.axes[0])
+            == {"training": [3, 2], "validation": [4, 1], "entropy": [1.5, 1.5]})
 
 
 ROWS = [{"epoch": 1, "loss": 5, "mean_iou": 0.1},
@@ -313,12 +326,14 @@ def test_03_curves_of_the_full_run_and_of_three_runs(run):
     short, overfit = {"loss": [3, 2], "val_loss": [4, 1]}, {"loss": [9] * 5, "val_loss": [8]}
     figure, = run("03", "1f368bf4", rows=ROWS, overfit=overfit, short=2, passes=5,
                   history=SimpleNamespace(history=short)).shown
-    for axis, (training, validation) in zip(figure.axes, [([3, 2], [4, 1]), ([9] * 5, [8]), ([5, 4], [6])]):
+    for axis, (training, validation) in zip(figure.axes,
+                                            [([3, 2], [4, 1]), ([9] * 5, [8]), ([5, 4], [6])]):
         assert lines(axis) == {"training": training, "validation": validation}
 
 
 def test_03_loss_of_each_pixel_without_void(run):
-    figure, = run("03", "loss-maps", model="net", inference=predicts(), scene=PHOTO, scene_truth=TRUTH).shown
+    figure, = run("03", "loss-maps", model="net", inference=predicts(), scene=PHOTO,
+                  scene_truth=TRUTH).shown
     photo, guess, truth, loss = pictures(figure)[:4]
     same([photo, truth, guess], [PHOTO, painted(TRUTH), painted(LOGITS.argmax(axis=2))])
     rows, columns = np.nonzero(KNOWN)
@@ -341,7 +356,8 @@ def test_03_overfits_on_train_and_validates_on_val(run):
     fitted = Calls(fit=lambda *args, **kwargs: SimpleNamespace(history={}))
     stand_in = Calls(DecodedPairs=lambda samples, read: samples,
                      batches=lambda pairs, **sizes: pairs, whole_images=lambda pairs, size: pairs)
-    run("03", "c4f6c616", recipe=Data.recipe, pipeline=stand_in, arguments={}, policy="", sizes={}, seed=0,
+    run("03", "c4f6c616", recipe=Data.recipe, pipeline=stand_in, arguments={}, policy="",
+        sizes={}, seed=0,
         models=Calls(fcn=lambda **options: fitted))
     (given, options), = fitted.of("fit")
     assert given[0] == [f"train {i}" for i in range(8)]
@@ -381,7 +397,8 @@ def test_04_first_figure(run):
     same([photo], [PHOTO])
     blue, orange, green = (0, 114, 178), (213, 94, 0), (0, 158, 115)
     for picture, regions in ((shown_truth, [(truth, blue)]), (shown_guess, [(guess, orange)]),
-                             (both, [(truth & ~guess, blue), (guess & ~truth, orange), (truth & guess, green)])):
+                             (both, [(truth & ~guess, blue), (guess & ~truth, orange),
+                                     (truth & guess, green)])):
         for region, color in regions:
             same([(picture == color).all(axis=2)], [region])
     iou = metrics.scores(metrics.confusion_matrix(TRUTH, LABELS, 3))["iou"][1]
@@ -396,20 +413,25 @@ ORACLE = np.array([[53, 1, 0], [2, 28, 0], [1, 1, 12]])
 
 def test_04_bars_and_confusion_matrix(run):
     result, lazy = metrics.scores(CONFUSION), {"mean_iou": 0.1}
-    figure, = run("04", "9df2e93f", common=0, lazy=lazy, result=result, oracles=ORACLES, stride_of_model=16,
+    figure, = run("04", "9df2e93f", common=0, lazy=lazy, result=result, oracles=ORACLES,
+                  stride_of_model=16,
                   model=SimpleNamespace(name="net")).shown
     assert bars(figure.axes[0]) == pytest.approx([0.1, result["mean_iou"], 0.6])
     assert names_on(figure.axes[0]) == ["all ground", "net", "oracle, stride 16"]
-    figure, = run("04", "86caebc8", only="figure", result=result, oracle_iou=np.array([0.9, 0.8, 0.7])).shown
+    figure, = run("04", "86caebc8", only="figure", result=result,
+                  oracle_iou=np.array([0.9, 0.8, 0.7])).shown
     assert bars(figure.axes[0]) == pytest.approx(result["iou"])
     assert points(figure.axes[0]) == [[[0.9, 0], [0.8, 1], [0.7, 2]]]
     figure, = run("04", "cfe3f59f", confusion=CONFUSION).shown
-    np.testing.assert_allclose(pictures(figure)[0], CONFUSION / CONFUSION.sum(axis=1, keepdims=True))
-    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("predicted class", "true class")
+    np.testing.assert_allclose(pictures(figure)[0],
+                               CONFUSION / CONFUSION.sum(axis=1, keepdims=True))
+    assert ((figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel())
+            == ("predicted class", "true class"))
 
 
 def test_04_prints_scores_and_differences(run, capsys):
-    run("04", "b6e5e7a7", "band-gap", result={"mean_iou": 0.25, "pixel_accuracy": 0.5, "iou": [1]}, widths=(4,),
+    run("04", "b6e5e7a7", "band-gap",
+        result={"mean_iou": 0.25, "pixel_accuracy": 0.5, "iou": [1]}, widths=(4,),
         curves={"network": [0.1], "oracle, stride 32": [0.4], "oracle, stride 8": [0.9]})
     said = capsys.readouterr().out
     assert re.findall(r"[\d.]+", said) == ["0.2500", "0.5000", "4", "0.100", "0.400", "0.300"]
@@ -420,14 +442,16 @@ def test_04_counts_images_in_groups(run, capsys):
     run("04", "c357c174", masks=masks, predictions=guesses)
     one, other = (metrics.confusion_matrix(*pair, 3) for pair in ((TRUTH, LABELS), (OTHER, OTHER)))
     tables = {1: [one] * 9 + [other], 8: [8 * one, one + other], 10: [9 * one + other]}
-    expected = [f"batches of {size:3}: {np.mean([metrics.scores(t)['mean_iou'] for t in found]):.4f}"
+    expected = [
+        f"batches of {size:3}: {np.mean([metrics.scores(t)['mean_iou'] for t in found]):.4f}"
                 for size, found in tables.items()]
     assert capsys.readouterr().out.splitlines() == expected
 
 
 def test_04_bands_are_those_of_network_and_oracles(run):
     oracle = Calls(oracle=lambda mask, stride, classes: f"oracle {stride}")
-    names = run("04", "ecf5db73", masks=[TRUTH], predictions="network", bilinear_oracle=oracle.oracle,
+    names = run("04", "ecf5db73", masks=[TRUTH], predictions="network",
+                bilinear_oracle=oracle.oracle,
                 widths=(1, 2), band_score=lambda width, ids: (width, ids))
     assert names.curves["network"] == [(1, "network"), (2, "network")]
     assert names.curves["oracle, stride 32"][0] == (1, ["oracle 32"])
@@ -439,20 +463,25 @@ def test_04_writes_down_the_scores_and_saves_their_figures(run, tmp_path):
     drawn.functions["DPI"] = 80
     result = metrics.scores(CONFUSION)
     names = run("04", "8ebe34ba", result=result, oracles=ORACLES, stride_of_model=16, split="val",
-                samples=[0] * 8, model=SimpleNamespace(name="net"), functions=["majority", "bilinear"],
+                samples=[0] * 8, model=SimpleNamespace(name="net"),
+                functions=["majority", "bilinear"],
                 strides=(32, 16, 8, 4), lazy={"mean_iou": 0.1}, widths=(1, 2), seconds=4,
                 curves={"network": [0.2, 0.3], "oracle, stride 32": [0.8, 0.9]}, folder=tmp_path,
                 card={"parameters": {"seed": 3}, "seconds": 60}, confusion=CONFUSION, oracle=ORACLE,
                 oracle_iou=metrics.scores(ORACLE)["iou"], plots=drawn)
     report = names.report
     assert report["iou"] == dict(zip(Data.class_names, result["iou"]))
-    assert report["oracles"] == {"majority": ORACLES["majority", 16], "bilinear": ORACLES["bilinear", 16]}
-    assert report["oracles_by_stride"]["majority"] == {s: ORACLES["majority", s] for s in (32, 16, 8, 4)}
+    assert (report["oracles"]
+            == {"majority": ORACLES["majority", 16], "bilinear": ORACLES["bilinear", 16]})
+    assert (report["oracles_by_stride"]["majority"]
+            == {s: ORACLES["majority", s] for s in (32, 16, 8, 4)})
     assert report["fraction_of_bilinear_oracle"] == result["mean_iou"] / ORACLES["bilinear", 16]
-    assert report["boundary_band_mean_iou"] == {1: 0.2, 2: 0.3} and report["baseline_mean_iou"] == 0.1
+    assert (report["boundary_band_mean_iou"] == {1: 0.2, 2: 0.3}
+            and report["baseline_mean_iou"] == 0.1)
     assert (report["split"], report["images"], report["images_per_second"]) == ("val", 8, 2)
     assert report["scores"] == {name: value for name, value in result.items() if name != "iou"}
-    same([drawn.of("class_bars")[0][0][0], drawn.of("confusion_plot")[0][0][0]], [result["iou"], CONFUSION])
+    same([drawn.of("class_bars")[0][0][0], drawn.of("confusion_plot")[0][0][0]],
+         [result["iou"], CONFUSION])
 
 
 # 05
@@ -462,7 +491,8 @@ def test_05_pictures_of_one_photo(run):
     figure, = run("05", "7e187190", pairs=[(PHOTO, TRUTH)], predictions=[LABELS], here=0).shown
     same(pictures(figure), [PHOTO, laid_over(PHOTO, TRUTH), laid_over(PHOTO, LABELS),
                             plots.error_map(TRUTH, LABELS)])
-    figure, = run("05", "9cdd1ae9", image=PHOTO, truth=TRUTH, labels=LABELS, confidence=LOGITS[..., 0]).shown
+    figure, = run("05", "9cdd1ae9", image=PHOTO, truth=TRUTH, labels=LABELS,
+                  confidence=LOGITS[..., 0]).shown
     same(pictures(figure), [PHOTO, LOGITS[..., 0], plots.error_map(TRUTH, LABELS)])
     figure, = run("05", "115ad84f", own=PHOTO, own_ids=LABELS, sure=0.5,
                   lay_over=laid_over).shown
@@ -471,7 +501,8 @@ def test_05_pictures_of_one_photo(run):
 
 def test_05_curves_down_the_middle_and_the_truth_below(run):
     figure, = run("05", "c1b85b54", logits=LOGITS, truth=TRUTH, labels=LABELS).shown
-    assert lines(figure.axes[0]) == {name: LOGITS[:, 48, c].tolist() for c, name in enumerate(Data.class_names)}
+    assert (lines(figure.axes[0])
+            == {name: LOGITS[:, 48, c].tolist() for c, name in enumerate(Data.class_names)})
     same(pictures(figure), [painted(TRUTH[None, :, 48])])
     colors = [line.get_color() for line in figure.axes[0].get_lines()]
     np.testing.assert_allclose(colors, COLORS / 255)
@@ -495,13 +526,17 @@ def test_05_ranks_photos_by_their_score(run):
     ranked = Calls()
     names = run("05", "b1ec03c4", "64d4facb", "65a7c691", "9dd5ed37", pairs=[(PHOTO, TRUTH)] * 3,
                 predictions=ids, show_ranked=ranked.show)
-    scores = [metrics.scores(metrics.confusion_matrix(TRUTH, guess, 3))["mean_iou"] for guess in ids]
+    scores = [metrics.scores(metrics.confusion_matrix(TRUTH, guess, 3))["mean_iou"]
+              for guess in ids]
     assert names.each.tolist() == scores and names.order[-1] == 1
     highest, lowest = (given[0].tolist() for given, _ in ranked.of("show"))
-    assert highest == np.argsort(scores)[::-1][:2].tolist() and lowest == np.argsort(scores).tolist()
+    assert (highest == np.argsort(scores)[::-1][:2].tolist()
+            and lowest == np.argsort(scores).tolist())
     drawn = []
-    compare = SimpleNamespace(comparison=lambda rows, *args: drawn.append((rows, args[2])), show=lambda *a, **k: 0)
-    names = run("05", "6ad51516", pairs=[(PHOTO, TRUTH)] * 3, predictions=ids, each=scores, plots=compare)
+    compare = SimpleNamespace(comparison=lambda rows, *args: drawn.append((rows, args[2])),
+                              show=lambda *a, **k: 0)
+    names = run("05", "6ad51516", pairs=[(PHOTO, TRUTH)] * 3, predictions=ids, each=scores,
+                plots=compare)
     names.show_ranked([2], "alt")
     (rows, notes), = drawn
     same(rows[0], [PHOTO, TRUTH, OTHER])
@@ -511,14 +546,16 @@ def test_05_ranks_photos_by_their_score(run):
 def test_05_guesses_and_scores_of_photos(run):
     masks = [RNG.integers(0, 2, (64, 64), np.uint8).repeat(k, axis=0)[:64] for k in (1, 4, 16)]
     photos = [np.full((64, 64, 3), 9, np.uint8), *RNG.integers(0, 255, (2, 64, 64, 3), np.uint8)]
-    names = run("05", "0a64f050", pairs=list(zip(photos, masks)), image_score=lambda mask, ids: ids.mean())
+    names = run("05", "0a64f050", pairs=list(zip(photos, masks)), image_score=lambda mask,
+                ids: ids.mean())
     assert names.near_border.tolist() == [metrics.boundary_band(mask, 4).mean() for mask in masks]
     assert names.contrast.tolist() == [photo.std() for photo in photos]
     values = {"contrast": np.array([1.0, 2, 4]), "near_border": np.array([0.5, 0.1, 0.3]),
               "oracle": np.array([0.7, 0.9, 0.8])}
     each = np.array([0.2, 0.3, 0.5])
     figure, = run("05", "11dc9cbb", scored=np.arange(3), each=each, **values).shown
-    labels = ["contrast of the photo", "share within 4 pixels of a border", "mean IoU of the oracle"]
+    labels = ["contrast of the photo", "share within 4 pixels of a border",
+              "mean IoU of the oracle"]
     for axis, label, guess in zip(figure.axes, labels, values.values()):
         assert axis.get_xlabel() == label
         assert points(axis) == [np.transpose([guess, each]).tolist()]
@@ -526,25 +563,32 @@ def test_05_guesses_and_scores_of_photos(run):
 
 
 def test_05_rows_say_how_much_is_wrong(run):
-    names = run("05", "fa5a3efd", pairs=[(PHOTO, TRUTH), (PHOTO, OTHER)], predictions=[LABELS, OTHER], here=0)
-    assert names.notes == [f"errors, {(LABELS != TRUTH)[KNOWN].mean():.1%} of pixels", "errors, 0.0% of pixels"]
+    names = run("05", "fa5a3efd", pairs=[(PHOTO, TRUTH), (PHOTO, OTHER)],
+                predictions=[LABELS, OTHER], here=0)
+    assert (names.notes == [f"errors, {(LABELS != TRUTH)[KNOWN].mean():.1%} of pixels",
+                            "errors, 0.0% of pixels"])
     same(names.rows[0], [PHOTO, TRUTH, LABELS])
 
 
 def test_05_scores_and_pictures_of_each_size(run):
     labelled = {"cut-out": TRUTH[:49, :49] % 3, "half size": LABELS[::2, ::2],
                 "double size": OTHER.repeat(2, axis=0).repeat(2, axis=1)}
-    sizes = {name: RNG.integers(0, 255, (*ids.shape, 3), np.uint8) for name, ids in labelled.items()}
+    sizes = {name: RNG.integers(0, 255, (*ids.shape, 3), np.uint8)
+             for name, ids in labelled.items()}
     names = run("05", "b1ec03c4", "833543f4", "e7f9f437", labelled=labelled, sizes=sizes,
-                truth=TRUTH, cut=(slice(49), slice(49)), height=64, width=96, image=PHOTO, labels=LABELS,
+                truth=TRUTH, cut=(slice(49), slice(49)), height=64, width=96, image=PHOTO,
+                labels=LABELS,
                 lay_over=laid_over, each=[0.5], here=0)
     half = LABELS[::2, ::2].repeat(2, axis=0).repeat(2, axis=1)
     assert names.at_size == {
-        "cut-out": 1.0, "half size": metrics.scores(metrics.confusion_matrix(TRUTH, half, 3))["mean_iou"],
+        "cut-out": 1.0,
+        "half size": metrics.scores(metrics.confusion_matrix(TRUTH, half, 3))["mean_iou"],
         "double size": metrics.scores(metrics.confusion_matrix(TRUTH, OTHER, 3))["mean_iou"]}
     figure, = names.shown
-    same(pictures(figure), [laid_over(PHOTO, LABELS), *(laid_over(sizes[name], ids) for name, ids in labelled.items())])
-    assert [axis.get_title() for axis in figure.axes[:2]] == ["own size: mean IoU 0.50", "cut-out: mean IoU 1.00"]
+    same(pictures(figure), [laid_over(PHOTO, LABELS),
+                            *(laid_over(sizes[name], ids) for name, ids in labelled.items())])
+    assert ([axis.get_title() for axis in figure.axes[:2]]
+            == ["own size: mean IoU 0.50", "cut-out: mean IoU 1.00"])
 
 
 def test_05_sizes(run):
@@ -559,16 +603,19 @@ def test_05_sizes(run):
 
 
 def test_06_parameters_reach_the_training_runs(run):
-    names = run("06", "e70cfa29", dataset="", data_dir="", seed=3, image_size=48, batch_size=5, epochs=2,
+    names = run("06", "e70cfa29", dataset="", data_dir="", seed=3, image_size=48,
+                batch_size=5, epochs=2,
                 learning_rate=0.1, datasets=Calls(load_dataset=lambda *args: Data()))
     recipe = names.recipe
-    assert (recipe.image_size, recipe.batch_size, recipe.epochs, recipe.learning_rate) == (48, 5, 2, 0.1)
+    assert ((recipe.image_size, recipe.batch_size, recipe.epochs, recipe.learning_rate)
+            == (48, 5, 2, 0.1))
     trained = Calls()
     run("06", "f8c894dc", training=trained, recipe=recipe, folder=_Folder("runs"),
         start="start.keras", precision="float32", seed=3)
     for stride, (given, options) in zip((32, 16, 8), trained.of("train"), strict=True):
         assert given[1:] == (recipe, f"runs/fcn{stride}s")
-        assert options == {"stride": stride, "weights": "start.keras", "precision": "float32", "seed": 3}
+        assert (options
+                == {"stride": stride, "weights": "start.keras", "precision": "float32", "seed": 3})
 
 
 class _Folder(str):
@@ -579,7 +626,8 @@ class _Folder(str):
 def test_06_pictures(run):
     cells = RNG.integers(0, 3, (2, 3))
     legend = {"class_names": Data.class_names, "colors": COLORS}
-    figure, = run("06", "dabd86bf", photo=PHOTO, truth=TRUTH, cells=cells, coarse=LABELS, legend=legend).shown
+    figure, = run("06", "dabd86bf", photo=PHOTO, truth=TRUTH, cells=cells, coarse=LABELS,
+                  legend=legend).shown
     same(pictures(figure), [PHOTO, painted(TRUTH), painted(cells), painted(LABELS)])
     features = [RNG.random((side, side, 5)) for side in (8, 4, 2)]
     figure, = run("06", "0d507a67", photo=PHOTO, features=features).shown
@@ -589,17 +637,22 @@ def test_06_pictures(run):
         np.testing.assert_allclose(axis.get_images()[0].get_array(), strength / strength.max())
     windows = [(9, (slice(0, 32), slice(0, 40))), (8, (slice(8, 40), slice(16, 56)))]
     predictions = {32: [LABELS, OTHER], 16: [OTHER, LABELS], 8: [TRUTH % 3, LABELS]}
-    figure, = run("06", "a132e94e", chosen=[1, 0], masks=[TRUTH, OTHER], images=[PHOTO, 255 - PHOTO],
+    figure, = run("06", "a132e94e", chosen=[1, 0], masks=[TRUTH, OTHER],
+                  images=[PHOTO, 255 - PHOTO],
                   predictions=predictions, windows=windows, legend=legend).shown
-    rows = [(255 - PHOTO, painted(OTHER), painted(OTHER), painted(LABELS), painted(LABELS), windows[1][1]),
-            (PHOTO, painted(TRUTH), painted(LABELS), painted(OTHER), painted(TRUTH % 3), windows[0][1])]
+    rows = [(255 - PHOTO, painted(OTHER), painted(OTHER), painted(LABELS), painted(LABELS),
+             windows[1][1]),
+            (PHOTO, painted(TRUTH), painted(LABELS), painted(OTHER), painted(TRUTH % 3),
+             windows[0][1])]
     same(pictures(figure), [picture[window] for *row, window in rows for picture in row])
 
 
 def test_06_scores_and_prints_those_of_each_network(run, capsys):
-    trained = {stride: SimpleNamespace(model=f"net{stride}", seconds=stride) for stride in (32, 16, 8)}
+    trained = {stride: SimpleNamespace(model=f"net{stride}", seconds=stride)
+               for stride in (32, 16, 8)}
     labels = {"net32": LABELS, "net16": OTHER, "net8": TRUTH % 3}
-    names = run("06", "14fba508", "c83e5adf", trained=trained, images=[PHOTO], masks=[TRUTH], num_classes=3,
+    names = run("06", "14fba508", "c83e5adf", trained=trained, images=[PHOTO], masks=[TRUTH],
+                num_classes=3,
                 inference=predicts(**labels))
     for stride, scores in names.result.items():
         expected = metrics.scores(metrics.confusion_matrix(TRUTH, labels[f"net{stride}"], 3))
@@ -610,10 +663,12 @@ def test_06_scores_and_prints_those_of_each_network(run, capsys):
     capsys.readouterr()
     run("06", "404c3571", trained=trained, result=result, oracles={32: 0.4, 16: 0.5, 8: 0.5})
     assert [re.findall(r"[\d.]+", line) for line in capsys.readouterr().out.splitlines()] == [
-        ["32", "0.200", "0.50", "7", "32"], ["16", "0.300", "0.60", "7", "16"], ["8", "0.400", "0.80", "7", "8"]]
+        ["32", "0.200", "0.50", "7", "32"], ["16", "0.300", "0.60", "7", "16"],
+        ["8", "0.400", "0.80", "7", "8"]]
     run("06", "3b4a9676", curves={"FCN-8s": [0.5], "FCN-32s": [0.2], "FCN-16s": [0.1]}, widths=(1,))
     assert "+0.300" in capsys.readouterr().out
-    run("06", "9971c637", before=1, step0=2, changed=0.25, score_split=lambda k: {"mean_iou": k / 10})
+    run("06", "9971c637", before=1, step0=2, changed=0.25,
+        score_split=lambda k: {"mean_iou": k / 10})
     assert re.findall(r"0\.\d+|[\d.]+%", capsys.readouterr().out) == ["25.0%", "0.100", "0.200"]
 
 
@@ -625,7 +680,8 @@ def test_06_compares_the_network_with_a_skip_of_zeros(run):
 
 
 def test_06_draws_the_parts_of_one_score(run):
-    maps = [RNG.normal(size=(side, side)) for side in (2, 4, 8, 8)]  # deep layer, pool 4, pool 3, sum
+    # deep layer, pool 4, pool 3, sum
+    maps = [RNG.normal(size=(side, side)) for side in (2, 4, 8, 8)]
     figure, = run("06", "bf54afe1", photo=PHOTO, maps=maps, one=1).shown
     deep, pool4, pool3, total = maps
     same(pictures(figure)[:5], [PHOTO, deep, total, pool4, pool3])
@@ -643,7 +699,8 @@ def test_06_charts(run):
     figure, = run("06", "683f34ae", predictions={32: 1, 16: 2, 8: 3}, oracle_labels={32: 4, 8: 5},
                   band_scores=lambda labels: [labels] * 6, widths=(1, 2, 4, 8, 12, 20)).shown
     assert {name: values[0] for name, values in lines(figure.axes[0]).items()} == {
-        "FCN-32s": 1, "FCN-16s": 2, "FCN-8s": 3, "bilinear oracle, stride 32": 4, "bilinear oracle, stride 8": 5}
+        "FCN-32s": 1, "FCN-16s": 2, "FCN-8s": 3, "bilinear oracle, stride 32": 4,
+        "bilinear oracle, stride 8": 5}
     thinness = np.array([0.1, 0.2, 0.9])
     figure, = run("06", "0b69d4fb", result=result, thinness=thinness).shown
     assert points(figure.axes[0]) == [[[x, 0.5] for x in thinness]]
@@ -667,7 +724,8 @@ def test_07_pictures(run):
     figure, = run("07", "0c1f1d6c", scored_pairs=[(PHOTO, TRUTH)], inference=predicts(**networks),
                   **{name: name for name in networks}).shown
     same(pictures(figure), [PHOTO, *map(painted, (TRUTH, *networks.values()))])
-    figure, = run("07", "outlines-drawn", images=Calls(read_mask=lambda file: LABELS), first="", drawn=PHOTO).shown
+    figure, = run("07", "outlines-drawn", images=Calls(read_mask=lambda file: LABELS), first="",
+                  drawn=PHOTO).shown
     same(pictures(figure), [painted(LABELS), PHOTO])
 
 
@@ -681,7 +739,8 @@ class _Text(str):
 
 def test_07_bars_of_each_class(run):
     results = {name: {"mean_iou": 0.1 * k, "iou": 0.1 * k + np.array([0.01, 0.02, 0.03])}
-               for k, name in enumerate(("from scratch", "frozen, 5 photos", "frozen", "fine-tuned"), 1)}
+               for k, name in enumerate(("from scratch", "frozen, 5 photos", "frozen",
+                                         "fine-tuned"), 1)}
     figure, = run("07", "b786df12", results=results).shown
     expected = [value for row in results.values() for value in (row["mean_iou"], *row["iou"])]
     assert bars(figure.axes[0], "height") == pytest.approx(expected)
@@ -689,12 +748,15 @@ def test_07_bars_of_each_class(run):
 
 
 def test_07_fit_uses_all_of_the_recipe(run):
-    recipe = recipes.Recipe(image_size=32, batch_size=2, epochs=4, optimizer="adam", scale=(0.9, 1.1),
+    recipe = recipes.Recipe(image_size=32, batch_size=2, epochs=4, optimizer="adam",
+                            scale=(0.9, 1.1),
                             class_weights="median")
     trained = Calls(class_weights=lambda rule, pairs, classes: ("weights", rule, pairs, classes))
-    cut = Calls(batches=lambda *args, **options: "crops", DecodedPairs=lambda samples, read: samples)
+    cut = Calls(batches=lambda *args, **options: "crops", DecodedPairs=lambda samples,
+                read: samples)
     pairs = [(PHOTO, TRUTH)] * 6
-    names = run("07", "3a78c641", recipe=recipe, train_pairs=pairs, training=trained, pipeline=cut, seed=3)
+    names = run("07", "3a78c641", recipe=recipe, train_pairs=pairs, training=trained,
+                pipeline=cut, seed=3)
     model = Calls()
     names.fit(model, pairs[:4], 0.1, share=0.5)
     weights = "weights", "median", pairs, 3
@@ -709,30 +771,36 @@ def test_07_fit_uses_all_of_the_recipe(run):
 def test_07_parameters_reach_recipe_and_networks(run):
     given = {name: value for name, value in GIVEN.items() if name != "optimizer"}
     built, seeds = Calls(), Calls()
-    names = run("07", "4c587f81", "9968e7ef", weights="file", data_dir="", seed=3, precision="float32",
+    names = run("07", "4c587f81", "9968e7ef", weights="file", data_dir="", seed=3,
+                precision="float32",
                 models=built, keras=SimpleNamespace(utils=seeds), **given)
     assert {name: getattr(names.recipe, name) for name in given} == given and names.rate == 0.1
     names.build("start")
-    assert built.of("fcn") == [((), {"num_classes": 3, "stride": 8, "backbone": "vgg16", "weights": "start",
+    assert built.of("fcn") == [((), {"num_classes": 3, "stride": 8, "backbone": "vgg16",
+                                     "weights": "start",
                                      "precision": "float32"})]
     assert seeds.of("set_random_seed") == [((3,), {})]
 
 
 def test_07_saves_the_fine_tuned_network_with_its_settings(run, tmp_path):
-    network, saved = Calls(), Calls(save=lambda *args, **options: tmp_path / "own-1" / "model.keras")
+    network, saved = Calls(), Calls(save=lambda *args,
+                                    **options: tmp_path / "own-1" / "model.keras")
     run("07", "b41127e4", models=Calls(fcn=lambda **options: network), arguments={"stride": 8},
-        tuned=Calls(get_weights=lambda: "tuned"), recipe=Data.recipe, weights="", policy="float32", seed=3,
+        tuned=Calls(get_weights=lambda: "tuned"), recipe=Data.recipe, weights="",
+        policy="float32", seed=3,
         training=saved, place=tmp_path / "own-1")
     assert network.of("set_weights") == [(("tuned",), {})]
     parameters = saved.of("save")[0][1]["parameters"]
-    assert parameters == {**Data.recipe.values(), "weights": "meadow", "precision": "float32", "seed": 3}
+    assert (parameters
+            == {**Data.recipe.values(), "weights": "meadow", "precision": "float32", "seed": 3})
 
 
 def test_07_what_each_network_learns_from(run):
     done = Calls()
     build, learn, fit = done.build, done.learn, done.fit
     done.functions["build"] = lambda start: f"from {start}"
-    run("07", "1c0e1778", "381b75b2", build=build, learn=learn, fit=fit, start="meadow", frozen="frozen",
+    run("07", "1c0e1778", "381b75b2", build=build, learn=learn, fit=fit, start="meadow",
+        frozen="frozen",
         train_pairs="all", few_pairs="five", rate=0.3)
     assert [given for given, _ in done.of("fit")] == [
         ("from None", "all", 0.3), ("frozen", "all", pytest.approx(0.9)),
@@ -744,7 +812,8 @@ def test_07_what_each_network_learns_from(run):
 
 def test_07_scores_the_split_it_names_and_ranks_by_loss(run):
     asked = Calls(evaluate=lambda model, data, split: CONFUSION)
-    run("07", "08c9fe34", inference=asked, split="val", few_pairs=[1] * 5, scratch=1, few=2, frozen=3, tuned=4)
+    run("07", "08c9fe34", inference=asked, split="val", few_pairs=[1] * 5, scratch=1, few=2,
+        frozen=3, tuned=4)
     assert [given[2] for given, _ in asked.of("evaluate")] == ["val"] * 4
     assert [given[0] for given, _ in asked.of("evaluate")] == [1, 2, 3, 4]
     losses = {(f"{i}", "mask"): value for i, value in enumerate([3, 9, 1, 8, 2, 7, 6, 5, 4])}
@@ -757,7 +826,8 @@ def test_07_asks_a_network_trained_with_the_faulty_masks(run):
     unchecked.splits = {"train": ["train 0"], "val": ["val 0", "val 1"]}
     unchecked.split = lambda name: f"faulty {name}"
     done = Calls(build=lambda start: "judge", fit=lambda model, pairs, peak, share: None)
-    names = run("07", "ask-losses", data_dir="", unchecked=unchecked, start="meadow", build=done.build,
+    names = run("07", "ask-losses", data_dir="", unchecked=unchecked, start="meadow",
+                build=done.build,
                 learn=done.learn, fit=done.fit, rate=0.3, inference=predicts(), frozen="frozen",
                 pipeline=Calls(DecodedPairs=lambda samples, read: samples))
     (given, options), = done.of("fit")
@@ -765,7 +835,8 @@ def test_07_asks_a_network_trained_with_the_faulty_masks(run):
     assert done.of("learn") == [(("judge",), {"everything": False})]
     rows, columns = np.nonzero(KNOWN)
     expected = -np.log(softmax(LOGITS)[rows, columns, TRUTH[KNOWN]]).mean()
-    assert names.losses == {name: pytest.approx(expected, rel=1e-4) for name in ("train 0", "val 0", "val 1")}
+    assert (names.losses
+            == {name: pytest.approx(expected, rel=1e-4) for name in ("train 0", "val 0", "val 1")})
 
 
 def test_07_draws_the_outlines_of_the_shapes(run, tmp_path):
@@ -774,7 +845,8 @@ def test_07_draws_the_outlines_of_the_shapes(run, tmp_path):
     shape = {"points": [[10, 20], [60, 20], [60, 50]]}
     (tmp_path / "to_correct" / "one.json").write_text(json.dumps({"shapes": [shape]}))
     Image.fromarray(PHOTO).save(tmp_path / "images" / "one.png")
-    drawn = np.array(run("07", "c91690e0", place=tmp_path, predicted=tmp_path, first=tmp_path / "one.png").drawn)
+    drawn = np.array(run("07", "c91690e0", place=tmp_path, predicted=tmp_path,
+                         first=tmp_path / "one.png").drawn)
     yellow = (drawn == (255, 255, 0)).all(axis=2)
     assert yellow[20, 10:60].all() and yellow[20:50, 60].all() and yellow[35, 35], "three sides"
     assert yellow.sum() < 500 and np.array_equal(drawn[~yellow], PHOTO[~yellow])
@@ -786,7 +858,8 @@ def test_07_draws_the_outlines_of_the_shapes(run, tmp_path):
 def test_08_parameters_reach_the_grid(run):
     given = {"dataset": "voc", "data_dir": "here", "image_size": 48, "batch_size": 5, "epochs": 2}
     assert run("08", "9d6e33b1", **given).grid == {**given, "stride": [32, 8], "seed": [0, 1]}
-    assert run("08", "9d6e33b1", **given | {"image_size": 0, "batch_size": 0, "epochs": 0}).fixed == {
+    assert run("08", "9d6e33b1",
+               **given | {"image_size": 0, "batch_size": 0, "epochs": 0}).fixed == {
         **given, "image_size": 96, "batch_size": 8, "epochs": 6}
 
 
@@ -794,7 +867,8 @@ def test_08_small_notebook_trains_what_its_parameters_say(run):
     code = run("08", "b380a9bc").train_and_score.partition("\n\n")[2]
     trained = Calls(train=lambda *args, **options: SimpleNamespace(history=ROWS))
     written = Calls()
-    exec(code, {"datasets": Calls(load_dataset=lambda *args: Data()), "runs": written, "training": trained,
+    exec(code, {"datasets": Calls(load_dataset=lambda *args: Data()), "runs": written,
+                "training": trained,
                 "dataset": "", "data_dir": "", "run_dir": "here", "image_size": 48, "batch_size": 5,
                 "epochs": 2, "stride": 8, "seed": 3})
     (given, options), = trained.of("train")
@@ -804,19 +878,24 @@ def test_08_small_notebook_trains_what_its_parameters_say(run):
 
 
 def test_08_rows_curves_and_pictures(run, tmp_path):
-    board = [{"parameters": {"stride": stride, "seed": seed}, "split": "val", "point": f"{stride}-{seed}",
+    board = [{"parameters": {"stride": stride, "seed": seed}, "split": "val",
+              "point": f"{stride}-{seed}",
               "scores": {"mean_iou": (10 if stride == 8 else 1) * (seed + 1)}}
              for stride in (32, 8) for seed in (0, 1)]
-    figure, = run("08", "scores-at", "the-idea-drawn", "3f408e9f", board=board, seeds_of={"net": [1]}).shown[1:]
+    figure, = run("08", "scores-at", "the-idea-drawn", "3f408e9f", board=board,
+                  seeds_of={"net": [1]}).shown[1:]
     drawn = [[x for x, _ in dots] for dots in points(figure.axes[0])]
-    assert drawn == [[1, 2], [1.5], [10, 20], [15]] and names_on(figure.axes[0]) == ["stride 32", "stride 8"]
+    assert (drawn == [[1, 2], [1.5], [10, 20], [15]]
+            and names_on(figure.axes[0]) == ["stride 32", "stride 8"])
     figure, = run("08", "curves-of-points", board=board,
                   history=lambda row: [(1, row["scores"]["mean_iou"]), (2, 0)]).shown
     assert {name: values[0] for name, values in lines(figure.axes[0]).items()} == {
-        "stride 32, seed 0": 1, "stride 32, seed 1": 2, "stride 8, seed 0": 10, "stride 8, seed 1": 20}
+        "stride 32, seed 0": 1, "stride 32, seed 1": 2, "stride 8, seed 0": 10,
+        "stride 8, seed 1": 20}
     loaded = run("08", "pictures-of-points", board=board, folder=tmp_path, models=Calls(load=str))
     assert loaded.network(8).endswith("strides/8-0/model.keras")
-    figure, = run("08", "pictures-drawn", gains=[0.1, 0.4, 0.2], coarse=[None, LABELS], fine=[None, OTHER],
+    figure, = run("08", "pictures-drawn", gains=[0.1, 0.4, 0.2], coarse=[None, LABELS],
+                  fine=[None, OTHER],
                   scenes=[None, (PHOTO, TRUTH)]).shown
     same(pictures(figure), [PHOTO, *map(painted, (TRUTH, LABELS, OTHER))])
 
@@ -845,7 +924,8 @@ def test_09_mistakes_and_their_pictures(run):
         seen.append(np.array(photo))
         return (LABELS, OTHER, TRUTH % 3)[len(seen) - 1]
 
-    figure, = run("09", "f5e777f9", image=PHOTO, model=None, inference=SimpleNamespace(predict=predict),
+    figure, = run("09", "f5e777f9", image=PHOTO, model=None,
+                  inference=SimpleNamespace(predict=predict),
                   over=laid_over, legend={}).shown
     normalised = (PHOTO - np.array([123.68, 116.779, 103.939])) / 58
     same(seen[:2], [PHOTO, PHOTO[..., ::-1]])
@@ -862,7 +942,8 @@ def test_09_ranges_are_measured_on_training_photos(run, tmp_path):
     data = Data()
     data.read = lambda sample: read.append(sample) or (PHOTO, TRUTH)
     written = Calls()
-    run("09", "37n5d4e7", data=data, calibration=3, image=PHOTO[:32, :48], samples=data.split("test"),
+    run("09", "37n5d4e7", data=data, calibration=3, image=PHOTO[:32, :48],
+        samples=data.split("test"),
         split="test", model="model", folder=tmp_path, export=written, litert_runner=str)
     assert read == ["train 0", "train 3", "train 6"]
     assert [photo.shape for photo in written.of("to_int8")[0][0][2]] == [(32, 48, 3)] * 3
@@ -871,13 +952,17 @@ def test_09_ranges_are_measured_on_training_photos(run, tmp_path):
 def test_09_figures(run):
     logits = {"float": LOGITS, "int8": LOGITS + RNG.normal(size=LOGITS.shape)}
     figure, = run("09", "staircase-figure", ids=np.full((64, 96), 2), image=PHOTO,
-                  by_litert=lambda image: logits["float"], by_int8=lambda image: logits["int8"]).shown
+                  by_litert=lambda image: logits["float"],
+                  by_int8=lambda image: logits["int8"]).shown
     before, after = (values[..., 2].ravel()[::7] for values in logits.values())
-    np.testing.assert_allclose(points(figure.axes[0])[0], np.transpose([before, after - before]), rtol=1e-5)
-    figure, = run("09", "eight-bits-figure", "eight-bits-drawn", as_shipped=False, image=PHOTO, ids=LABELS,
+    np.testing.assert_allclose(points(figure.axes[0])[0],
+                               np.transpose([before, after - before]), rtol=1e-5)
+    figure, = run("09", "eight-bits-figure", "eight-bits-drawn", as_shipped=False,
+                  image=PHOTO, ids=LABELS,
                   over=laid_over, by_int8=lambda image: LOGITS, legend={}).shown
     labels = LOGITS.argmax(axis=2).astype("uint8")
-    same(pictures(figure), [laid_over(PHOTO, LABELS), laid_over(PHOTO, labels), plots.error_map(LABELS, labels)])
+    same(pictures(figure),
+         [laid_over(PHOTO, LABELS), laid_over(PHOTO, labels), plots.error_map(LABELS, labels)])
     speed = {"Keras": 3.0, "LiteRT": 1.0, "LiteRT, 8 bits": 0.5}
     figure, = run("09", "2f22dadd", speed=speed, size={"LiteRT": 3, "LiteRT, 8 bits": 0.5}).shown
     assert bars(figure.axes[0]) == list(speed.values()) and names_on(figure.axes[0]) == list(speed)
@@ -888,7 +973,8 @@ def test_09_formats_are_compared_with_keras(run):
     found = {"one": [LOGITS, 2 * LOGITS], "other": [LOGITS, LOGITS]}
     names = run("09", "difference", "4ed59d88", found=found, expected=expected)
     assert names.differences == {"one": [0, 0], "other": [0, pytest.approx(0.5)]}
-    figure, = run("09", "d20db72e", differences={"one": [1e-6, 2e-6], "other": [3e-6, 4e-6]}, sizes=["a", "b"]).shown
+    figure, = run("09", "d20db72e", differences={"one": [1e-6, 2e-6], "other": [3e-6, 4e-6]},
+                  sizes=["a", "b"]).shown
     assert bars(figure.axes[0], "height") == pytest.approx([1, 2, 3, 4])
 
 
@@ -897,15 +983,19 @@ def test_09_runners_sizes_and_scores(run, tmp_path, capsys):
     for size, file in enumerate(files.values(), 1):
         file.write_bytes(bytes(size * 1_000_000))
     readers = dict.fromkeys(("ONNX Runtime", "OpenCV", "LiteRT", "SavedModel"))
-    names = run("09", "megabytes", "c91f6d33", model=None, image=PHOTO, origin="", by_calling=None, by_int8=None,
+    names = run("09", "megabytes", "c91f6d33", model=None, image=PHOTO, origin="",
+                by_calling=None, by_int8=None,
                 readers=readers, milliseconds=lambda runner, photo: 1.0, onnx_file=files["onnx"],
                 litert_file=files["litert"], saved_folder=files["saved"], int8_file=files["int8"])
-    assert names.size == {"ONNX Runtime": 1, "OpenCV": 1, "LiteRT": 2, "SavedModel": 3, "LiteRT, 8 bits": 4}
-    scores = {"float": {"iou": [0.5, 0.6, 0.7], "mean_iou": 0.6}, "int8": {"iou": [0.4, 0.5, 0.6], "mean_iou": 0.5}}
+    assert (names.size
+            == {"ONNX Runtime": 1, "OpenCV": 1, "LiteRT": 2, "SavedModel": 3, "LiteRT, 8 bits": 4})
+    scores = {"float": {"iou": [0.5, 0.6, 0.7], "mean_iou": 0.6},
+              "int8": {"iou": [0.4, 0.5, 0.6], "mean_iou": 0.5}}
     names = run("09", "60833d21", score=scores.get, by_litert="float", by_int8="int8")
     assert names.drop == pytest.approx(0.1) and names.rows[0] == ("ground", 0.5, 0.4)
     runner = Calls(litert_runner=lambda file: f"runs {file}")
-    names = run("09", "five-shapes", photos=[], litert_runner=runner.litert_runner, litert_file="tflite",
+    names = run("09", "five-shapes", photos=[], litert_runner=runner.litert_runner,
+                litert_file="tflite",
                 by_onnx_runtime="onnx", by_opencv="opencv", by_saved_model="saved")
     assert list(names.readers.values()) == ["onnx", "opencv", "runs tflite", "saved"]
     assert list(names.readers) == ["ONNX Runtime", "OpenCV", "LiteRT", "SavedModel"]
@@ -934,13 +1024,15 @@ def test_09_scores_every_photo_with_the_format(run):
 def test_a1_scores_of_the_horse_and_times_of_each_way(run):
     resized, transposed = RNG.normal(size=(2, 1, 64, 64, 3))
     difference = RNG.random((64, 64))
-    figure, = run("A1", "a1-border-figure", meadow=SimpleNamespace(class_names=["ground", "horse", "disc"]),
+    figure, = run("A1", "a1-border-figure",
+                  meadow=SimpleNamespace(class_names=["ground", "horse", "disc"]),
                   resized=resized, transposed=transposed, difference=difference).shown
     same(pictures(figure), [resized[0, ..., 1], transposed[0, ..., 1], difference])
     called = Calls()
     ways = Calls(Conv2DTranspose=lambda *args, **options: called.transposed,
                  UpSampling2D=lambda *args, **options: called.resized)
-    run("A1", "a1-times", scores=np.zeros(1), layers=ways, BilinearUpsampling=lambda factor: called.products)
+    run("A1", "a1-times", scores=np.zeros(1), layers=ways,
+        BilinearUpsampling=lambda factor: called.products)
     assert [len(called.of(name)) for name in ("transposed", "resized", "products")] == [11] * 3
 
 
@@ -952,9 +1044,11 @@ def test_a2_rounds_of_newton_schulz(run):
     for found, factor in zip(names.after, (1 / np.linalg.norm(gradient), 1, 2, 3)):
         np.testing.assert_allclose(found, factor * values, rtol=1e-3)
     muon = SimpleNamespace(muon_a=3.0, muon_b=-4.0, muon_c=2.0)
-    figure, = run("A2", "a2-newton-figure", after=[np.arange(64) + 100 * n for n in range(4)], muon=muon).shown
+    figure, = run("A2", "a2-newton-figure", after=[np.arange(64) + 100 * n for n in range(4)],
+                  muon=muon).shown
     left, right = figure.axes
-    assert {name: values[0] for name, values in lines(left).items()} == {"0": 0, "1": 100, "2": 200, "3": 300}
+    assert ({name: values[0] for name, values in lines(left).items()}
+            == {"0": 0, "1": 100, "2": 200, "3": 300})
     start, once, *_ = lines(right).values()
     np.testing.assert_allclose(once, [3 * s - 4 * s ** 3 + 2 * s ** 5 for s in start], atol=1e-9)
 
@@ -983,14 +1077,16 @@ def test_a2_pictures_and_histograms(run):
     meadow = Data()
     meadow.find = lambda split, name: 0
     added = {"no weights": np.zeros(3), "median": np.array([0.0, 1, 2])}
-    figure, = run("A2", "a2-shift-figure", meadow=meadow, inference=predicts(), trained=None, ways=added,
+    figure, = run("A2", "a2-shift-figure", meadow=meadow, inference=predicts(),
+                  trained=None, ways=added,
                   names=Data.class_names).shown
     labels = [(LOGITS + way).argmax(axis=2) for way in added.values()]
     same(pictures(figure), [PHOTO, *map(painted, (TRUTH, *labels))])
     exact = RNG.normal(size=(8, 8, 3))
     ways = {"backbone in bfloat16": exact + 0.01, "its logits, too": exact + 0.03}
     figure, = run("A2", "a2-mixed-figure", exact=exact, ways=ways).shown
-    for axis, (way, place) in zip(figure.axes, (("backbone in bfloat16", 10), ("its logits, too", 30))):
+    for axis, (way, place) in zip(figure.axes,
+                                  (("backbone in bfloat16", 10), ("its logits, too", 30))):
         heights = bars(axis, "height")
         assert axis.get_title().startswith(way) and sum(heights[place - 1:place + 1]) == exact.size
 
@@ -999,7 +1095,8 @@ def test_a2_compares_mixed_precision_with_the_exact_logits(run):
     trained, mixed = Calls(get_weights=lambda: "weights"), Calls()
     built = Calls(fcn=lambda *args, **options: mixed)
     names = run("A2", "a2-mixed-code", models=built, trained=trained, classes=3, photo=PHOTO,
-                inference=Calls(logits=lambda network, photo: LOGITS if network is trained else -LOGITS),
+                inference=Calls(logits=lambda network,
+                                photo: LOGITS if network is trained else -LOGITS),
                 rounded=lambda numbers, kind: (numbers.tolist(), kind))
     assert built.of("fcn")[0][1]["precision"] == "mixed_bfloat16"
     assert mixed.of("set_weights") == [(("weights",), {})]
@@ -1021,18 +1118,23 @@ def test_a2_spreads_by_backbone_and_factor(run):
 WRONG = [
     ("01", "4d559e24", "scored", {"data": SimpleNamespace(
         test_split="test", split=lambda name: [("same.jpg", "mask")])}),
-    ("01", "4d559e24", "void was counted", {"four": np.array([1, 1, 2, 0]), "guesses": np.array([1, 1, 0, 0])}),
+    ("01", "4d559e24", "void was counted",
+     {"four": np.array([1, 1, 2, 0]), "guesses": np.array([1, 1, 0, 0])}),
     ("01", "4d559e24", "together > 0.98", {"together": 0.999, "apart": 0.95}),
-    ("01", "4d559e24", "nearest has invented", {"by_nearest": np.array([3]), "mask": np.array([1, 5])}),
+    ("01", "4d559e24", "nearest has invented",
+     {"by_nearest": np.array([3]), "mask": np.array([1, 5])}),
     ("03", "6ce8aec1", "inference.predict", {
         "reloaded": "one", "again": SimpleNamespace(model="other"), "scene": PHOTO,
         "inference": predicts(one=LABELS, other=OTHER)}),
-    ("02", "cef35983", "weight_error", {"weight_error": 0.1, "logit_error": 0, "logits": LOGITS, "odd": LOGITS}),
-    ("02", "cef35983", "weight_error", {"weight_error": 0, "logit_error": 0.1, "logits": LOGITS, "odd": LOGITS}),
+    ("02", "cef35983", "weight_error",
+     {"weight_error": 0.1, "logit_error": 0, "logits": LOGITS, "odd": LOGITS}),
+    ("02", "cef35983", "weight_error",
+     {"weight_error": 0, "logit_error": 0.1, "logits": LOGITS, "odd": LOGITS}),
     ("02", "cef35983", "by_windows", {"by_windows": LOGITS, "one_pass": 1.01 * LOGITS}),
     ("02", "cef35983", "tent_error", {"crop_difference": 0.2, "tent_error": 0.1}),
     ("03", "6ce8aec1", "does not overfit", {
-        "given": "defaults", "runs": SimpleNamespace(DEFAULTS="defaults"), "rows": ROWS, "entropy": 2,
+        "given": "defaults", "runs": SimpleNamespace(DEFAULTS="defaults"),
+        "rows": ROWS, "entropy": 2,
         "history": SimpleNamespace(history={"val_loss": [1]}), "best": 0.7, "baseline": 0.1,
         "overfit": {"val_loss": [1.0, 1.01]}}),
     ("03", "6ce8aec1", "by_hand", {"by_hand": 1.4, "loss": lambda *four: 1.5, "four": ()}),
@@ -1040,7 +1142,8 @@ WRONG = [
     ("04", "a3f831af", "void was counted", {"confusion": CONFUSION, "masks": [TRUTH]}),
     ("04", "a3f831af", "rows are not classes", {"confusion": CONFUSION, "oracle": CONFUSION.T}),
     ("04", "a3f831af", "metrics.json holds", {"written": 0.5, "result": {"mean_iou": 0.4}}),
-    ("04", "a3f831af", "one class gets too much", {"confusion": CONFUSION, "lazy": {"mean_iou": 0.5}}),
+    ("04", "a3f831af", "one class gets too much",
+     {"confusion": CONFUSION, "lazy": {"mean_iou": 0.5}}),
     ("04", "a3f831af", "an oracle is not", {"oracles": {"bilinear": 1.2}}),
     ("05", "b48d8922", "by_hand", {"by_hand": LABELS, "labels": OTHER}),
     ("05", "b48d8922", "confidence.max", {"confidence": np.array([0.2, 0.9])}),
@@ -1055,20 +1158,27 @@ WRONG = [
     ("07", "337102f9", "fixed.splits", {"fixed": SimpleNamespace(splits={"train": 21, "val": 20})}),
     ("07", "checks-data", "startswith('score') for", {"new": ["score", "fc7"]}),
     ("07", "checks-data", "was frozen", {
-        "frozen": SimpleNamespace(layers=[SimpleNamespace(name="fc7", get_weights=lambda: [np.ones(2)])]),
-        "fresh": {"start": SimpleNamespace(layers=[SimpleNamespace(get_weights=lambda: [np.zeros(2)])])}}),
+        "frozen": SimpleNamespace(layers=[SimpleNamespace(name="fc7",
+                                                          get_weights=lambda: [np.ones(2)])]),
+        "fresh": {"start": SimpleNamespace(
+            layers=[SimpleNamespace(get_weights=lambda: [np.zeros(2)])])}}),
     ("07", "checks-data", "dtype_policy", {
         "reloaded": SimpleNamespace(dtype_policy=SimpleNamespace(name="mixed_bfloat16"))}),
-    ("08", "6ed713c3", "again", {"again": [1], "board": [2], "said": SimpleNamespace(getvalue=lambda: 4 * "kept")}),
-    ("08", "6ed713c3", "if by_default", {"by_default": True, "scores_at": {8: [0.1], 32: [0.2]}.get}),
+    ("08", "6ed713c3", "again",
+     {"again": [1], "board": [2], "said": SimpleNamespace(getvalue=lambda: 4 * "kept")}),
+    ("08", "6ed713c3", "if by_default",
+     {"by_default": True, "scores_at": {8: [0.1], 32: [0.2]}.get}),
     ("08", "checks-stored", "tolerance", {"spread": {"std": 0.1, "tolerance": 0.3}, "sigma": 0.2}),
     ("08", "checks-stored", "luck", {"spread": {"mean": 0.706}, "luck": 0.0144, "sigma": 0.007}),
-    ("09", "f6b84269", "other class names", {"about": {"class_names": '["block", "ground", "disc"]'}}),
-    ("09", "f6b84269", "script said", {"frames": [0] * 15, "done": SimpleNamespace(stdout="", stderr="")}),
+    ("09", "f6b84269", "other class names",
+     {"about": {"class_names": '["block", "ground", "disc"]'}}),
+    ("09", "f6b84269", "script said",
+     {"frames": [0] * 15, "done": SimpleNamespace(stdout="", stderr="")}),
     ("09", "f6b84269", "labels changed", {"as_shipped": True, "changed": 20, "compared": 10_000}),
     ("09", "f6b84269", "of the largest logit", {"as_shipped": True, "most": 1e-4}),
     ("09", "f6b84269", "0.98", {"as_shipped": True, "in_8_bits": LABELS, "ids": OTHER}),
-    ("A1", "a1-checks", "apart.any", {"apart": np.ones((256, 256), bool), "near": np.zeros(256, bool)}),
+    ("A1", "a1-checks", "apart.any",
+     {"apart": np.ones((256, 256), bool), "near": np.zeros(256, bool)}),
     ("A1", "a1-checks", "repaired", {"repaired": np.ones(3), "resized": np.zeros(3)}),
     ("A2", "a2-checks", "flat <", {"flat": 11, "steep": 600}),
     ("A1", "a1-checks", "post", {"post": np.ones(160)}),

@@ -27,9 +27,11 @@ SHARED = {"dataset": ("str", "meadow"), "data_dir": ("str", ""), "run_dir": ("st
           "learning_rate": ("float", 0.0), "backbone": ("str", ""), "weights": ("str", ""),
           "stride": ("int", 0), "precision": ("str", "auto"), "seed": ("int", 0)}
 TINY = {"image_size": 64, "batch_size": 16, "epochs": 1}
-VERBS = {"Add", "Build", "Compare", "Deploy", "Evaluate", "Export", "Load", "Prepare", "Refine", "Run",
+VERBS = {"Add", "Build", "Compare", "Deploy", "Evaluate", "Export", "Load", "Prepare",
+         "Refine", "Run",
          "Scale", "Segment", "Sweep", "Train", "Use", "Visualise"}
-MACHINE_PATH = re.compile(r"/home/|/Users/|/root/|/tmp/|/private/|/var/folders/|\b[A-Z]:\\|site-packages")
+MACHINE_PATH = re.compile(
+    r"/home/|/Users/|/root/|/tmp/|/private/|/var/folders/|\b[A-Z]:\\|site-packages")
 PICTURES = ("image/png", "image/jpeg")
 CHECK = re.compile(r"\bassert\b|\bcheck\w*\(")
 
@@ -38,7 +40,8 @@ each = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 
 def cells(path: Path, kind: str = "code") -> list[nbformat.NotebookNode]:
     """Return the notebook's cells of one kind, leaving out empty ones."""
-    return [cell for cell in tool.read(path).cells if cell.cell_type == kind and cell.source.strip()]
+    return [cell for cell in tool.read(path).cells if cell.cell_type == kind
+            and cell.source.strip()]
 
 
 def prose(path: Path) -> str:
@@ -51,7 +54,8 @@ def tags(cell) -> list[str]:
 
 def texts(cell) -> list[str]:
     """Return what a cell put out as text."""
-    return [output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs]
+    return [output.get("text") or output.get("data", {}).get("text/plain", "")
+            for output in cell.outputs]
 
 
 # Form
@@ -70,7 +74,8 @@ def test_executed_in_order_without_errors(path):
     outputs = [output for cell in code for output in cell.outputs]
     assert not [output.ename for output in outputs if output.output_type == "error"]
     assert not [output.text for output in outputs if output.get("name") == "stderr"]
-    assert sum(bool(cell.outputs) for cell in code) > len(code) / 3, "most cells should show something"
+    assert sum(bool(cell.outputs)
+               for cell in code) > len(code) / 3, "most cells should show something"
 
 
 def words(path: Path) -> int:
@@ -102,7 +107,8 @@ def test_reading_fits_into_a_lesson(path):
     lines = sum(len(cell.source.splitlines()) for cell in code if not is_collapsed(cell))
     assert len(tool.read(path).cells) <= 60
     assert words(path) <= 2000 and words(path) <= 250 * figures
-    assert words(path) / 200 + lines / 15 + figures / 2 <= 25, "minutes: 200 words, 15 lines, 2 figures in each"
+    assert words(
+        path) / 200 + lines / 15 + figures / 2 <= 25, "minutes: 200 words, 15 lines, 2 figures in each"
 
 
 @each
@@ -131,7 +137,8 @@ def test_parameters_are_annotated_literals_with_help(path):
     comments = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(source).readline)
                 if token.type == tokenize.COMMENT}
     for node in ast.parse(source).body:
-        assert isinstance(node, ast.AnnAssign) and node.value, f"not name: type = value: {ast.unparse(node)}"
+        assert isinstance(
+            node, ast.AnnAssign) and node.value, f"not name: type = value: {ast.unparse(node)}"
         ast.literal_eval(node.value)
         assert node.end_lineno in comments, f"{ast.unparse(node)} has no help after it"
 
@@ -139,7 +146,8 @@ def test_parameters_are_annotated_literals_with_help(path):
 @each
 def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
     declared = declared_parameters(path)
-    assert "run_dir" in declared or "run_folder" not in path.read_text(encoding="utf-8"), "it writes somewhere"
+    assert "run_dir" in declared or "run_folder" not in path.read_text(
+        encoding="utf-8"), "it writes somewhere"
     assert {name: declared[name] for name in declared if name in SHARED} == {
         name: SHARED[name] for name in declared if name in SHARED}
     for other in PATHS:
@@ -148,13 +156,15 @@ def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
 
 
 IMPOSSIBLE = [("seed", -1), ("seed", 2**40), ("image_size", 31), ("image_size", 10_000),
-              ("learning_rate", float("inf")), ("scene", "test_230"), ("calibration", 0), ("scored", -1)]
+              ("learning_rate", float("inf")), ("scene", "test_230"), ("calibration", 0),
+              ("scored", -1)]
 
 
 @pytest.mark.parametrize("path, name, value", [
     pytest.param(path, name, value, id=f"{path.stem[:2]}-{name}-{value}")
     for path in PATHS for name, value in IMPOSSIBLE
-    if name in declared_parameters(path) and not path.stem.startswith("08")])  # its sweep refuses them
+    # its sweep refuses them
+    if name in declared_parameters(path) and not path.stem.startswith("08")])
 def test_impossible_values_are_refused_in_the_first_cell_after_the_parameters(path, name, value):
     code = cells(path)
     given = next(number for number, cell in enumerate(code) if "parameters" in tags(cell))
@@ -175,7 +185,8 @@ def test_ignored_outputs_are_few_and_followed_by_a_check(path):
     ignored = [number for number, cell in enumerate(code) if "nbval-ignore-output" in tags(cell)]
     assert len(ignored) <= len(code) / 5
     for number in ignored:
-        later = [cell.source for cell in code[number + 1:] if "nbval-ignore-output" not in tags(cell)]
+        later = [cell.source for cell in code[number + 1:]
+                 if "nbval-ignore-output" not in tags(cell)]
         assert number == len(code) - 1 or any(map(CHECK.search, later[:2])), \
             f"{path.name}: no check after cell {number + 1}:\n{code[number].source}"
     others = {tag for cell in code for tag in tags(cell)} - {"nbval-ignore-output", "parameters"}
@@ -185,15 +196,20 @@ def test_ignored_outputs_are_few_and_followed_by_a_check(path):
 @each
 def test_figures_have_alt_text_and_a_digest(path):
     for number, cell in enumerate(cells(path), 1):
-        figures = [(kind, output) for output in cell.outputs for kind in output.get("data", {}) if kind in PICTURES]
+        figures = [(kind, output) for output in cell.outputs for kind in output.get("data", {})
+                   if kind in PICTURES]
         assert len(figures) <= 1, f"{path.name}: cell {number} shows {len(figures)} figures"
         for kind, figure in figures:
             alt = figure.metadata.get(kind, {}).get("alt", "")
-            assert len(alt) >= 20, f"{path.name}: the figure of cell {number} has no alt text (plots.show)"
+            assert len(
+                alt) >= 20, f"{path.name}: the figure of cell {number} has no alt text (plots.show)"
             drawn = figure.data["text/plain"].removeprefix(alt)
-            assert re.search(r"axes|frames", drawn), f"{path.name}: cell {number} has no digest of its figure"
-        assert not re.search(r"\bplt\.show\(", cell.source), f"{path.name}: cell {number} shows by pyplot"
-    assert not re.search(r"!\[[^\]]*\]\((?!https?:)", prose(path)), "figures are outputs, not linked files"
+            assert re.search(r"axes|frames",
+                             drawn), f"{path.name}: cell {number} has no digest of its figure"
+        assert not re.search(r"\bplt\.show\(",
+                             cell.source), f"{path.name}: cell {number} shows by pyplot"
+    assert not re.search(r"!\[[^\]]*\]\((?!https?:)",
+                         prose(path)), "figures are outputs, not linked files"
 
 
 # Template
@@ -203,15 +219,20 @@ def test_figures_have_alt_text_and_a_digest(path):
 def test_title_badge_and_what_to_expect(path):
     first = cells(path, "markdown")[0].source
     title = re.match(r"# (?:\d+[.:]? *)?(\w+)", first)
-    assert title and title[1] in VERBS, f"{path.name}: the title starts with one of VERBS: {first[:60]}"
+    assert title and title[
+        1] in VERBS, f"{path.name}: the title starts with one of VERBS: {first[:60]}"
     assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1
     page = f"blob/main/{path.relative_to(runs.ROOT).as_posix()}"
     owner_name = REPOSITORY.removeprefix("https://github.com/")
-    assert re.findall(r"https://colab\.research\.google\.com/github/([^)\s\"]+)", first) == [f"{owner_name}/{page}"]
-    assert re.findall(r"https://kaggle\.com/kernels/welcome\?src=([^)\s\"]+)", first) == [f"{REPOSITORY}/{page}"]
+    assert (re.findall(r"https://colab\.research\.google\.com/github/([^)\s\"]+)", first)
+            == [f"{owner_name}/{page}"])
+    assert (re.findall(r"https://kaggle\.com/kernels/welcome\?src=([^)\s\"]+)", first)
+            == [f"{REPOSITORY}/{page}"])
     for word in ("do", "learn", "need"):
-        assert re.search(rf"you(?: wi|'|’)ll {word}", prose(path), re.IGNORECASE), f"what you will {word}"
-    assert re.search(r"read\w* (time )?.*minutes?\b.*\brun", first, re.IGNORECASE | re.DOTALL), "reading and run time"
+        assert re.search(rf"you(?: wi|'|’)ll {word}", prose(path),
+                         re.IGNORECASE), f"what you will {word}"
+    assert re.search(r"read\w* (time )?.*minutes?\b.*\brun", first,
+                     re.IGNORECASE | re.DOTALL), "reading and run time"
 
 
 @each
@@ -221,8 +242,10 @@ def test_set_up_cell_is_the_same_everywhere(path):
 
     assert len(set_up(path)) == 1 and set_up(path) == set_up(PATHS[0])
     first = cells(path)[0]
-    assert set_up(path)[0] == first.source and len(first.source.splitlines()) <= 11, "it comes first"
-    assert first.metadata["jupyter"] == {"source_hidden": True} and first.metadata["cellView"] == "form"
+    assert set_up(path)[0] == first.source and len(
+        first.source.splitlines()) <= 11, "it comes first"
+    assert (first.metadata["jupyter"] == {"source_hidden": True}
+            and first.metadata["cellView"] == "form")
     clone = re.findall(r"https://github\.com/[\w./-]+", set_up(path)[0])
     assert {address.removesuffix(".git") for address in clone} <= {REPOSITORY}
 
@@ -232,11 +255,14 @@ def test_exercises_summary_and_versions(path):
     _, heading, exercises = prose(path).partition("\n## Exercises")
     assert heading, "a section Exercises"
     assert 2 <= exercises.count("<details>") <= 4
-    assert prose(path).count("<details>") == prose(path).count("</details>") > exercises.count("<details>")
-    empty = [cell for cell in tool.read(path).cells if cell.cell_type == "code" and not cell.source.strip()]
+    assert (prose(path).count("<details>") == prose(path).count("</details>")
+            > exercises.count("<details>"))
+    empty = [cell for cell in tool.read(path).cells if cell.cell_type == "code"
+             and not cell.source.strip()]
     assert len(empty) == exercises.count("<details>"), "an empty cell to try each exercise in"
     assert re.search(r"^## Summary", prose(path), re.MULTILINE)
-    assert re.search(r"versions?\b", cells(path)[-1].source), "the last code cell prints the versions"
+    assert re.search(r"versions?\b",
+                     cells(path)[-1].source), "the last code cell prints the versions"
 
 
 @each
@@ -245,7 +271,8 @@ def test_links(path):
     links = set(re.findall(r"\]\((?!https?:|#|attachment:)([^)\s#]+)", prose(path)))
     assert not [link for link in links if not (path.parent / link).exists()]
     if path.parent.name == "appendix":
-        assert any(link.startswith("../0") for link in links), "a link back to the notebook it belongs to"
+        assert any(link.startswith("../0")
+                   for link in links), "a link back to the notebook it belongs to"
         return
     numbered = [other for other in PATHS if other.parent == path.parent]
     position = numbered.index(path)
@@ -261,7 +288,8 @@ def tracked_files() -> dict[Path, tuple[int, int]]:
     files = []
     for folder, folders, names in os.walk(runs.ROOT):
         folders[:] = [name for name in folders
-                      if not name.startswith((".", "__pycache__")) and name not in ("runs", "build")]
+                      if not name.startswith((".", "__pycache__"))
+                      and name not in ("runs", "build")]
         files += [Path(folder, name) for name in names]
     return {file: (file.stat().st_size, file.stat().st_mtime_ns) for file in files}
 
@@ -298,7 +326,8 @@ def test_all_that_a_run_writes_is_refused_where_the_user_has_it(tiny_run):
     """A name that is new here belongs into `runs.WRITTEN`."""
     folder, _ = tiny_run
     names = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"run.json"}
-    unknown = [name for name in names if not any(fnmatchcase(name, known) for known in runs.WRITTEN)]
+    unknown = [name for name in names
+               if not any(fnmatchcase(name, known) for known in runs.WRITTEN)]
     assert not unknown
 
 

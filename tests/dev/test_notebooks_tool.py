@@ -9,7 +9,8 @@ from tools import run
 from tools.execute import RunError
 
 PNG = "iVBORw0KGgo="
-KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3"},
+          "language_info": {"name": "python"}}
 
 
 def messy() -> nbformat.NotebookNode:
@@ -20,10 +21,12 @@ def messy() -> nbformat.NotebookNode:
                            metadata={"image/png": {"alt": "a horse"}, "needs_background": "light"})
     state = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "w"}
     outputs = [*stream, figure, v4.new_output("display_data", data=state)]
-    metadata = {"tags": ["check"], "papermill": {"duration": 3}, "scrolled": True, "cellView": "form",
+    metadata = {"tags": ["check"], "papermill": {"duration": 3}, "scrolled": True,
+                "cellView": "form",
                 "jupyter": {"source_hidden": True, "outputs_hidden": False}}
     cells = [v4.new_markdown_cell("# Zähle", id="title"),
-             v4.new_code_cell("1\r\n2", id="one", execution_count=7, outputs=outputs, metadata=metadata),
+             v4.new_code_cell("1\r\n2", id="one", execution_count=7, outputs=outputs,
+                              metadata=metadata),
              v4.new_code_cell("3", id="one", metadata={"tags": []}), v4.new_code_cell("")]
     cells[-1]["id"] = "not valid!"
     metadata = {"kernelspec": {"name": "mine", "display_name": "Mine"}, "widgets": {"state": {}},
@@ -41,7 +44,8 @@ def test_canonical_form():
     assert made.metadata == {"language_info": {"name": "python"}, "kernelspec": {
         "display_name": "Python 3", "language": "python", "name": "python3"}}
     title, code, same, empty = made.cells
-    assert code.metadata == {"tags": ["check"], "jupyter": {"source_hidden": True}, "cellView": "form"}
+    assert (code.metadata
+            == {"tags": ["check"], "jupyter": {"source_hidden": True}, "cellView": "form"})
     assert same.metadata == title.metadata == {}
     assert code.source == "1\n2" and code.execution_count == 7
     stdout, figure, widget = code.outputs

@@ -16,10 +16,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 SLUG = REPOSITORY.removeprefix("https://github.com/")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PAGES = [page for pattern in ("*.md", "data/*.md", "results/*.md") for page in sorted(ROOT.glob(pattern))]
+PAGES = [page for pattern in ("*.md", "data/*.md", "results/*.md")
+         for page in sorted(ROOT.glob(pattern))]
 
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-each_text = pytest.mark.parametrize("path", PAGES + NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT)))
+each_text = pytest.mark.parametrize("path", PAGES + NOTEBOOKS,
+                                    ids=lambda path: str(path.relative_to(ROOT)))
 
 
 def read(name):
@@ -34,7 +36,8 @@ def cells(notebook, kind):
 
 def prose(path):
     """The markdown of a page or a notebook, without its code blocks."""
-    text = "\n\n".join(cells(path, "markdown")) if path.suffix == ".ipynb" else path.read_text("utf-8")
+    text = ("\n\n".join(cells(path, "markdown")) if path.suffix == ".ipynb"
+            else path.read_text("utf-8"))
     return re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -78,7 +81,8 @@ def locked(name):
 @each_notebook
 def test_notebook_has_a_colab_badge_to_itself(notebook):
     badge = f"https://colab.research.google.com/github/{SLUG}/blob/main/notebooks/{notebook.name}"
-    assert badge in cells(notebook, "markdown")[0], f"{notebook.name}: its first cell lacks the badge {badge}"
+    assert badge in cells(notebook,
+                          "markdown")[0], f"{notebook.name}: its first cell lacks the badge {badge}"
 
 
 @each_text
@@ -86,12 +90,14 @@ def test_colab_links_point_at_notebooks_of_this_repository(path):
     address = r"colab\.research\.google\.com/github/([^/]+/[^/]+)/blob/main/([^\s)\"'\\]+)"
     for slug, target in re.findall(address, path.read_text("utf-8")):
         assert slug == SLUG, f"{path.name}: a badge names {slug}; pyproject.toml says {SLUG}"
-        assert (ROOT / target).is_file(), f"{path.name}: a badge points at {target}, which does not exist"
+        assert (ROOT / target).is_file(
+            ), f"{path.name}: a badge points at {target}, which does not exist"
 
 
 def test_readme_has_a_badge_for_every_notebook():
     readme = read("README.md")
-    missing = [path.name for path in NOTEBOOKS if f"{SLUG}/blob/main/notebooks/{path.name}" not in readme]
+    missing = [path.name for path in NOTEBOOKS
+               if f"{SLUG}/blob/main/notebooks/{path.name}" not in readme]
     assert not missing, f"README.md has no Colab badge for {missing}"
 
 
@@ -106,7 +112,8 @@ def test_clone_cell_names_this_repository(notebook):
 @each_text
 def test_addresses_of_this_repository_agree(path):
     name = SLUG.split("/")[1]
-    found = set(re.findall(rf"(?<!/)github\.com/([\w.-]+/{re.escape(name)})\b", path.read_text("utf-8")))
+    found = set(re.findall(rf"(?<!/)github\.com/([\w.-]+/{re.escape(name)})\b",
+                           path.read_text("utf-8")))
     assert found <= {SLUG}, f"{path.name} names {found}; pyproject.toml says {SLUG}"
 
 
@@ -115,8 +122,10 @@ def test_addresses_of_this_repository_agree(path):
 @each_text
 def test_relative_links_resolve(path):
     text = prose(path)
-    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", text) + re.findall(r"(?:src|href)=[\"']([^\"']+)", text)
-    local = {target.split("#")[0] for target in targets if not re.match(r"[a-z][a-z0-9+.-]*:|#", target)}
+    targets = (re.findall(r"\]\(\s*<?([^)\s>]+)", text)
+               + re.findall(r"(?:src|href)=[\"']([^\"']+)", text))
+    local = {target.split("#")[0] for target in targets
+             if not re.match(r"[a-z][a-z0-9+.-]*:|#", target)}
     missing = sorted(target for target in local if not (path.parent / target).exists())
     assert not missing, f"{path.relative_to(ROOT)} links to {missing}, which do not exist"
 
@@ -124,7 +133,8 @@ def test_relative_links_resolve(path):
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_to_headings_resolve(page):
     text = prose(page)
-    outside_code = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    outside_code = re.sub(r"^```.*?^```", "", page.read_text("utf-8"),
+                          flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+\s+(.+?)\s*$", outside_code, re.MULTILINE)
     anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
     missing = sorted(set(re.findall(r"\]\(#([^)]+)\)", text)) - anchors)
@@ -135,7 +145,8 @@ def test_links_to_headings_resolve(page):
 
 def test_no_paths_of_one_machine():
     pattern = re.compile(r"(?<![\w.~/:$}-])/(work|root|home|tmp|Users)/\w|[A-Z]:\\+Users\\")
-    found = [f"{place}: {line.strip()[:100]}" for place, line in lines_of_text() if pattern.search(line)]
+    found = [f"{place}: {line.strip()[:100]}" for place, line in lines_of_text()
+             if pattern.search(line)]
     assert not found, "paths of one machine:\n" + "\n".join(found)
 
 
@@ -174,7 +185,8 @@ def test_every_line_of_environment_yml_is_explained():
 
 
 def test_no_version_of_a_requirement_elsewhere():
-    names = {**requirement_names("requirements/core.txt"), **requirement_names("requirements/extra.txt")}
+    names = {**requirement_names("requirements/core.txt"),
+             **requirement_names("requirements/extra.txt")}
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, names))})(\[\w+\])?\s*(==|>=|<=|~=)\s*\d")
     own = ("requirements/core.txt:", "requirements/extra.txt:", "requirements/colab.txt:")
     found = [f"{place}: {line.strip()}" for place, line in lines_of_text()
@@ -186,7 +198,8 @@ def test_python_range_is_the_same_everywhere():
     oldest, newest = set_up.OLDEST, set_up.NEWEST
     assert PROJECT["requires-python"] == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
     assert f"not {oldest} <= sys.version_info[:2] <= {newest}" in read("Makefile")
-    matrix = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["linux"]["strategy"]["matrix"]["python"]
+    matrix = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["linux"]["strategy"][
+        "matrix"]["python"]
     assert matrix == [f"3.{minor}" for minor in range(oldest[1], newest[1] + 1)]
 
 
@@ -198,7 +211,8 @@ def test_lock_holds_every_requirement_with_hashes(name):
         outside = [v for v in versions[requirement.name] if not requirement.specifier.contains(v)]
         assert not outside, f"{name}.lock has {requirement.name} {outside}, outside {requirement.specifier}"
     for entry in re.split(r"\n(?=\S)", read(f"{name}.lock")):
-        assert entry.startswith("#") or "--hash=sha256:" in entry, f"{name}.lock: no hash for {entry[:60]}"
+        assert entry.startswith(
+            "#") or "--hash=sha256:" in entry, f"{name}.lock: no hash for {entry[:60]}"
 
 
 def test_both_locks_agree():
@@ -224,8 +238,10 @@ def test_licence_is_mit():
 
 
 def test_make_targets_and_their_documentation_agree():
-    targets = set(re.findall(r"^([a-z][a-z-]*):.*## ", read("Makefile"), re.MULTILINE)) - {"help", "set-up"}
-    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`", read("README.md") + "\n" + read("CONTRIBUTING.md"),
+    targets = (set(re.findall(r"^([a-z][a-z-]*):.*## ", read("Makefile"), re.MULTILINE))
+               - {"help", "set-up"})
+    code = "\n".join(re.findall(r"^```.*?^```|`[^`\n]+`",
+                                read("README.md") + "\n" + read("CONTRIBUTING.md"),
                                 re.MULTILINE | re.DOTALL))
     documented = set(re.findall(r"\bmake ([a-z][a-z-]*)", code))
     assert targets <= documented, f"neither README nor CONTRIBUTING shows make {targets - documented}"
@@ -249,7 +265,7 @@ def test_code_does_not_grow(folder, most):
 
 
 def test_utils_is_seen_at_a_glance():
-    """At most 14 files of 230 lines; the seven ideas together 1,058; no line over 100 characters."""
+    """At most 14 files of 230 lines; the seven ideas together 1,050; no line over 100 characters."""
     files = {path.stem: lines_of(path) for path in (ROOT / "utils").glob("*.py")}
     contents = files.pop("__init__")
     assert len(files) <= 14 and all(f"`{name}`" in "\n".join(contents) for name in files)

@@ -31,5 +31,6 @@ def test_words_are_spelled_right():
 def test_ruff_sees_a_fault(text, rule):
     """As configured here: a new file is held to every rule."""
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--stdin-filename",
-                           "tools/new.py", "-"], cwd=ROOT, input=text, capture_output=True, text=True)
+                           "tools/new.py", "-"], cwd=ROOT, input=text,
+                          capture_output=True, text=True)
     assert done.returncode == 1 and rule in done.stdout

@@ -20,7 +20,8 @@ spec.loader.exec_module(build)
 
 def test_links_to_files_without_a_page_lead_to_the_repository():
     kept = {"notebooks/01_data_loading.ipynb", "results/README.md"}
-    text = ("[a](01_data_loading.ipynb) [b](../README.md) [c](../tools/run.py#L1) [d](https://example.org) [e](#part) "
+    text = (
+        "[a](01_data_loading.ipynb) [b](../README.md) [c](../tools/run.py#L1) [d](https://example.org) [e](#part) "
             "[f](../tests) [![Open in Colab](https://example.org/badge.svg)](https://example.org/x)")
     led = build.lead_links(text, "notebooks/02_fcn32_architecture.ipynb", kept)
     assert led == ("[a](01_data_loading.ipynb) [b](../index.md) "
@@ -40,10 +41,12 @@ def test_every_notebook_and_every_module_has_a_page():
 
 
 def test_the_pages_load_nothing_from_elsewhere():
-    for path in [*DOCS.glob("demo/*.mjs"), *DOCS.glob("demo/*.css"), DOCS / "demo.md", *DOCS.glob("_static/*")]:
+    for path in [*DOCS.glob("demo/*.mjs"), *DOCS.glob("demo/*.css"), DOCS / "demo.md",
+                 *DOCS.glob("_static/*")]:
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://", text), path.name
-    assert sum(len(path.read_text().splitlines()) for path in DOCS.glob("demo/*.*s*") if path.suffix != ".json") < 500
+    assert (sum(len(path.read_text().splitlines()) for path in DOCS.glob("demo/*.*s*")
+                if path.suffix != ".json") < 500)
 
 
 def test_the_network_of_the_page_is_the_kept_one():
@@ -54,7 +57,8 @@ def test_the_network_of_the_page_is_the_kept_one():
     for height, width in ((256, 256), (70, 45)):
         photo = np.random.default_rng(0).integers(0, 256, (1, height, width, 3)).astype("float32")
         found = dict(zip(("cells32", "cells16", "cells8"), session.run(None, {"images": photo})))
-        np.testing.assert_allclose(found["cells32"], keras.ops.convert_to_numpy(cells(photo)), atol=1e-3)
+        np.testing.assert_allclose(found["cells32"],
+                                   keras.ops.convert_to_numpy(cells(photo)), atol=1e-3)
         sides = found["cells32"].shape[1:3]
         assert found["cells8"].shape == (1, 4 * sides[0], 4 * sides[1], 8)
     card = json.loads((DOCS / "demo" / "fcn.json").read_text(encoding="utf-8"))
@@ -88,11 +92,13 @@ def test_the_pages_arithmetic_is_that_of_the_network(tmp_path):
     done = subprocess.run(["node", tmp_path / "test.mjs", given], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    large = keras.ops.convert_to_numpy(keras.layers.UpSampling2D(8, interpolation="bilinear")(scores[None]))[0, :20, :29]
+    large = keras.ops.convert_to_numpy(
+        keras.layers.UpSampling2D(8, interpolation="bilinear")(scores[None]))[0, :20, :29]
     np.testing.assert_allclose(np.reshape(found["large"], large.shape), large, atol=1e-5)
     assert found["best"] == large.argmax(axis=2).ravel().tolist()
     expected = oracles.bilinear_oracle(truth, 32, 8)
-    assert np.mean(np.array(found["oracle"]) != expected.ravel()) < 1e-3  # equal fractions may round apart
+    # equal fractions may round apart
+    assert np.mean(np.array(found["oracle"]) != expected.ravel()) < 1e-3
     iou = metrics.scores(metrics.confusion_matrix(truth, expected, 8))["mean_iou"]
     assert found["iou"] == pytest.approx(iou, abs=1e-3)
     powers = np.exp(scores.reshape(-1, 5)[2])

@@ -34,20 +34,24 @@ CLASS_WEIGHTS = (None, (1.0, 3.0, 0.5))
 def run(request, tmp_path_factory):
     """A function that runs Python with these arguments under another backend, and returns what it printed."""
     folder, python = tmp_path_factory.mktemp(request.param), sys.executable
-    environment = {**os.environ, "KERAS_BACKEND": request.param, "JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "KERAS_BACKEND": request.param, "JAX_PLATFORMS": "cpu",
+                   "CUDA_VISIBLE_DEVICES": ""}
     if request.param == "jax" and importlib.util.find_spec("jax") is None:
         pytest.skip("JAX is not installed")
     if request.param == "torch" and os.environ.get("FCN_TORCH_PYTHON"):
         python = os.environ["FCN_TORCH_PYTHON"]
     elif request.param == "torch":
-        install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target", folder, "torch>=2.9,<3"]
-        done = subprocess.run([sys.executable, "-m", *install], capture_output=True, text=True, check=False)
+        install = ["uv", "pip", "install", "--quiet", "--python", sys.executable, "--target",
+                   folder, "torch>=2.9,<3"]
+        done = subprocess.run([sys.executable, "-m", *install], capture_output=True,
+                              text=True, check=False)
         if done.returncode:
             pytest.skip(f"torch cannot be installed: {done.stderr[-300:]}")
         environment["PYTHONPATH"] = str(folder)
 
     def run(*arguments):
-        done = subprocess.run([python, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run([python, *arguments], cwd=ROOT, env=environment, capture_output=True,
+                              text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -58,7 +62,8 @@ def run(request, tmp_path_factory):
 
 def test_core_tests_pass(run):
     # Of the thousand, few are about TensorFlow alone, and say so.
-    printed = run("-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "-p", "no:cacheprovider", "tests/core")
+    printed = run("-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", "-p",
+                  "no:cacheprovider", "tests/core")
     counts = {name: int(count) for count, name in re.findall(r"(\d+) (passed|skipped)", printed)}
     print(printed.splitlines()[-1])
     assert counts["passed"] > 600 and counts.get("skipped", 0) <= 5, printed[-3000:]
@@ -91,7 +96,8 @@ def test_files_of_models_give_the_same_logits_losses_and_scores(run, tmp_path, r
                 for stride, upsampling in CASES}
     rng = np.random.default_rng(0)
     x = rng.uniform(0, 255, (2, 33, 64, 3)).astype(np.float32)
-    y = np.where(rng.random((2, 33, 64)) < 0.2, VOID, rng.integers(0, 3, (2, 33, 64))).astype(np.uint8)
+    y = np.where(rng.random((2, 33, 64)) < 0.2, VOID,
+                 rng.integers(0, 3, (2, 33, 64))).astype(np.uint8)
     np.savez(tmp_path / "given.npz", x=x, y=y)
     for key, model in networks.items():
         model.save(tmp_path / f"{key}.keras")
@@ -127,7 +133,8 @@ print(json.dumps([epoch["loss"] for epoch in trained.history]))
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
-def test_a_training_goes_on_under_another_backend(run, shared_voc, tmp_path, monkeypatch, optimizer):
+def test_a_training_goes_on_under_another_backend(run, shared_voc, tmp_path,
+                                                  monkeypatch, optimizer):
     dataset = load_dataset("voc", shared_voc)
     recipe = Recipe(image_size=32, batch_size=2, epochs=3, learning_rate=1e-3, optimizer=optimizer)
     unbroken = train(dataset, recipe, tmp_path / "unbroken", precision="float32", seed=1)
@@ -145,4 +152,5 @@ def test_a_training_goes_on_under_another_backend(run, shared_voc, tmp_path, mon
     *_, resumed, last = run("-c", RESUMED, *given).splitlines()
     assert resumed.startswith("epoch 3/3")
     losses = [epoch["loss"] for epoch in unbroken.history]
-    assert json.loads(last)[:2] == losses[:2] and json.loads(last)[2] == pytest.approx(losses[2], rel=1e-3)
+    assert (json.loads(last)[:2] == losses[:2]
+            and json.loads(last)[2] == pytest.approx(losses[2], rel=1e-3))

@@ -42,7 +42,8 @@ def pages() -> list[Path]:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript"}
+    extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map,
+                      ".mjs": "text/javascript"}
 
     def log_message(self, *words):
         pass
@@ -53,9 +54,11 @@ def address():
     """Build the site if it is not there, and serve it."""
     if not (SITE / "demo.html").is_file():
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        built = subprocess.run(["make", "site"], cwd=runs.ROOT, capture_output=True, text=True, env=environment)
+        built = subprocess.run(["make", "site"], cwd=runs.ROOT, capture_output=True, text=True,
+                               env=environment)
         assert built.returncode == 0, built.stderr
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0),
+                                             functools.partial(Quiet, directory=str(SITE)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -81,7 +84,8 @@ def page(browser):
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("response", lambda answer: answer.status >= 400 and page.faults.append(answer.url))
     # Leaving a page breaks off what it still loads.
-    page.on("requestfailed", lambda request: "ABORTED" in (request.failure or "") or page.faults.append(request.url))
+    page.on("requestfailed",
+            lambda request: "ABORTED" in (request.failure or "") or page.faults.append(request.url))
     yield page
     page.close()
 
@@ -96,7 +100,8 @@ def test_every_page_loads_whole_and_fits(page, address, width):
     wide = []
     for path in pages():
         page.goto(f"{address}/{path.relative_to(SITE).as_posix()}", wait_until="load")
-        broken = page.evaluate("[...document.images].filter((i) => i.complete && !i.naturalWidth).map((i) => i.src)")
+        broken = page.evaluate(
+            "[...document.images].filter((i) => i.complete && !i.naturalWidth).map((i) => i.src)")
         page.faults += broken
         if page.evaluate("document.documentElement.scrollWidth") > width:
             wide.append(path.name)
@@ -109,7 +114,8 @@ def test_links_between_pages_lead_somewhere(page, address):
         page.goto(f"{address}/{path.relative_to(SITE).as_posix()}", wait_until="domcontentloaded")
         for link in page.evaluate("[...document.links].map((link) => link.href)"):
             link = link.partition("#")[0]
-            if link.startswith(address) and not (SITE / link.removeprefix(address).lstrip("/")).is_file():
+            if link.startswith(address) and not (
+                SITE / link.removeprefix(address).lstrip("/")).is_file():
                 missing.append(f"{path.name}: {link}")
     assert not missing
 
@@ -126,10 +132,12 @@ def test_the_demo_labels_like_keras_within_a_second(page, address):
     for photo, _ in data.split("test"):
         answer = page.evaluate(LABEL, [address, photo.name])
         expected = inference.predict(model, images.read_image(photo))
-        different += int((np.array(answer["ids"], np.uint8).reshape(expected.shape) != expected).sum())
+        different += int((np.array(answer["ids"], np.uint8).reshape(expected.shape)
+                          != expected).sum())
         pixels += expected.size
         times.append(answer["milliseconds"])
-    print(f"{different} of {pixels} pixels differ; median {np.median(times):.0f} ms", file=sys.stderr)
+    print(f"{different} of {pixels} pixels differ; median {np.median(times):.0f} ms",
+          file=sys.stderr)
     assert different <= pixels / 10_000 and np.median(times) < 1000 and not page.faults
 
 
@@ -153,7 +161,8 @@ def test_the_demo_is_used_by_pointer_keyboard_and_file(page, address, tmp_path):
     Image.fromarray(photo).save(tmp_path / "odd.png")
     page.set_input_files("#fcn-file", str(tmp_path / "odd.png"))
     wait_for_labels(page, 3)
-    assert "70×45" in page.text_content("#fcn-status") and page.get_attribute("#fcn-view", "max") == "4"
+    assert "70×45" in page.text_content("#fcn-status") and page.get_attribute(
+        "#fcn-view", "max") == "4"
     (tmp_path / "no.png").write_bytes(b"no picture")
     page.set_input_files("#fcn-file", str(tmp_path / "no.png"))
     page.wait_for_function("document.getElementById('fcn-status').textContent.includes('no.png')")

@@ -12,7 +12,8 @@ from utils.datasets import load_dataset
 
 pytestmark = pytest.mark.slow
 NAMES = ("background", "road", "cow", "sheep")
-# Writes exports below argv[1], and truth.npz: photo -> its mask as pycocotools draws it in two orders, and as
+# Writes exports below argv[1], and truth.npz: photo -> its mask as pycocotools draws it in two
+# orders, and as
 # datumaro draws masks.
 WRITER = """
 import sys
@@ -81,9 +82,12 @@ def exports(tmp_path_factory):
     """The folder with all exports; skips where the packages cannot be installed."""
     folder = tmp_path_factory.mktemp("datumaro")
     python = folder / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
-    install = ["uv", "pip", "install", "--quiet", "--python", python, "datumaro>=1.10,<2", "supervision>=0.25,<1"]
-    done = subprocess.run([sys.executable, "-m", *install], capture_output=True, text=True, check=False)
+    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", "--python", sys.executable,
+                    folder / "venv"], check=True)
+    install = ["uv", "pip", "install", "--quiet", "--python", python, "datumaro>=1.10,<2",
+               "supervision>=0.25,<1"]
+    done = subprocess.run([sys.executable, "-m", *install], capture_output=True,
+                          text=True, check=False)
     if done.returncode:
         pytest.skip(f"datumaro cannot be installed: {done.stderr[-300:]}")
     subprocess.run([python, "-c", WRITER, folder, ",".join(NAMES)], check=True)
@@ -100,7 +104,8 @@ def differing(exports, name, order, tmp_path):
     assert len(samples) == 6
     for sample in samples:
         stem = sample[1].stem
-        expected, mask = truth[f"{stem[stem.index('cam_'):].split('_left')[0]}/{order}"], dataset.read(sample)[1]
+        expected, mask = truth[
+            f"{stem[stem.index('cam_'):].split('_left')[0]}/{order}"], dataset.read(sample)[1]
         near = cv2.morphologyEx(expected, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
         wrong = mask != expected
         count, far, pixels = count + wrong.sum(), far + (wrong & ~near).sum(), pixels + wrong.size
@@ -113,7 +118,8 @@ def test_masks_of_datumaro_are_read_to_the_pixel(exports, tmp_path, name):
     assert differing(exports, name, "masks", tmp_path) == (0, 0)
 
 
-@pytest.mark.parametrize("name, order", [("coco", "area"), ("cvat", "depth"), ("yolo", "area"), ("coco_of_supervision", "area")])
+@pytest.mark.parametrize("name, order", [("coco", "area"), ("cvat", "depth"), ("yolo", "area"),
+                                         ("coco_of_supervision", "area")])
 def test_outlines_differ_at_their_borders_only(exports, tmp_path, name, order):
     """labelme's drawing has the outline inside; pycocotools' has half of it."""
     share, far = differing(exports, name, order, tmp_path)

@@ -18,8 +18,10 @@ from utils.inference import predict
 from utils.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
-# Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam would blow up.
-RECIPE = Recipe(image_size=64, batch_size=4, epochs=2, learning_rate=1e-3, backbone="vgg_small", scale=(0.8, 1.25),
+# Cells of 64 pixels see enough of a photo for batch normalization to be more than noise, which Adam
+# would blow up.
+RECIPE = Recipe(image_size=64, batch_size=4, epochs=2, learning_rate=1e-3, backbone="vgg_small",
+                scale=(0.8, 1.25),
                 keep="last")
 
 # Trainings of five photos, four of them in the first batch
@@ -101,13 +103,16 @@ def free_port():
 
 def results(file):
     with np.load(file) as arrays:
-        weights = [arrays[f"arr_{i}"] for i in range(sum(name.startswith("arr_") for name in arrays))]
+        weights = [arrays[f"arr_{i}"]
+                   for i in range(sum(name.startswith("arr_") for name in arrays))]
         history = [{**row, "first_loss": loss}
-                   for row, loss in zip(json.loads(str(arrays["history"])), arrays["first_losses"], strict=True)]
+                   for row, loss in zip(json.loads(str(arrays["history"])),
+                                        arrays["first_losses"], strict=True)]
         return weights, history, arrays["confusion"], arrays["share"].tolist()
 
 
-needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None,
+                               reason="JAX is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +125,8 @@ def on_jax(shared_voc, tmp_path_factory):
     together = {"FCN_PROCESSES": "2", "FCN_COORDINATOR": f"127.0.0.1:{free_port()}"}
     started = {"alone": start(folder, shared_voc, "alone", KERAS_BACKEND="jax")}
     for i in ("0", "1"):
-        started[i] = start(folder, shared_voc, i, broken_off=True, KERAS_BACKEND="jax", FCN_PROCESS=i, **together)
+        started[i] = start(folder, shared_voc, i, broken_off=True, KERAS_BACKEND="jax",
+                           FCN_PROCESS=i, **together)
     return folder, dict(zip(started, finish(*started.values())))
 
 
@@ -153,7 +159,8 @@ def test_losses_are_those_of_one_process_but_for_the_weight_of_a_filled_batch(on
 @needs_jax
 def test_only_process_0_writes_and_prints(on_jax):
     folder, printed = on_jax
-    assert (folder / "0" / "model.keras").is_file() and (folder / "0" / "training" / "state.npz").is_file()
+    assert ((folder / "0" / "model.keras").is_file()
+            and (folder / "0" / "training" / "state.npz").is_file())
     assert not (folder / "1").exists()
     assert "resumed after epoch 1" in printed["0"] and "epoch 2/2" in printed["0"]
     assert "epoch" not in printed["1"]
@@ -168,7 +175,8 @@ def test_scores_over_all_shards_are_numpys(on_jax, shared_voc):
     confusion = sum(metrics.confusion_matrix(mask, predict(model, image), 3)
                     for image, mask in map(dataset.read, dataset.split("val")))
     assert counts.sum() == confusion.sum()
-    # Here the same network runs under TensorFlow: single pixels between two classes may fall otherwise.
+    # Here the same network runs under TensorFlow: single pixels between two classes may fall
+    # otherwise.
     assert np.abs(counts - confusion).sum() <= 10
     scores = metrics.scores(counts)
     for name in scores.keys() - {"iou"}:
@@ -184,7 +192,8 @@ def test_all_stop_where_one_cannot_train(on_jax):
 
 
 def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path):
-    started = [start(tmp_path, shared_voc, "one"), start(tmp_path, shared_voc, "two", 2, True, FCN_DEVICES="all")]
+    started = [start(tmp_path, shared_voc, "one"),
+               start(tmp_path, shared_voc, "two", 2, True, FCN_DEVICES="all")]
     _, printed = finish(*started)
     weights, history, confusion, share = results(tmp_path / "one.npz")
     found, rows, counts, devices = results(tmp_path / "two.npz")
@@ -192,7 +201,8 @@ def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path)
     assert "resumed after epoch 1" in printed
     assert counts.sum() == confusion.sum()
     for row, expected in zip(rows, history, strict=True):
-        # That of four photos. The fifth's is halved: the other device has its copy, whose loss is 0, all void.
+        # That of four photos. The fifth's is halved: the other device has its copy, whose loss is
+        # 0, all void.
         assert row["first_loss"] == pytest.approx(expected["first_loss"], rel=0.15)
     assert all(np.isfinite(array).all() for array in found)
     differences = [np.abs(a - b).max() for a, b in zip(weights, found, strict=True)]

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 sync_api = pytest.importorskip("playwright.sync_api")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 PORT, TOKEN = 8765, "test"
-# What the cells of the open notebook show, from its model: cells that are out of sight are not on the page.
+# What the cells of the open notebook show, from its model: cells that are out of sight are not on
+# the page.
 OUTPUTS = """() => {
     const panel = window.jupyterapp.shell.currentWidget;
     const cells = Array.from(panel.content.model.sharedModel.cells, (cell) => cell.toJSON());
@@ -36,15 +37,20 @@ OUTPUTS = """() => {
 def server(tmp_path_factory):
     """JupyterLab in a copy of the repository's notebooks; runs go to a folder of their own."""
     home = tmp_path_factory.mktemp("jupyter")
-    environment = os.environ | {"FCN_RUN_DIR": str(tmp_path_factory.mktemp("runs")), "JUPYTER_CONFIG_DIR": str(home),
+    environment = os.environ | {"FCN_RUN_DIR": str(tmp_path_factory.mktemp("runs")),
+                                "JUPYTER_CONFIG_DIR": str(home),
                                 "JUPYTER_DATA_DIR": str(home), "IPYTHONDIR": str(home)}
-    # Neither stands in a reader's environment; where the second does, kernels let C++ lines pass by.
+    # Neither stands in a reader's environment; where the second does, kernels let C++ lines pass
+    # by.
     for name in ("TF_CPP_MIN_LOG_LEVEL", "PYTEST_CURRENT_TEST"):
         environment.pop(name, None)
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={PORT}", "--allow-root",
-               f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True", f"--notebook-dir={runs.ROOT}",
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={PORT}",
+               "--allow-root",
+               f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True",
+               f"--notebook-dir={runs.ROOT}",
                "--ContentsManager.allow_hidden=False"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
     for _ in range(120):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api?token={TOKEN}", timeout=2)
@@ -73,7 +79,8 @@ def test_run_all_gives_figures_and_neither_errors_nor_red_boxes(path, server, br
     try:
         place = path.relative_to(runs.ROOT).as_posix()
         page.goto(f"{server}/lab/tree/{place}?token={TOKEN}&reset")
-        page.wait_for_function("window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+        page.wait_for_function(
+            "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
                                timeout=120_000)
         page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
         assert page.evaluate(OUTPUTS)["left"]

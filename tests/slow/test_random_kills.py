@@ -38,20 +38,24 @@ def train(folder: Path, epochs: int) -> None:
     from utils import datasets, recipes, training
 
     meadow = datasets.load_dataset("meadow")
-    few = dataclasses.replace(meadow, splits={split: meadow.split(split)[:count] for split, count in SCENES.items()})
+    few = dataclasses.replace(meadow, splits={split: meadow.split(split)[:count]
+                                              for split, count in SCENES.items()})
     recipe = recipes.Recipe(image_size=64, batch_size=4, epochs=epochs, learning_rate=3e-3)
     training.train(few, recipe, folder, precision="float32", seed=1)
 
 
-def attempt(folder: Path, epochs: int, kill_after: float | None = None, trained: bool = False) -> Times | None:
+def attempt(folder: Path, epochs: int, kill_after: float | None = None,
+            trained: bool = False) -> Times | None:
     """Train in a process of its own; returns how long that took, or None if it was killed before its end.
 
     kill_after: seconds, from the first epoch that this process finishes if `trained`, else from its start. Raises
     RuntimeError, with the end of its log, where the training fails by itself.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-    context.set_forkserver_preload(["utils.training"])  # once, so that kills do not fall on TensorFlow's start
-    process, begin, before = context.Process(target=train, args=(folder, epochs)), time.monotonic(), _written(folder)
+    # once, so that kills do not fall on TensorFlow's start
+    context.set_forkserver_preload(["utils.training"])
+    process, begin, before = context.Process(target=train, args=(folder, epochs)), time.monotonic(
+        ), _written(folder)
     process.start()
     if trained or kill_after is None:
         while process.is_alive() and _written(folder) == before:
@@ -77,13 +81,16 @@ def _written(folder: Path) -> int | None:
 def differences(one: Path, other: Path) -> list[str]:
     """Return in what two finished trainings differ: files, history without seconds, and arrays of the state."""
     found = []
-    names = [{str(path.relative_to(folder)) for path in folder.rglob("*")} for folder in (one, other)]
+    names = [{str(path.relative_to(folder)) for path in folder.rglob("*")}
+             for folder in (one, other)]
     found += [f"{name} is there in one of them only" for name in sorted(names[0] ^ names[1])]
     histories = [[{name: value for name, value in row.items() if name != "seconds"} for row in
-                  json.loads((folder / "history.json").read_text(encoding="utf-8"))] for folder in (one, other)]
+                  json.loads((folder / "history.json").read_text(encoding="utf-8"))]
+                 for folder in (one, other)]
     if histories[0] != histories[1]:
         found.append("history.json differs")
-    with np.load(one / "training" / "state.npz") as first, np.load(other / "training" / "state.npz") as second:
+    with np.load(one / "training" / "state.npz") as first, np.load(other / "training"
+                                                                   / "state.npz") as second:
         arrays = [name for name in first.files if name.startswith(("state", "kept"))]
         unequal = [name for name in arrays if not np.array_equal(first[name], second[name])]
     if unequal:
@@ -132,4 +139,5 @@ def test_trials_see_every_difference(tmp_path):
     assert differs(lambda other: None) == ""
     assert "arrays differ: kept0" in differs(nudge)
     assert "history.json differs" in differs(another_loss)
-    assert ".part.model.keras is there in one" in differs(lambda other: (other / ".part.model.keras").touch())
+    assert (".part.model.keras is there in one" in differs(
+        lambda other: (other / ".part.model.keras").touch()))

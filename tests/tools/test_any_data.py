@@ -164,7 +164,8 @@ def test_notebook_06_starts_from_any_network_of_the_run(stride, upsampling, tmp_
     """Its FCN-32s has the run's weights, and it says what was left out."""
     data = load_dataset("voc", odd_folders.two_classes(tmp_path / "data"))
     folder = runs.run_folder(tmp_path / "run")
-    arguments = {"num_classes": 2, "stride": stride, "backbone": "vgg_small", "upsampling": upsampling}
+    arguments = {"num_classes": 2, "stride": stride, "backbone": "vgg_small",
+                 "upsampling": upsampling}
     trained = models.fcn(**arguments)
     trained.get_layer("score").bias.assign([1.0, -1.0])
     training.save(trained, folder, data, fcn=arguments, given=None)

@@ -38,7 +38,8 @@ class Folder:
 
     def painted(self, stem):
         """The mask in the colours of its classes, (H, W, 3)."""
-        return np.vstack([COLORS, np.zeros((252, 3)), [VOID_COLOR]]).astype(np.uint8)[self.mask(stem)]
+        return np.vstack([COLORS, np.zeros((252, 3)),
+                          [VOID_COLOR]]).astype(np.uint8)[self.mask(stem)]
 
     def save_photo(self, stem, array, **options):
         Image.fromarray(array).save(self.photos / f"{stem}.png", **options)
@@ -176,7 +177,8 @@ def same_picture_in_another_format(folder):
 
 
 def fractions(folder):
-    Image.fromarray(folder.photo("train1")[..., 0] / np.float32(255)).save(folder.photos / "train1.tif")
+    Image.fromarray(folder.photo("train1")[..., 0] / np.float32(255)).save(folder.photos
+                                                                           / "train1.tif")
     (folder.photos / "train1.png").unlink()
 
 
@@ -312,13 +314,15 @@ def near_infrared(folder, stem="train1"):
 def five_bands(folder):
     near_infrared(folder)
     path = folder.photos / "train1.tif"
-    four, five = (b"\x15\x01\x03\0\x01\0\0\0" + number for number in (b"\4", b"\5"))  # the tag SamplesPerPixel
+    # the tag SamplesPerPixel
+    four, five = (b"\x15\x01\x03\0\x01\0\0\0" + number for number in (b"\4", b"\5"))
     path.write_bytes(path.read_bytes().replace(four, five))
 
 
 def pages(folder):
     Image.fromarray(folder.photo("train1")).save(
-        folder.photos / "train1.tif", save_all=True, append_images=[Image.fromarray(255 - folder.photo("train1"))])
+        folder.photos / "train1.tif", save_all=True,
+        append_images=[Image.fromarray(255 - folder.photo("train1"))])
     (folder.photos / "train1.png").unlink()
 
 
@@ -381,7 +385,8 @@ WIDE = {"count_from_one", "black_and_white", "nothing_but_void", "void_in_val", 
         "empty_val", "empty_test"}
 
 
-@pytest.mark.parametrize("fault, severity, file, found", FAULTS, ids=[row[0].__name__ for row in FAULTS])
+@pytest.mark.parametrize("fault, severity, file, found", FAULTS,
+                         ids=[row[0].__name__ for row in FAULTS])
 def test_every_fault_is_told_once_with_file_and_remedy(folder, fault, severity, file, found):
     fault(folder)
     problems = folder.problems()
@@ -396,7 +401,8 @@ def test_photos_with_a_fourth_band_share_one_note(folder):
     for stem in ("train1", "train2"):
         near_infrared(folder, stem)
     (row,) = check.table(folder.problems(), folder.root, width=1000).splitlines()
-    assert row.startswith("note") and "train1.tif" in row and "train2.tif" in row and "fourth band" in row
+    assert (row.startswith("note") and "train1.tif" in row and "train2.tif" in row
+            and "fourth band" in row)
 
 
 def test_sound_data_sets_have_no_problems(folder):
@@ -473,7 +479,8 @@ def test_masks_resized_with_interpolation_are_found(tmp_path, make_voc):
         larger = [cv2.resize(np.array(Image.open(path)), (384, 384)) for path in (photo, mask)]
         folder.save_photo(f"train{i}", larger[0])
         folder.save_mask(f"train{i}", larger[1])
-    smoothed = [Path(problem.file).stem for problem in folder.problems() if "looks smoothed" in problem.found]
+    smoothed = [Path(problem.file).stem for problem in folder.problems()
+                if "looks smoothed" in problem.found]
     assert smoothed == [f"train{i}" for i in range(5)]
 
 
@@ -482,7 +489,8 @@ def test_faults_come_sorted_and_together(folder):
         fault(folder)
     problems = folder.problems()
     assert [(problem.severity, Path(problem.file).name) for problem in problems] == [
-        ("error", "train1.tif"), ("warning", "new.png"), ("warning", "train1.png"), ("note", "train1.tif")]
+        ("error", "train1.tif"), ("warning", "new.png"), ("warning", "train1.png"),
+        ("note", "train1.tif")]
     assert problems == folder.problems()
 
 
@@ -505,7 +513,8 @@ def test_every_file_is_decoded_once_and_several_at_a_time(folder, monkeypatch):
     steps = []
     dataset = load_dataset("voc", folder.root)
     check_dataset(dataset, progress=lambda done, total: steps.append((done, total)))
-    assert sorted(decoded) == sorted(str(path) for split in dataset.splits.values() for pair in split for path in pair)
+    assert (sorted(decoded) == sorted(str(path) for split in dataset.splits.values()
+                                      for pair in split for path in pair))
     assert steps == [(done, 7) for done in range(1, 8)]
 
 
@@ -524,9 +533,11 @@ def problem(file, found, severity="error", remedy="Mend it."):
 
 
 def test_a_table_joins_what_differs_in_file_size_and_count_only():
-    problems = [problem(f"{i}.png", f"{i} pixels have the ids [7]; expected 0 to 3.") for i in range(1, 301)]
+    problems = [problem(f"{i}.png", f"{i} pixels have the ids [7]; expected 0 to 3.")
+                for i in range(1, 301)]
     problems += [problem("1.png", "5 pixels have the ids [8]; expected 0 to 3.")]
-    problems += [problem(f"{i}.png", f"the mask is {i}x9 pixels, its photo {i}.jpg 9x9.") for i in (3, 4)]
+    problems += [problem(f"{i}.png", f"the mask is {i}x9 pixels, its photo {i}.jpg 9x9.")
+                 for i in (3, 4)]
     rows = check.table(problems, "set", width=200).splitlines()
     assert len(rows) == 3 and all(row.startswith("error") for row in rows)
     assert "1.png, 2.png, 3.png and 297 more: " in rows[0] and "[8]" in rows[1]
@@ -545,7 +556,8 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
         text = check.table(problems, folder.root, width)
         assert max(map(len, text.splitlines())) <= width
         for row in problems:
-            assert not set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}")) - set(re.findall(r"[a-z]+", text))
+            assert not set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}")) - set(
+                re.findall(r"[a-z]+", text))
     assert "SegmentationClass/train1.png" in text and str(folder.root) not in text
 
 
@@ -553,7 +565,8 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
 
 
 @pytest.mark.parametrize("fault, code, verdict", [
-    (None, 0, "can start"), (thumbnail, 0, "1 warning: .*can start"), (near_infrared, 0, "1 note: .*can start"),
+    (None, 0, "can start"), (thumbnail, 0, "1 warning: .*can start"),
+    (near_infrared, 0, "1 note: .*can start"),
     (strange_id, 1, "1 error: .*wrong"), (lose_mask, 1, "1 error: .*wrong"),
 ])
 def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault, code, verdict):
@@ -562,7 +575,8 @@ def test_the_command_ends_with_a_verdict_and_an_exit_code(folder, capsys, fault,
     assert main([str(folder.root)]) == code
     out = capsys.readouterr().out
     assert re.search(verdict, out.splitlines()[-1]) and ("train1" in out) == bool(fault)
-    assert re.search(r"^pairs +5 +2$", out, re.MULTILINE) and re.search(r"^disc +\d+\.\d\d% +\d", out, re.MULTILINE)
+    assert (re.search(r"^pairs +5 +2$", out, re.MULTILINE)
+            and re.search(r"^disc +\d+\.\d\d% +\d", out, re.MULTILINE))
 
 
 def test_shares_are_of_all_pixels(folder, capsys):
@@ -570,7 +584,8 @@ def test_shares_are_of_all_pixels(folder, capsys):
     masks = np.stack([folder.mask(f"val{i}") for i in range(2)])
     expected = [f"{100 * (masks == i).mean():.2f}%" for i in (0, 1, 2, VOID)]
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [row[2] for row in rows if row and row[0] in ("ground", "block", "disc", "void")] == expected
+    assert ([row[2] for row in rows if row
+             and row[0] in ("ground", "block", "disc", "void")] == expected)
 
 
 @pytest.mark.parametrize("arguments, sentence", [
@@ -580,7 +595,8 @@ def test_shares_are_of_all_pixels(folder, capsys):
 def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, sentence):
     assert main([argument.format(empty=tmp_path) for argument in arguments]) == 2
     told = capsys.readouterr()
-    assert re.search(sentence, told.err.replace("\n", " ")) and "Traceback" not in told.err and not told.out
+    assert (re.search(sentence, told.err.replace("\n", " ")) and "Traceback" not in told.err
+            and not told.out)
 
 
 def test_a_command_without_a_data_set_is_refused(capsys):
@@ -613,10 +629,12 @@ def test_progress_adds_few_lines_to_a_log_and_none_for_short_jobs(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     log, short = io.StringIO(), io.StringIO()
-    report, silent = progress.bar("reading", stream=log), progress.bar("reading", delay=99.0, stream=short)
+    report, silent = progress.bar("reading", stream=log), progress.bar("reading",
+                                                                       delay=99.0, stream=short)
     for done in range(1, 51):
         now[0] += 0.5
         report(done, 50)
         silent(done, 50)
-    assert log.getvalue() == "reading: 20 of 50, 10 s\nreading: 40 of 50, 20 s\nreading: 50 of 50, 25 s\n"
+    assert (log.getvalue()
+            == "reading: 20 of 50, 10 s\nreading: 40 of 50, 20 s\nreading: 50 of 50, 25 s\n")
     assert short.getvalue() == ""

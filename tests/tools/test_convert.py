@@ -28,7 +28,8 @@ from utils.images import read_image
 SIZE = HEIGHT, WIDTH = 12, 16
 COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0)]
 NAMES = ("background", "horse", "sheep")
-LABELMAP = "# label:color_rgb:parts:actions\ncar:128,0,0::\nbackground:0,0,0::\ntraffic light:0,128,0::\n"
+LABELMAP = (
+    "# label:color_rgb:parts:actions\ncar:128,0,0::\nbackground:0,0,0::\ntraffic light:0,128,0::\n")
 
 
 def ids_of(seed, classes=3):
@@ -51,7 +52,8 @@ def save(path, array, colors=None, **how):
     picture.save(path, **how)
 
 
-def pair(root, stem="a", mask=None, seed=0, photo="images/{}.png", label="masks/{}.png", colors=None):
+def pair(root, stem="a", mask=None, seed=0, photo="images/{}.png",
+         label="masks/{}.png", colors=None):
     """Write one photo and its mask below `root`."""
     save(root / photo.format(stem), pixels_of(seed))
     save(root / label.format(stem), ids_of(seed) if mask is None else mask, colors)
@@ -73,12 +75,14 @@ def target(tmp_path):
 def served(target):
     """The data set of a converted folder, and stem -> (photo, mask) as training gets them."""
     dataset = load_dataset("voc", target)
-    return dataset, {sample[1].stem: dataset.read(sample) for samples in dataset.splits.values() for sample in samples}
+    return dataset, {sample[1].stem: dataset.read(sample) for samples in dataset.splits.values()
+                     for sample in samples}
 
 
 def fingerprint(folder):
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return [(str(path), path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files]
+    return [(str(path), path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in files]
 
 
 def refusal(*arguments, **options):
@@ -96,7 +100,8 @@ def test_ids_of_a_folder_are_served_unchanged(source, target):
     assert pairs.keys() == set("abcd") and dataset.class_names == ("class_0", "class_1", "class_2")
     for seed, stem in enumerate("abcd"):
         assert (pairs[stem][0] == pixels_of(seed)).all() and (pairs[stem][1] == ids_of(seed)).all()
-    assert done.pixels == [*sum(np.bincount(ids_of(seed).ravel(), minlength=3) for seed in range(4)), 0]
+    assert (done.pixels
+            == [*sum(np.bincount(ids_of(seed).ravel(), minlength=3) for seed in range(4)), 0])
     assert done.images == [4, 4, 4, 0]
     assert [problem for problem in check_dataset(dataset) if problem.severity == "error"] == []
 
@@ -124,17 +129,20 @@ def test_colour_masks_go_by_the_table_in_any_usual_form(tmp_path, target, table)
     (tmp_path / "table.txt").write_text(table, encoding="utf-8")
     convert(tmp_path / "s", target, classes=tmp_path / "table.txt")
     dataset, pairs = served(target)
-    assert dataset.class_names == NAMES and dataset.colors.tolist() == [list(color) for color in COLORS]
+    assert (dataset.class_names == NAMES
+            and dataset.colors.tolist() == [list(color) for color in COLORS])
     assert (pairs["a"][1] == ids_of(0)).all() and (pairs["b"][1] == ids_of(1)).all()
 
 
 def test_colour_masks_may_have_void_amid_their_classes(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, mask=np.uint8(COLORS)[ids_of(seed)], seed=seed)
-    (tmp_path / "s" / "class_dict.csv").write_text("name,r,g,b\nroad,0,0,0\nVoid,128,0,0\ncar,0,128,0\n")
+    (tmp_path / "s"
+     / "class_dict.csv").write_text("name,r,g,b\nroad,0,0,0\nVoid,128,0,0\ncar,0,128,0\n")
     convert(tmp_path / "s", target)
     dataset, pairs = served(target)
-    assert dataset.class_names == ("road", "car") and (pairs["b"][1] == np.uint8([0, 255, 1])[ids_of(1)]).all()
+    assert (dataset.class_names == ("road", "car")
+            and (pairs["b"][1] == np.uint8([0, 255, 1])[ids_of(1)]).all())
 
 
 def test_palettes_that_tell_no_classes_apart_are_not_taken(tmp_path, target):
@@ -331,7 +339,8 @@ def test_folders_and_endings_can_be_said(tmp_path, target):
              label="fine/{}_left_ids.png")
         save(tmp_path / "s" / "fine" / f"{stem}_left_color.png", pixels_of(3))
     assert "Name them with --images" in refusal(tmp_path / "s", target)
-    convert(tmp_path / "s", target, images="left", masks=tmp_path / "s" / "fine", mask_suffix="_ids")
+    convert(tmp_path / "s", target, images="left", masks=tmp_path / "s" / "fine",
+            mask_suffix="_ids")
     assert (served(target)[1]["a_left"][1] == ids_of(0)).all()
 
 
@@ -432,11 +441,13 @@ def test_other_photos_become_png_with_the_pixels_that_are_read(tmp_path, target)
     for stem in stems:
         save(root / "masks" / f"{stem}.png", ids_of(0))
     convert(root, target)
-    assert sorted(path.name for path in (target / "JPEGImages").iterdir()) == [f"{stem}.png" for stem in stems]
+    assert (sorted(path.name for path in (target / "JPEGImages").iterdir())
+            == [f"{stem}.png" for stem in stems])
     for stem, path in zip(stems, sorted((root / "images").iterdir())):
         with Image.open(target / "JPEGImages" / f"{stem}.png") as stored:
             assert stored.mode == "RGB" and (np.array(stored) == read_image(path)).all()
-        assert (target / "JPEGImages" / f"{stem}.png").read_bytes()[24] == 8  # bits per channel, in a PNG's header
+        # bits per channel, in a PNG's header
+        assert (target / "JPEGImages" / f"{stem}.png").read_bytes()[24] == 8
 
 
 def turned(path, upright, orientation=6):
@@ -453,7 +464,8 @@ def test_turned_photos_are_stored_upright_beside_their_masks(tmp_path, target):
     done = convert(tmp_path / "s", target)
     with Image.open(target / "JPEGImages" / "b.png") as stored:
         assert 0x0112 not in stored.getexif() and (np.array(stored) == pixels_of(1)).all()
-    assert (served(target)[1]["b"][1] == ids_of(1)).all() and not any("EXIF" in note for note in done.notes)
+    assert ((served(target)[1]["b"][1] == ids_of(1)).all()
+            and not any("EXIF" in note for note in done.notes))
 
 
 def test_masks_of_photos_as_stored_are_a_fault_that_an_option_mends(tmp_path, target):
@@ -477,7 +489,8 @@ def test_photos_upside_down_are_pointed_out(source, target):
 
 
 def lists_of(target):
-    return {path.stem: path.read_text().split() for path in (target / "ImageSets" / "Segmentation").iterdir()}
+    return {path.stem: path.read_text().split()
+            for path in (target / "ImageSets" / "Segmentation").iterdir()}
 
 
 def test_the_random_split_is_seeded_stored_and_disjoint(tmp_path, target):
@@ -491,16 +504,19 @@ def test_the_random_split_is_seeded_stored_and_disjoint(tmp_path, target):
     convert(tmp_path / "s", tmp_path / "other", seed=1)
     assert lists_of(tmp_path / "again") == first != lists_of(tmp_path / "other")
     convert(tmp_path / "s", tmp_path / "three", val=0.15, test=0.15)
-    assert [len(lists_of(tmp_path / "three")[split]) for split in ("train", "val", "test")] == [14, 3, 3]
+    assert ([len(lists_of(tmp_path / "three")[split])
+             for split in ("train", "val", "test")] == [14, 3, 3])
 
 
 @pytest.mark.parametrize("folder, names", [("", {"train": "train.txt", "val": "valid.txt"}),
-                                           ("ImageSets/Segmentation", {"train": "Train.txt", "val": "Validation.txt"})])
+                                           ("ImageSets/Segmentation",
+                                            {"train": "Train.txt", "val": "Validation.txt"})])
 @pytest.mark.parametrize("line", ["{}", "{}.png", "{} 1", "images/{}.png",
                                   "/elsewhere/images/{}.png /elsewhere/masks/{}.png"])
 def test_lists_of_the_source_are_kept(source, target, folder, names, line):
     (source / folder).mkdir(parents=True, exist_ok=True)
-    (source / folder / names["train"]).write_text("".join(line.format(stem, stem) + "\n" for stem in "ca"))
+    (source / folder
+     / names["train"]).write_text("".join(line.format(stem, stem) + "\n" for stem in "ca"))
     (source / folder / names["val"]).write_text(line.format("b", "b") + "\n")
     if folder:
         (source / folder / "trainval.txt").write_text("a\nb\nc\nd\n")
@@ -583,11 +599,14 @@ def faulty(source):
 def test_all_faults_are_listed_and_nothing_is_written(faulty, target):
     before = fingerprint(faulty)
     said = refusal(faulty, target)
-    for sentence in ("5 faults", "a.png: has no mask in", "orphan.png: is a mask, and its photo is not in",
-                     "b.png: the mask is 16x8 pixels, its photo b.png 16x12", "c.png: the image is damaged",
+    for sentence in ("5 faults", "a.png: has no mask in",
+                     "orphan.png: is a mask, and its photo is not in",
+                     "b.png: the mask is 16x8 pixels, its photo b.png 16x12",
+                     "c.png: the image is damaged",
                      "d.png: the file is empty"):
         assert sentence in said
-    assert [path.name for path in target.parent.iterdir()] == ["source"] and fingerprint(faulty) == before
+    assert ([path.name for path in target.parent.iterdir()] == ["source"]
+            and fingerprint(faulty) == before)
 
 
 def test_faulty_files_can_be_left_out(faulty, target):
@@ -611,7 +630,8 @@ def test_the_target_must_be_new_or_empty_and_outside_the_source(source, target):
 def test_a_broken_conversion_leaves_nothing_behind(source, target, monkeypatch):
     before = fingerprint(source)
     for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
-        monkeypatch.setattr("tools.convert.write.write_mask", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("tools.convert.write.write_mask", lambda *_,
+                            error=error: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
             convert(source, target)
         assert [path.name for path in target.parent.iterdir()] == ["source"]
@@ -623,7 +643,8 @@ def test_the_record_says_where_the_data_are_from(source, target):
     convert(source, target, classes="background,horse,sheep", seed=5)
     record = (target / "conversion.txt").read_text()
     assert f"{source} read as folder" in record and "seed=5" in record
-    assert "splits: train 4, val 1" in record and (target / "JPEGImages" / "with_space.png").is_file()
+    assert ("splits: train 4, val 1" in record
+            and (target / "JPEGImages" / "with_space.png").is_file())
 
 
 # CVAT
@@ -634,12 +655,14 @@ def cvat(tmp_path):
     """CVAT's "Segmentation mask 1.1": labels in the alphabet's order, frames with folders and spaces."""
     root = tmp_path / "cvat"
     for seed in range(3):
-        save(root / "SegmentationClass" / "cam 1" / f"frame {seed}.png", np.uint8(COLORS)[ids_of(seed)])
+        save(root / "SegmentationClass" / "cam 1" / f"frame {seed}.png",
+             np.uint8(COLORS)[ids_of(seed)])
         save(root / "SegmentationObject" / "cam 1" / f"frame {seed}.png", pixels_of(seed))
         save(root / "JPEGImages" / "cam 1" / f"frame {seed}.jpg", pixels_of(seed))
     (root / "labelmap.txt").write_text(LABELMAP)
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation" / "default.txt").write_text("".join(f"cam 1/frame {i}\n" for i in range(3)))
+    (root / "ImageSets" / "Segmentation"
+     / "default.txt").write_text("".join(f"cam 1/frame {i}\n" for i in range(3)))
     return root
 
 
@@ -649,7 +672,8 @@ def check_cvat(target, prefix="cam_1_"):
     assert dataset.colors.tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     assert pairs.keys() == {f"{prefix}frame_{i}" for i in range(3)}
     assert all((pairs[f"{prefix}frame_{i}"][1] == ids_of(i)).all() for i in range(3))
-    assert {split: len(samples) for split, samples in dataset.splits.items()} == {"train": 2, "val": 1}
+    assert ({split: len(samples) for split, samples in dataset.splits.items()}
+            == {"train": 2, "val": 1})
 
 
 def test_cvat_folders_and_zips_are_recognised(cvat, target, tmp_path):
@@ -665,7 +689,8 @@ def test_cvat_folders_and_zips_are_recognised(cvat, target, tmp_path):
 
 
 @pytest.mark.parametrize("images, prefix", [("", "cam_1_"), ("cam 1", "")])
-def test_cvat_exports_without_photos_take_those_that_were_uploaded(cvat, target, tmp_path, images, prefix):
+def test_cvat_exports_without_photos_take_those_that_were_uploaded(cvat, target, tmp_path,
+                                                                   images, prefix):
     (cvat / "JPEGImages").rename(tmp_path / "uploaded")
     assert "--images" in refusal(cvat, target)
     convert(cvat, target, images=tmp_path / "uploaded" / images)
@@ -688,7 +713,8 @@ def test_cvat_subsets_become_splits(cvat, target):
     (lists / "Train.txt").write_text("cam 1/frame 0\ncam 1/frame 2\n")
     (lists / "Validation.txt").write_text("cam 1/frame 1\n")
     convert(cvat, target)
-    assert lists_of(target) == {"train": ["cam_1_frame_0", "cam_1_frame_2"], "val": ["cam_1_frame_1"]}
+    assert (lists_of(target)
+            == {"train": ["cam_1_frame_0", "cam_1_frame_2"], "val": ["cam_1_frame_1"]})
 
 
 def test_cvat_frames_on_which_nothing_was_drawn(cvat, target):
@@ -699,12 +725,15 @@ def test_cvat_frames_on_which_nothing_was_drawn(cvat, target):
 
 
 def test_cvat_backgrounds_without_black_go_by_name(cvat, target):
-    (cvat / "labelmap.txt").write_text("car:128,0,0::\nbackground:0,128,0:: # as in CVAT's documentation\n")
+    (cvat / "labelmap.txt").write_text(
+        "car:128,0,0::\nbackground:0,128,0:: # as in CVAT's documentation\n")
     for seed in range(3):
-        save(cvat / "SegmentationClass" / "cam 1" / f"frame {seed}.png", np.uint8(COLORS)[ids_of(seed, 2) + 1])
+        save(cvat / "SegmentationClass" / "cam 1" / f"frame {seed}.png",
+             np.uint8(COLORS)[ids_of(seed, 2) + 1])
     convert(cvat, target)
     dataset, pairs = served(target)
-    assert dataset.class_names == ("background", "car") and dataset.colors.tolist() == [[0, 128, 0], [128, 0, 0]]
+    assert (dataset.class_names == ("background", "car")
+            and dataset.colors.tolist() == [[0, 128, 0], [128, 0, 0]])
     assert (pairs["cam_1_frame_0"][1] == 1 - ids_of(0, 2)).all()
 
 
@@ -745,14 +774,16 @@ def test_a_source_that_cannot_be_read_is_not_called_the_target(source, target, m
     monkeypatch.setitem(tool.READERS, "folder", denied)
     assert main([str(source), str(target), "--format", "folder"]) == 1
     said = capsys.readouterr().err
-    assert str(source / "a.json") in said and "Permission denied" in said and str(target) not in said
+    assert (str(source / "a.json") in said and "Permission denied" in said
+            and str(target) not in said)
 
 
 # labelme
 
 
 def shape(label, *points, kind="polygon", **more):
-    return {"label": label, "points": [list(point) for point in points], "group_id": None, "shape_type": kind,
+    return {"label": label, "points": [list(point) for point in points], "group_id": None,
+            "shape_type": kind,
             "flags": {}, **more}
 
 
@@ -760,7 +791,8 @@ def labelled(root, stem, *shapes, size=(24, 32), **more):
     """Write a labelme file and its photo."""
     root.mkdir(parents=True, exist_ok=True)
     save(root / f"{stem}.png", pixels_of(0, size))
-    contents = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{stem}.png", "imageData": None,
+    contents = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{stem}.png",
+                "imageData": None,
                 "imageHeight": size[0], "imageWidth": size[1]} | more
     (root / f"{stem}.json").write_text(json.dumps(contents), encoding="utf-8")
 
@@ -780,7 +812,8 @@ def box(left, top, right, bottom):
 
 
 def test_polygons_and_rectangles_include_their_borders(tmp_path):
-    mask = drawn(tmp_path, shape("b", (20, 9), (26, 15), kind="rectangle"), shape("a", (2, 3), (8, 3), (8, 7), (2, 7)),
+    mask = drawn(tmp_path, shape("b", (20, 9), (26, 15), kind="rectangle"),
+                 shape("a", (2, 3), (8, 3), (8, 7), (2, 7)),
                  shape("a", (30, 20), (28, 18), kind="rectangle"))
     assert (mask == box(2, 3, 8, 7) + 2 * box(20, 9, 26, 15) + box(28, 18, 30, 20)).all()
 
@@ -799,7 +832,8 @@ def test_later_shapes_lie_over_earlier_ones(tmp_path):
 
 def test_a_triangle_counted_by_hand(tmp_path):
     mask = drawn(tmp_path, shape("a", (4, 2), (4, 10), (12, 10)))
-    assert [int((mask[row] == 1).sum()) for row in range(1, 12)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert ([int((mask[row] == 1).sum()) for row in range(1, 12)]
+            == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0])
 
 
 def test_points_between_pixels_are_cut_as_labelme_cuts_them(tmp_path):
@@ -867,18 +901,22 @@ def test_shapes_of_the_type_mask_that_were_moved_are_whole_at_the_nearest_pixel(
 
 
 def test_labels_are_numbered_in_the_alphabet_or_as_the_list_has_them(tmp_path):
-    shapes = [shape("sheep dog", (1, 1), (2, 2), kind="rectangle"), shape("cow", (5, 5), (6, 6), kind="rectangle")]
+    shapes = [shape("sheep dog", (1, 1), (2, 2), kind="rectangle"),
+              shape("cow", (5, 5), (6, 6), kind="rectangle")]
     assert drawn(tmp_path, *shapes)[5, 5] == 1
     assert load_dataset("voc", tmp_path / "drawn").class_names == ("background", "cow", "sheep_dog")
-    (tmp_path / "labelled" / "labels.txt").write_text("__ignore__\n_background_\nsheep dog\nhorse\ncow\n")
+    (tmp_path / "labelled"
+     / "labels.txt").write_text("__ignore__\n_background_\nsheep dog\nhorse\ncow\n")
     convert(tmp_path / "labelled", tmp_path / "listed", val=0)
     dataset, pairs = served(tmp_path / "listed")
-    assert dataset.class_names == ("background", "sheep_dog", "horse", "cow") and pairs["a"][1][5, 5] == 3
+    assert (dataset.class_names == ("background", "sheep_dog", "horse", "cow")
+            and pairs["a"][1][5, 5] == 3)
 
 
 def test_without_a_background_in_the_list_the_rest_is_void(tmp_path):
     (tmp_path / "list.txt").write_text("0 sky 1 2 3\n1 road 4 5 6\n")
-    mask = drawn(tmp_path, shape("road", (3, 3), (9, 9), kind="rectangle"), classes=tmp_path / "list.txt")
+    mask = drawn(tmp_path, shape("road", (3, 3), (9, 9), kind="rectangle"),
+                 classes=tmp_path / "list.txt")
     assert (mask == np.where(box(3, 3, 9, 9), 1, 255)).all()
 
 
@@ -901,9 +939,11 @@ def test_photo_files_are_turned_upright_as_labelme_shows_them(tmp_path, target):
     assert (image == pixels_of(7, (24, 32))).all() and (mask == box(1, 2, 3, 4)).all()
 
 
-@pytest.mark.parametrize("path", ["../photos/a.png", "..\\photos\\a.png", "C:\\elsewhere\\a.png", "/gone/a.png"])
+@pytest.mark.parametrize("path", ["../photos/a.png", "..\\photos\\a.png", "C:\\elsewhere\\a.png",
+                                  "/gone/a.png"])
 def test_photos_are_found_where_the_file_says_or_in_the_named_folder(tmp_path, target, path):
-    labelled(tmp_path / "s" / "json", "a", shape("cow", (1, 2), (3, 4), kind="rectangle"), imagePath=path)
+    labelled(tmp_path / "s" / "json", "a", shape("cow", (1, 2), (3, 4), kind="rectangle"),
+             imagePath=path)
     (tmp_path / "s" / "photos").mkdir()
     (tmp_path / "s" / "json" / "a.png").rename(tmp_path / "s" / "photos" / "a.png")
     convert(tmp_path / "s", target, val=0, images="" if path.startswith("..") else "photos")
@@ -925,7 +965,8 @@ def test_all_faults_of_labelme_files_are_listed(tmp_path, target):
     labelled(root, "broken", fine)
     (root / "broken.json").write_text('{"shapes": [')
     said = refusal(root, target, classes=tmp_path / "labels.txt")
-    for keywords in ("8 faults", "few.json: .*2 points", "kind.json: .*spline", "nan.json: .*shape 1",
+    for keywords in ("8 faults", "few.json: .*2 points", "kind.json: .*spline",
+                     "nan.json: .*shape 1",
                      "typo.json: .*cwo.* labels.txt", "size.json: .*64x48", "gone.json: .*gone.png",
                      "broken.json: .*whole", "data.json: .*embedded"):
         assert re.search(keywords, said), keywords
@@ -947,7 +988,8 @@ def test_labelme_files_that_no_labelme_wrote_are_named(tmp_path, target, text, k
 
 @pytest.mark.parametrize("size", [(0, 24), (-32, -24), (None, 24), (1e9, 1e9), ("a", 3)])
 def test_labelme_files_without_a_size_are_named(tmp_path, target, size):
-    labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)), imageWidth=size[0], imageHeight=size[1])
+    labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)), imageWidth=size[0],
+             imageHeight=size[1])
     assert "a.json: " in refusal(tmp_path / "s", target)
 
 
@@ -960,7 +1002,8 @@ def test_masks_that_show_nothing_but_background_are_refused(tmp_path, target):
 def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, target):
     labelled(tmp_path / "s", "a", shape("cow", (1, 1), (9, 1), (9, 9)))
     save(tmp_path / "s" / "b.png", pixels_of(1))
-    assert any("without labels: 1 photo" in note for note in convert(tmp_path / "s", target, val=0).notes)
+    assert any("without labels: 1 photo" in note
+               for note in convert(tmp_path / "s", target, val=0).notes)
     convert(tmp_path / "s", tmp_path / "other", missing="background")
     assert (served(tmp_path / "other")[1]["b"][1] == 0).all()
     (tmp_path / "list.txt").write_text("0 sky 1 2 3\n1 cow 4 5 6\n")
@@ -1013,7 +1056,8 @@ def test_holes_are_drawn_after_what_is_around_them():
 def test_a_tolerance_saves_points_and_moves_borders_only():
     y, x = np.mgrid[:120, :120]
     mask = (np.hypot(x - 60, y - 60) < 40).astype(np.uint8)
-    exact, simple = (to_labelme(mask, ["background", "disc"], "a.jpg", tolerance) for tolerance in (0, 1))
+    exact, simple = (to_labelme(mask, ["background", "disc"], "a.jpg", tolerance)
+                     for tolerance in (0, 1))
     assert len(simple["shapes"][0]["points"]) < len(exact["shapes"][0]["points"]) / 3
     again = redraw(simple, 0, {"disc": 1})
     assert 0 < (again != mask).mean() < 0.02
@@ -1031,9 +1075,12 @@ def test_a_data_set_survives_the_way_to_labelme_and_back(make_voc, tmp_path, tar
     assert (tmp_path / "labelme" / "labels.txt").read_text().split() == listed
     assert convert(tmp_path / "labelme", target).format == "labelme"
     (before, old), (after, new) = served(root), served(target)
-    assert after.class_names == before.class_names == names and (after.colors == before.colors).all()
-    assert {split: len(pairs) for split, pairs in after.splits.items()} == {"train": 3, "val": 2, "test": 1}
-    assert all((old[stem][0] == new[stem][0]).all() and (old[stem][1] == new[stem][1]).all() for stem in old)
+    assert (after.class_names == before.class_names == names
+            and (after.colors == before.colors).all())
+    assert ({split: len(pairs) for split, pairs in after.splits.items()}
+            == {"train": 3, "val": 2, "test": 1})
+    assert all((old[stem][0] == new[stem][0]).all() and (old[stem][1] == new[stem][1]).all()
+               for stem in old)
 
 
 def test_a_correction_in_labelme_arrives(source, target, tmp_path):
@@ -1051,7 +1098,8 @@ def test_predicted_masks_alone_go_back_with_their_photos(tmp_path, target):
     for seed, stem in enumerate("ab"):
         save(tmp_path / "photos" / f"{stem}.png", pixels_of(seed))
         save(tmp_path / "predicted" / f"{stem}.png", ids_of(seed), COLORS)
-    convert(tmp_path / "predicted", target, to="labelme", images=tmp_path / "photos", classes="background,horse,sheep")
+    convert(tmp_path / "predicted", target, to="labelme", images=tmp_path / "photos",
+            classes="background,horse,sheep")
     convert(target, tmp_path / "again")
     assert (served(tmp_path / "again")[1]["b"][1] == ids_of(1)).all()
 
@@ -1062,7 +1110,8 @@ def test_predicted_masks_alone_go_back_with_their_photos(tmp_path, target):
 def test_the_command_says_what_it_did_and_what_is_next(source, target, capsys):
     assert main([str(source), str(target), "--classes", "background,horse,sheep"]) == 0
     said = capsys.readouterr().out
-    assert "read as folder" in said and "splits: train 3, val 1" in said and re.search(r"horse +\d+\.\d\d % +4", said)
+    assert ("read as folder" in said and "splits: train 3, val 1" in said
+            and re.search(r"horse +\d+\.\d\d % +4", said))
     assert f"python -m tools.check {target}" in said and f"--data-dir {target}" in said
 
 
@@ -1099,5 +1148,6 @@ def test_faults_end_with_1_and_wrong_places_with_2(faulty, target, tmp_path, cap
 def test_map_and_void_take_several(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, seed=seed, mask=np.uint8([0, 50, 100])[ids_of(0)])
-    assert main([str(tmp_path / "s"), str(target), "--map", "50=1", "--map", "100=0", "--void", "0,200"]) == 0
+    assert (main([str(tmp_path / "s"), str(target), "--map", "50=1", "--map", "100=0", "--void",
+                  "0,200"]) == 0)
     assert (served(target)[1]["a"][1] == np.uint8([255, 1, 0])[ids_of(0)]).all()

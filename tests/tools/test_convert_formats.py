@@ -72,7 +72,8 @@ def by_labelme(tmp_path, points, name="cow"):
     """Where labelme draws a polygon, bool (H, W)."""
     root = tmp_path / "by labelme"
     photo(root / "a.png")
-    write(root / "a.json", {"shapes": [{"label": name, "points": points, "shape_type": "polygon"}], "imagePath": "a.png",
+    write(root / "a.json", {"shapes": [{"label": name, "points": points, "shape_type": "polygon"}],
+                            "imagePath": "a.png",
                             "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH})
     convert(root, tmp_path / "drawn", val=0)
     return served(tmp_path / "drawn")[1]["a"] == 1
@@ -113,10 +114,12 @@ def target(tmp_path):
 
 def coco(*annotations, file_name="a.png", categories=((1, "cow"), (2, "sheep")), **more):
     """A COCO file of one photo; an annotation is (category id, segmentation) or a dict."""
-    listed = [one if isinstance(one, dict) else {"category_id": one[0], "segmentation": one[1]} for one in annotations]
+    listed = [one if isinstance(one, dict) else {"category_id": one[0], "segmentation": one[1]}
+              for one in annotations]
     return {"images": [{"id": 7, "file_name": file_name, "width": WIDTH, "height": HEIGHT}],
             "categories": [{"id": i, "name": name} for i, name in categories],
-            "annotations": [{"id": i, "image_id": 7, "iscrowd": 0} | one for i, one in enumerate(listed)]} | more
+            "annotations": [{"id": i, "image_id": 7, "iscrowd": 0} | one
+                            for i, one in enumerate(listed)]} | more
 
 
 def rle(mask, text=True):
@@ -128,7 +131,8 @@ def test_a_string_that_pycocotools_wrote_is_decoded():
     # Made with pycocotools 2.0: box(10, 5, 49, 29) without a hole, and one pixel.
     mask = box(10, 5, 49, 29) & ~box(20, 10, 29, 11)
     mask[0, 0] = True
-    text = r"01d<h0kC000000000000000000\OC==CC==CC==CC==CC==CC==CC==CC==CC==CC==700000000000000000000000000000000000000[<"
+    text = (
+        r"01d<h0kC000000000000000000\OC==CC==CC==CC==CC==CC==CC==CC==CC==CC==700000000000000000000000000000000000000[<")
     assert decode(text) == runs(mask.ravel(order="F"))
 
 
@@ -143,7 +147,8 @@ def test_run_lengths_of_any_mask_come_back():
 def test_coco_polygons_and_run_lengths_are_drawn(source, target, tmp_path):
     photo(source / "a.png")
     hole = box(*SMALL) & ~box(11, 12, 12, 14)
-    write(source / "labels.json", coco((2, [flat(STAR)]), (1, rle(box(0, 30, 9, 39))), (1, rle(hole, text=False))))
+    write(source / "labels.json",
+          coco((2, [flat(STAR)]), (1, rle(box(0, 30, 9, 39))), (1, rle(hole, text=False))))
     mask = mask_of(source, target)
     expected = np.where(by_labelme(tmp_path, STAR), 2, 0)
     expected[box(0, 30, 9, 39)] = expected[hole] = 1
@@ -181,7 +186,8 @@ def test_crowds_are_void_below_objects_unless_a_tool_marks_all_masks_so(source, 
 def test_categories_count_by_their_ids_whatever_their_order(source, target):
     photo(source / "a.png")
     categories = ((90, "sheep dog"), (3, "background"), (17, "cow"))
-    write(source / "labels.json", coco((90, [flat(corners(*BOX))]), (17, [flat(corners(*SMALL))]), categories=categories))
+    write(source / "labels.json",
+          coco((90, [flat(corners(*BOX))]), (17, [flat(corners(*SMALL))]), categories=categories))
     mask = mask_of(source, target)
     assert served(target)[0].class_names == ("background", "cow", "sheep_dog")
     assert (mask == np.where(box(*SMALL), 1, np.where(box(*BOX), 2, 0))).all()
@@ -192,7 +198,8 @@ def test_the_folders_of_coco_itself_are_read(source, target):
         for name in (f"0001_{split}.jpg", "0002.jpg"):
             photo(source / f"{split}2017" / name, len(name))
         data = coco((1, [flat(corners(*boxes))]), file_name="0002.jpg")
-        data["images"].append({"id": 8, "file_name": f"0001_{split}.jpg", "width": WIDTH, "height": HEIGHT})
+        data["images"].append({"id": 8, "file_name": f"0001_{split}.jpg", "width": WIDTH,
+                               "height": HEIGHT})
         write(source / "annotations" / f"instances_{split}2017.json", data)
         write(source / "annotations" / f"person_keypoints_{split}2017.json", data)
         write(source / "annotations" / f"captions_{split}2017.json",
@@ -210,23 +217,27 @@ def test_masks_beside_coco_files_are_not_taken_for_photos(source, target):
     for folder in ("panoptic_val", "Panoptic/val"):
         photo(source / "Annotations" / folder / "a.png", seed=1)
     write(source / "Annotations" / "instances_val.json", coco((1, [flat(STAR)])))
-    write(source / "Annotations" / "instances_train.json", coco((1, [flat(STAR)]), file_name="train/b.png"))
+    write(source / "Annotations" / "instances_train.json",
+          coco((1, [flat(STAR)]), file_name="train/b.png"))
     photo(source / "images" / "train" / "b.png", seed=2)
     convert(source, target, format="coco")
     image = load_dataset("voc", target).splits["val"][0][0]
-    assert (np.array(Image.open(image)) == np.array(Image.open(source / "images" / "val" / "a.png"))).all()
+    assert (np.array(Image.open(image))
+            == np.array(Image.open(source / "images" / "val" / "a.png"))).all()
 
 
 def test_roboflows_coco_has_photos_beside_and_a_category_that_groups(source, target):
     for split in ("train", "valid", "test"):
         photo(source / split / "a_jpg.rf.0f3c.jpg", len(split))
-        data = coco((1, [flat(corners(*BOX))]), (2, [flat(corners(*SMALL))]), file_name="a_jpg.rf.0f3c.jpg")
+        data = coco((1, [flat(corners(*BOX))]), (2, [flat(corners(*SMALL))]),
+                    file_name="a_jpg.rf.0f3c.jpg")
         data["categories"] = [{"id": 0, "name": "farm", "supercategory": "none"},
                               {"id": 1, "name": "cow", "supercategory": "farm"},
                               {"id": 2, "name": "sheep", "supercategory": "farm"}]
         write(source / split / "_annotations.coco.json", data)
     done = convert(source, target)
-    assert done.splits == {"train": 1, "val": 1, "test": 1} and done.class_names == ("background", "cow", "sheep")
+    assert (done.splits == {"train": 1, "val": 1, "test": 1}
+            and done.class_names == ("background", "cow", "sheep"))
 
 
 @pytest.mark.parametrize("wrong, said", [
@@ -254,7 +265,8 @@ def test_faulty_outlines_of_coco_name_file_and_photo(source, target, wrong, said
 
 def test_coco_files_that_nobody_wrote_are_named(source, target):
     photo(source / "a.png")
-    for text in ('{"images": [], "segmentation"', '{"segmentation": ' + "[" * 100_000, '["segmentation"]',
+    for text in ('{"images": [], "segmentation"', '{"segmentation": ' + "[" * 100_000,
+                 '["segmentation"]',
                  json.dumps(coco((1, [[1, 2, 3]])) | {"categories": {"a": 1}})):
         write(source / "labels.json", text)
         assert "labels.json: is no whole COCO file" in refusal(source, target)
@@ -272,7 +284,8 @@ def test_photos_that_are_not_there_or_are_there_twice_are_faults(source, target,
     photo(source / "x" / "a.png")
     photo(source / "y" / "a.png")
     message = refusal(source, target)
-    assert "its photo a.png is not there, or several are called so" in message and "--images" in message
+    assert ("its photo a.png is not there, or several are called so" in message
+            and "--images" in message)
     photo(tmp_path / "elsewhere" / "a.png")
     (source / "x" / "a.png").unlink()
     (source / "y" / "a.png").unlink()
@@ -290,8 +303,10 @@ def test_names_do_not_lead_out_of_the_source(source, target, tmp_path):
 
 
 def cvat(*shapes, labels=NAMES, name="a.png", head="", more=""):
-    listed = "".join(f"<label><name>{label}</name><color>#ff0000</color></label>" for label in labels)
-    return (f'<?xml version="1.0" encoding="utf-8"?>{head}<annotations><version>1.1</version><meta><task><labels>'
+    listed = "".join(f"<label><name>{label}</name><color>#ff0000</color></label>"
+                     for label in labels)
+    return (
+        f'<?xml version="1.0" encoding="utf-8"?>{head}<annotations><version>1.1</version><meta><task><labels>'
             f'{listed}</labels></task></meta><image id="0" name="{name}" width="{WIDTH}" height="{HEIGHT}"{more}>'
             f'{"".join(shapes)}</image></annotations>')
 
@@ -311,7 +326,8 @@ def test_cvat_shapes_are_drawn_by_z_order(source, target, tmp_path):
         polygon("cow", corners(*SMALL), z_order=2), polygon("sheep", corners(*BOX), z_order=1),
         polygon("cow", STAR, z_order=0), polygon("cow", corners(0, 0, 59, 39), outside=1),
         f'<mask label="sheep" rle="{counts}" left="50" top="30" width="5" height="9" z_order="3"></mask>',
-        '<polyline label="cow" points="1,1;5,5"></polyline>', '<box label="cow" xtl="5" ytl="4" xbr="30" ybr="9"></box>'))
+        '<polyline label="cow" points="1,1;5,5"></polyline>',
+        '<box label="cow" xtl="5" ytl="4" xbr="30" ybr="9"></box>'))
     convert(source, target, val=0)
     expected = np.where(by_labelme(tmp_path, STAR), 1, 0)
     expected[box(*BOX)] = 2
@@ -324,7 +340,8 @@ def test_cvat_shapes_are_drawn_by_z_order(source, target, tmp_path):
 
 def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
     photo(source / "a.png")
-    write(source / "annotations.xml", cvat(polygon("sheep", corners(*BOX)), labels=["traffic light", "sheep", "cow"]))
+    write(source / "annotations.xml",
+          cvat(polygon("sheep", corners(*BOX)), labels=["traffic light", "sheep", "cow"]))
     assert (mask_of(source, target) == 2 * box(*BOX)).all()
     assert served(target)[0].class_names == ("background", "traffic_light", "sheep", "cow")
 
@@ -332,16 +349,19 @@ def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
 def test_subsets_of_cvat_are_splits(source, target):
     text = cvat(polygon("cow", STAR), name="cam 1/a.png", more=' subset="Train"')
     image = text[text.index("<image"):text.index("</annotations>")]
-    write(source / "annotations.xml", text.replace("</annotations>", image.replace("a.png", "b.png").replace(
+    write(source / "annotations.xml",
+          text.replace("</annotations>", image.replace("a.png", "b.png").replace(
         "Train", "Validation") + "</annotations>"))
     for seed, stem in enumerate("ab"):
         photo(source / "images" / "cam 1" / f"{stem}.png", seed)
     done = convert(source, target)
-    assert done.splits == {"train": 1, "val": 1} and served(target)[1].keys() == {"train_cam_1_a", "val_cam_1_b"}
+    assert (done.splits == {"train": 1, "val": 1}
+            and served(target)[1].keys() == {"train_cam_1_a", "val_cam_1_b"})
 
 
 @pytest.mark.parametrize("shape", [
-    polygon("cow", [(1, 1), (5, 5)]), polygon("cow", [("nan", 1), (5, 5), (5, 1)]), polygon("cow", [("x", 1)]),
+    polygon("cow", [(1, 1), (5, 5)]), polygon("cow", [("nan", 1), (5, 5), (5, 1)]),
+    polygon("cow", [("x", 1)]),
     polygon("horse", STAR), '<polygon label="cow"></polygon>', polygon("cow", STAR, z_order="top"),
     '<mask label="cow" rle="5, 4" left="0" top="0" width="5" height="9"></mask>',
     '<mask label="cow" rle="9999999999999999999999" left="0" top="0" width="5" height="9"></mask>',
@@ -359,7 +379,8 @@ def test_files_with_entities_tracks_or_damage_are_refused(source, target):
     bomb = '<!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;">]>'
     write(source / "annotations.xml", cvat(polygon("&y;", STAR), head=bomb))
     assert "DOCTYPE" in refusal(source, target)
-    write(source / "annotations.xml", cvat(polygon("cow", STAR)).replace("</annotations>", "<track/></annotations>"))
+    write(source / "annotations.xml",
+          cvat(polygon("cow", STAR)).replace("</annotations>", "<track/></annotations>"))
     assert "CVAT for images 1.1" in refusal(source, target)
     write(source / "annotations.xml", cvat(polygon("cow", STAR))[:-20])
     assert "annotations.xml: is no whole XML file" in refusal(source, target)
@@ -391,7 +412,8 @@ def test_yolo_outlines_are_drawn_in_both_layouts(source, target, tmp_path, layou
     dataset, masks = served(target)
     assert done.format == "yolo" and dataset.class_names == ("background", "cow", "sheep")
     assert done.splits == {"train": 2, "val": 1} and masks.keys() == {"train_a", "train_b", "val_a"}
-    assert (masks["train_a"] == np.where(box(*SMALL), 1, 2 * box(*BOX))).all() and not masks["train_b"].any()
+    assert ((masks["train_a"] == np.where(box(*SMALL), 1, 2 * box(*BOX))).all()
+            and not masks["train_b"].any())
     assert (masks["val_a"] == by_labelme(tmp_path, STAR)).all()
 
 
@@ -419,17 +441,21 @@ def test_faults_of_yolo_are_named(source, target):
     yolo(source, "a", yolo_line(0, STAR))
     assert "data.yaml: expected the names" in refusal(source, target)
     write(source / "data.yaml", "names: [cow]")
-    wrong = {"box": "0 0.5 0.5 0.2 0.2", "odd": "0 0.1 0.2 0.3 0.4 0.5", "nan": "0 nan 0 0 1 1 1", "word": "0 a b c d e f",
-             "class": "3 0.1 0.1 0.2 0.2 0.1 0.2", "far": "0 1e9 0 0 1 1 1", "float": "0.5 0 0 0 1 1 1"}
+    wrong = {"box": "0 0.5 0.5 0.2 0.2", "odd": "0 0.1 0.2 0.3 0.4 0.5", "nan": "0 nan 0 0 1 1 1",
+             "word": "0 a b c d e f",
+             "class": "3 0.1 0.1 0.2 0.2 0.1 0.2", "far": "0 1e9 0 0 1 1 1",
+             "float": "0.5 0 0 0 1 1 1"}
     for stem, line in wrong.items():
         yolo(source, stem, line)
     write(source / "train" / "labels" / "ghost.txt", yolo_line(0, STAR))
     message = refusal(source, target)
-    assert f"{len(wrong) + 1} faults" in message and all(f"{stem}.txt" in message for stem in [*wrong, "ghost"])
+    assert (f"{len(wrong) + 1} faults" in message
+            and all(f"{stem}.txt" in message for stem in [*wrong, "ghost"]))
     assert "box; export outlines" in message
 
 
-@pytest.mark.parametrize("text", ["names: !!python/object/apply:os.getcwd []", "names: 5", "names: [", "- 1", "nc: 3",
+@pytest.mark.parametrize("text", ["names: !!python/object/apply:os.getcwd []", "names: 5",
+                                  "names: [", "- 1", "nc: 3",
                                   "[" * 5000, "a: &a [x, x]\nb: &b [*a, *a]\nnames: [*b, *a]"])
 def test_strange_yaml_is_refused(source, target, text):
     yolo(source, "a", yolo_line(0, STAR))
@@ -455,14 +481,16 @@ def pairs(source, photos="images/{}.jpg", masks="masks/{}.png", stems="abcd", cl
 @pytest.mark.parametrize("name, text", [
     ("class_names.txt", "_background_\ncow\nsheep dog\n"),
     ("dataset_meta.json", '{"label_map": {"0": "background", "1": "cow", "2": "sheep dog"}}'),
-    ("dataset_meta.json", '{"label_map": {"0": "background", "1": "cow", "2": "sheep dog"}, "background_label": "0", '
+    ("dataset_meta.json",
+     '{"label_map": {"0": "background", "1": "cow", "2": "sheep dog"}, "background_label": "0", '
                           '"segmentation_colors": [[0, 0, 0], [9, 8, 7], [1, 2, 3]]}')])
 def test_lists_of_labelme2voc_and_datumaro_name_the_classes(source, target, name, text):
     pairs(source, "JPEGImages/{}.jpg", "SegmentationClass/{}.png")
     write(source / name, text)
     convert(source, target)
     dataset, masks = served(target)
-    assert dataset.class_names == ("background", "cow", "sheep_dog") and (masks["b"] == ids_of(1)).all()
+    assert (dataset.class_names == ("background", "cow", "sheep_dog")
+            and (masks["b"] == ids_of(1)).all())
     assert dataset.colors[1].tolist() == ([9, 8, 7] if "colors" in text else [128, 0, 0])
 
 
@@ -476,7 +504,8 @@ def test_ignored_pixels_of_labelme2voc_are_void(source, target):
     assert (served(target)[1]["a"] == ids).all()
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"label_map": 3}', '{"label_map": {"0": 1}}', '{"label_map": {"a b": "cow"}, '
+@pytest.mark.parametrize("text", ["{", "[]", '{"label_map": 3}', '{"label_map": {"0": 1}}',
+                                  '{"label_map": {"a b": "cow"}, '
                                   '"segmentation_colors": [[1, 2, 999]]}'])
 def test_faulty_lists_of_datumaro_are_named(source, target, text):
     pairs(source)
@@ -495,7 +524,8 @@ def test_machine_masks_of_supervisely_are_read(source, target):
     convert(source, target)
     dataset, masks = served(target)
     assert dataset.class_names == ("background", "cow", "sheep_dog")
-    assert masks.keys() == {"ds0_a", "ds0_b", "ds1_a", "ds1_b"} and (masks["ds0_a"] == ids_of(0)).all()
+    assert (masks.keys() == {"ds0_a", "ds0_b", "ds1_a", "ds1_b"}
+            and (masks["ds0_a"] == ids_of(0)).all())
 
 
 def cityscapes(source):
@@ -506,7 +536,8 @@ def cityscapes(source):
         for kind in ("instanceIds", "labelIds"):
             save(source / "gtFine" / f"{stem}_gtFine_{kind}.png", used[ids_of(seed, 6)])
         photo(source / "gtFine" / f"{stem}_gtFine_color.png")
-        write(source / "gtFine" / f"{stem}_gtFine_polygons.json", {"imgHeight": 4, "objects": [{"polygon": []}]})
+        write(source / "gtFine" / f"{stem}_gtFine_polygons.json",
+              {"imgHeight": 4, "objects": [{"polygon": []}]})
 
 
 @pytest.mark.parametrize("options", [[], ["--masks", "gtFine", "--mask-suffix", "_gtFine_labelIds"],
@@ -516,21 +547,26 @@ def test_cityscapes_is_read_as_the_help_says(source, target, options, capsys):
     assert main([str(source), str(target), *options]) == 0, capsys.readouterr().err
     dataset, masks = served(target)
     assert len(dataset.class_names) == 19 and dataset.class_names[::18] == ("road", "bicycle")
-    assert {split: len(samples) for split, samples in dataset.splits.items()} == {"train": 2, "val": 1}
-    assert (masks["val_aachen_aachen_000002_000019_leftImg8bit"] == np.uint8([255, 0, 2, 13, 18, 255])[ids_of(2, 6)]).all()
+    assert ({split: len(samples) for split, samples in dataset.splits.items()}
+            == {"train": 2, "val": 1})
+    assert (masks["val_aachen_aachen_000002_000019_leftImg8bit"]
+            == np.uint8([255, 0, 2, 13, 18, 255])[ids_of(2, 6)]).all()
 
 
 # Pairs
 
 
 @pytest.mark.parametrize("photos, masks", [
-    ("images/image_{}.jpg", "masks/mask_{}.png"), ("images/{}.jpg", "masks/gt_{}.png"), ("img_{}.jpg", "mask_{}.png"),
-    ("images/cam/img-{}.jpg", "masks/cam/label-{}.png"), ("images/{}_image.png", "annotations/{}_annotation.png")])
+    ("images/image_{}.jpg", "masks/mask_{}.png"), ("images/{}.jpg", "masks/gt_{}.png"),
+    ("img_{}.jpg", "mask_{}.png"),
+    ("images/cam/img-{}.jpg", "masks/cam/label-{}.png"),
+    ("images/{}_image.png", "annotations/{}_annotation.png")])
 def test_prefixes_pair_photos_and_masks(source, target, photos, masks):
     pairs(source, photos, masks, stems=["0001", "0002", "0003"])
     convert(source, target)
     found = served(target)[1]
-    assert len(found) == 3 and all((mask == ids_of(int(stem[-1 if stem[-1].isdecimal() else -7]) - 1)).all()
+    assert len(found) == 3 and all((mask == ids_of(int(stem[-1 if stem[-1].isdecimal()
+                                                            else -7]) - 1)).all()
                                    for stem, mask in found.items())
 
 
@@ -550,7 +586,8 @@ def test_other_prefixes_can_be_said(source, target):
 def test_classes_get_other_names_or_become_one(source, target, tmp_path, capsys):
     pairs(source, classes=4)
     listed = ["--classes", "background,cow,weed,sheep dog"]
-    assert main([str(source), str(target), *listed, "--rename", "sheep dog=cow", "--rename", "weed=plant"]) == 0
+    assert (main([str(source), str(target), *listed, "--rename", "sheep dog=cow", "--rename",
+                  "weed=plant"]) == 0)
     dataset, masks = served(target)
     assert dataset.class_names == ("background", "cow", "plant")
     assert (masks["a"] == np.uint8([0, 1, 2, 1])[ids_of(0, 4)]).all()
@@ -558,7 +595,8 @@ def test_classes_get_other_names_or_become_one(source, target, tmp_path, capsys)
     dataset, masks = served(tmp_path / "void")
     assert dataset.class_names == ("background", "cow", "sheep_dog")
     assert (masks["a"] == np.uint8([0, 1, 255, 2])[ids_of(0, 4)]).all()
-    for wrong, said in (("cwo=plant", "did you mean 'cow'"), ("cow", "expected NAME=NEW"), ("=a", "expected NAME=NEW")):
+    for wrong, said in (("cwo=plant", "did you mean 'cow'"), ("cow", "expected NAME=NEW"),
+                        ("=a", "expected NAME=NEW")):
         assert main([str(source), str(tmp_path / "wrong"), *listed, "--rename", wrong]) == 2
         assert said in capsys.readouterr().err
     assert main([str(source), str(tmp_path / "wrong"), "--rename", "class_1=cow"]) == 2
@@ -575,7 +613,8 @@ def test_colours_of_one_class_become_one(source, target):
     write(source / "classes.txt", "soil 0 0 0\nplant 128 0 0\nleaf 0 128 0\n")
     convert(source, target, rename={"leaf": "plant"})
     dataset, masks = served(target)
-    assert dataset.class_names == ("soil", "plant") and dataset.colors.tolist() == [[0, 0, 0], [128, 0, 0]]
+    assert (dataset.class_names == ("soil", "plant")
+            and dataset.colors.tolist() == [[0, 0, 0], [128, 0, 0]])
     assert (masks["a"] == np.minimum(ids_of(0), 1)).all()
 
 
@@ -587,21 +626,26 @@ def test_labels_of_outlines_become_one(source, target):
 
 
 def test_large_photos_shrink_with_their_masks(source, target, capsys):
-    for seed, (stem, size) in enumerate({"a": (80, 120), "b": (120, 80), "c": (30, 20), "d": (1, 120)}.items()):
+    for seed, (stem, size) in enumerate({"a": (80, 120), "b": (120, 80), "c": (30, 20),
+                                         "d": (1, 120)}.items()):
         rng = np.random.default_rng(seed)
         save(source / "images" / f"{stem}.png", rng.integers(0, 256, (*size, 3), dtype=np.uint8))
         save(source / "masks" / f"{stem}.png", rng.integers(0, 3, size, dtype=np.uint8))
     assert main([str(source), str(target), "--max-side", "30", "--classes", "sky,cow,sheep"]) == 0
     dataset = load_dataset("voc", target)
-    read = {sample[1].stem: dataset.read(sample) for split in dataset.splits.values() for sample in split}
+    read = {sample[1].stem: dataset.read(sample) for split in dataset.splits.values()
+            for sample in split}
     sizes = {stem: mask.shape for stem, (_, mask) in read.items()}
     assert sizes == {"a": (20, 30), "b": (30, 20), "c": (30, 20), "d": (1, 30)}
-    original, mask = (np.array(Image.open(source / folder / "a.png")).astype(float) for folder in ("images", "masks"))
+    original, mask = (np.array(Image.open(source / folder / "a.png")).astype(float)
+                      for folder in ("images", "masks"))
     assert abs(original.reshape(20, 4, 30, 4, 3).mean(axis=(1, 3)) - read["a"][0]).max() <= 1
     inside = mask.reshape(20, 4, 30, 4)[:, 1:3, :, 1:3].transpose(0, 2, 1, 3).reshape(20, 30, 4)
     assert (inside == read["a"][1][..., None]).any(axis=2).all()
-    assert (target / "JPEGImages" / "c.png").read_bytes() == (source / "images" / "c.png").read_bytes()
-    assert main([str(source), str(target) + "2", "--max-side", "-3"]) == 2 and "--max-side" in capsys.readouterr().err
+    assert ((target / "JPEGImages" / "c.png").read_bytes()
+            == (source / "images" / "c.png").read_bytes())
+    assert (main([str(source), str(target) + "2", "--max-side", "-3"]) == 2
+            and "--max-side" in capsys.readouterr().err)
 
 
 # Which format
@@ -614,7 +658,8 @@ def test_formats_that_fit_at_once_are_listed_with_the_option(source, target):
     with pytest.raises(UsageError) as error:
         convert(source, target)
     message = str(error.value)
-    assert all(re.search(rf"\b{format} \(", message) for format in ("folder", "coco", "cvat-images"))
+    assert all(re.search(rf"\b{format} \(", message)
+               for format in ("folder", "coco", "cvat-images"))
     assert "--format" in message and not target.exists()
     assert convert(source, target, format="coco", images="images", val=0).splits == {"train": 1}
 

@@ -283,7 +283,8 @@ def test_an_error_holds_the_count_and_the_first_faults(tmp_path):
         if path.stem != "42":
             path.write_bytes(b"")
     said = refusal(tmp_path / "s", tmp_path / "t", classes="ground,cow")
-    assert "99 faults" in said and "00.png" in said and "and 79 more" in said and len(said.split("\n")) < 30
+    assert ("99 faults" in said and "00.png" in said and "and 79 more" in said
+            and len(said.split("\n")) < 30)
     done = convert(tmp_path / "s", tmp_path / "t", classes="ground,cow", val=0, skip_faulty=True)
     assert len(done.skipped) == 99 and "99 faults" in str(done) and len(str(done).split("\n")) < 20
 

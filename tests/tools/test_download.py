@@ -22,7 +22,8 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 def waits(monkeypatch):
     """The seconds that downloads would have slept; they do not."""
     slept = []
-    monkeypatch.setattr(download, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
+    monkeypatch.setattr(download, "time",
+                        SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
     return slept
 
 
@@ -46,7 +47,8 @@ def files(folder):
 def test_a_file_arrives_whole_and_only_once(site, tmp_path):
     path = download.download(published(site), tmp_path / "new" / "folder")
     assert path.read_bytes() == BODY and files(tmp_path / "new" / "folder") == ["set.tar"]
-    assert download.download(published(site), tmp_path / "new" / "folder") == path and len(site.log) == 1
+    assert (download.download(published(site), tmp_path / "new" / "folder") == path
+            and len(site.log) == 1)
 
 
 @pytest.mark.parametrize("fault", [{"cut": 300_000}, {"reset": 300_000}], ids=str)
@@ -76,7 +78,8 @@ def test_a_server_that_cannot_go_on_is_read_from_the_start(site, tmp_path):
     assert download.download(published(site), tmp_path).read_bytes() == BODY and len(site.log) == 2
 
 
-@pytest.mark.parametrize("left", [OTHER[:300_000], OTHER, BODY + b"more"], ids=["begun", "whole", "too long"])
+@pytest.mark.parametrize("left", [OTHER[:300_000], OTHER, BODY + b"more"],
+                         ids=["begun", "whole", "too long"])
 def test_what_is_left_of_another_file_does_not_spoil_the_new_one(site, tmp_path, left):
     (tmp_path / "set.tar.part").write_bytes(left)
     assert download.download(published(site), tmp_path).read_bytes() == BODY
@@ -88,11 +91,14 @@ def test_a_file_that_changes_between_two_attempts_is_fetched_afresh(site, tmp_pa
     assert [start for _, start in site.log] == [0, 300_000, 0]
 
 
-@pytest.mark.parametrize("fault", [{"status": 404}, {"status": 500}, {"body": OTHER}, {"body": BODY[:-1]},
-                                   {"reset": 0}], ids=["404", "500", "other bytes", "other size", "reset"])
+@pytest.mark.parametrize("fault",
+                         [{"status": 404}, {"status": 500}, {"body": OTHER}, {"body": BODY[:-1]},
+                                   {"reset": 0}],
+                         ids=["404", "500", "other bytes", "other size", "reset"])
 def test_the_next_address_is_tried(site, tmp_path, fault, capsys):
     site.plan["/a/set.tar"] = [fault]
-    assert download.download(published(site, "/a/set.tar", "/b/set.tar"), tmp_path).read_bytes() == BODY
+    assert (download.download(published(site, "/a/set.tar", "/b/set.tar"),
+                              tmp_path).read_bytes() == BODY)
     assert site.log == [("/a/set.tar", 0), ("/b/set.tar", 0)]
     assert f"127.0.0.1:{site.server_port}: " in capsys.readouterr().err
 
@@ -156,7 +162,8 @@ def test_an_endless_answer_is_cut(site, tmp_path):
 def test_a_silent_server_is_given_up(site, tmp_path, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUT", 0.2)
     site.plan["/a/set.tar"] = [{"hang": 2}]
-    assert download.download(published(site, "/a/set.tar", "/b/set.tar"), tmp_path).read_bytes() == BODY
+    assert (download.download(published(site, "/a/set.tar", "/b/set.tar"),
+                              tmp_path).read_bytes() == BODY)
     assert [path for path, _ in site.log] == ["/a/set.tar", "/b/set.tar"]
 
 
@@ -166,7 +173,8 @@ def test_without_a_network_it_says_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.urllib.request, "urlopen", urlopen)
     with pytest.raises(ConnectionError, match="x.org: .*network.* http://x.org/set.tar"):
-        download.download(Archive("set.tar", ("http://x.org/set.tar", "http://y.org/set.tar"), 9, SHA256), tmp_path)
+        download.download(Archive("set.tar", ("http://x.org/set.tar", "http://y.org/set.tar"), 9,
+                                  SHA256), tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")

@@ -24,19 +24,23 @@ from utils.layers import Im2ColConv2D
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tools" / "deploy" / "segment_with_opencv.py"
-# Sides that 32 divides and that it does not, smaller than a cell and larger, and back: readers keep state.
+# Sides that 32 divides and that it does not, smaller than a cell and larger, and back: readers keep
+# state.
 SIZES = ((64, 96), (45, 70), (31, 47), (1, 1), (100, 33), (64, 96))
 TOLERANCE = 1e-5  # of the largest logit; measured: 2e-6
-NAMES, COLORS = ("background", "cow", "tree", "château"), [[40, 40, 40], [250, 120, 10], [10, 200, 90], [0, 70, 200]]
+NAMES, COLORS = ("background", "cow", "tree", "château"), [[40, 40, 40], [250, 120, 10],
+                                                           [10, 200, 90], [0, 70, 200]]
 
 
 def card(stride=32):
-    return {"class_names": NAMES, "colors": COLORS, "fcn": {"num_classes": 4, "stride": stride}, "dataset": "farm"}
+    return {"class_names": NAMES, "colors": COLORS, "fcn": {"num_classes": 4, "stride": stride},
+            "dataset": "farm"}
 
 
 def photo(height, width, seed=0):
     """Patches of colour, uint8 (H, W, 3)."""
-    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3), dtype=np.uint8)
+    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3),
+                                                   dtype=np.uint8)
     return patches.repeat(15, axis=0).repeat(15, axis=1)[:height, :width]
 
 
@@ -45,13 +49,15 @@ def by_keras(model, image):
 
 
 def by_onnxruntime(path):
-    session = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed").InferenceSession(str(path))
+    session = pytest.importorskip("onnxruntime",
+                                  reason="onnxruntime is not installed").InferenceSession(str(path))
     return lambda image: session.run(["logits"], {"images": image[None].astype(np.float32)})[0][0]
 
 
 def by_opencv(path):
     if int(cv2.__version__.split(".")[0]) < 5:
-        pytest.skip(f"OpenCV {cv2.__version__} reads no ONNX models for photos of any size, 5.0 does")
+        pytest.skip(
+            f"OpenCV {cv2.__version__} reads no ONNX models for photos of any size, 5.0 does")
     return opencv(path)
 
 
@@ -101,7 +107,8 @@ def exports(random_fcn, tmp_path_factory):
             export.to_saved_model(model, folder / "saved")
             with contextlib.suppress(ImportError):
                 export.to_onnx(model, folder / "model.onnx", card(stride))
-        assert said.getvalue() == "", "converters are to keep quiet, or notebooks would store what they say"
+        assert said.getvalue(
+            ) == "", "converters are to keep quiet, or notebooks would store what they say"
         return model, folder
 
     return export_all
@@ -162,12 +169,14 @@ def test_im2col_is_exported_as_a_convolution(random_fcn, tmp_path, monkeypatch, 
     need_onnx()
     import onnx
     small = models.BACKBONES["vgg_small"]
-    monkeypatch.setitem(models.BACKBONES, "vgg_small", dataclasses.replace(small, normalized=0, im2col=True))
+    monkeypatch.setitem(models.BACKBONES, "vgg_small",
+                        dataclasses.replace(small, normalized=0, im2col=True))
     model = random_fcn(4)
     assert isinstance(model.get_layer("fc6"), Im2ColConv2D)
     path = export.to_onnx(model, tmp_path / "model.onnx", card(), size=size)
     kinds = [node.op_type for node in onnx.load(path).graph.node]
-    assert kinds.count("Conv") == sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
+    assert (kinds.count("Conv")
+            == sum(isinstance(layer, keras.layers.Conv2D) for layer in model.layers))
     assert_equal_to_keras(model, by_onnxruntime(path), SIZES if size is None else [size])
 
 
@@ -177,7 +186,8 @@ def test_onnx_of_a_fixed_size_is_read_by_older_opencv_too(model, tmp_path):
     import onnx
     size = 45, 70
     path = export.to_onnx(model, tmp_path / "model.onnx", card(), size=size)
-    assert {node.op_type for node in onnx.load(path).graph.node}.isdisjoint({"Shape", "MatMul", "Range"})
+    assert {node.op_type
+            for node in onnx.load(path).graph.node}.isdisjoint({"Shape", "MatMul", "Range"})
     assert_equal_to_keras(model, opencv(path), [size])
 
 
@@ -185,7 +195,8 @@ def test_export_leaves_the_model_as_it_was(model):
     before, image = [layer.name for layer in model.layers], photo(40, 50)
     logits = by_keras(model, image)
     export.portable(model)
-    assert [layer.name for layer in model.layers] == before and (by_keras(model, image) == logits).all()
+    assert ([layer.name for layer in model.layers] == before
+            and (by_keras(model, image) == logits).all())
 
 
 def test_int8_is_small_and_labels_almost_every_pixel_alike(exports, tmp_path):
@@ -212,9 +223,11 @@ def test_int8_wants_photos_of_one_size(model, tmp_path, sizes, found):
 def test_onnx_has_one_input_one_output_and_sizes_with_names(onnx_file):
     import onnx
     graph = onnx.load(onnx_file).graph
-    shapes = {end.name: [size.dim_param or size.dim_value for size in end.type.tensor_type.shape.dim]
+    shapes = {end.name: [size.dim_param or size.dim_value
+                         for size in end.type.tensor_type.shape.dim]
               for end in (*graph.input, *graph.output)}
-    assert shapes == {"images": ["batch", "height", "width", 3], "logits": ["batch", "height", "width", 4]}
+    assert (shapes == {"images": ["batch", "height", "width", 3],
+                       "logits": ["batch", "height", "width", 4]})
 
 
 def test_onnx_metadata_holds_all_that_a_reader_needs(onnx_file):
@@ -228,8 +241,10 @@ def test_onnx_metadata_holds_all_that_a_reader_needs(onnx_file):
 
 def test_the_script_reads_the_same_metadata_without_onnx(onnx_file):
     import onnx
-    entries = [value for number, value in segment_with_opencv.fields(onnx_file.read_bytes()) if number == 14]
-    found = [tuple(text.decode() for _, text in segment_with_opencv.fields(entry)) for entry in entries]
+    entries = [value for number, value in segment_with_opencv.fields(onnx_file.read_bytes())
+               if number == 14]
+    found = [tuple(text.decode() for _, text in segment_with_opencv.fields(entry))
+             for entry in entries]
     assert found == [(entry.key, entry.value) for entry in onnx.load(onnx_file).metadata_props]
 
 
@@ -245,7 +260,8 @@ def test_card_of_another_model_is_refused(model, tmp_path):
 
 def test_missing_package_is_named_with_the_command_that_installs_it(model, tmp_path, monkeypatch):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match="needs onnx and tf2onnx: python -m pip install onnx tf2onnx"):
+    with pytest.raises(ImportError,
+                       match="needs onnx and tf2onnx: python -m pip install onnx tf2onnx"):
         export.to_onnx(model, tmp_path / "model.onnx", card())
 
 
@@ -257,7 +273,8 @@ def test_another_backend_is_refused(model, tmp_path, monkeypatch):
 
 def test_place_that_cannot_be_written_is_named(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"model.tflite: cannot be written \(.*\). Choose another place"):
+    with pytest.raises(OSError,
+                       match=r"model.tflite: cannot be written \(.*\). Choose another place"):
         export.to_litert(model, tmp_path / "file" / "model.tflite")
 
 
@@ -313,7 +330,8 @@ def trained(random_fcn, make_voc, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     random_fcn(3).save(folder / "model.keras")
-    about = {"class_names": NAMES[:3], "colors": COLORS[:3], "fcn": {"num_classes": 3, "stride": 32},
+    about = {"class_names": NAMES[:3], "colors": COLORS[:3],
+             "fcn": {"num_classes": 3, "stride": 32},
              "dataset": "voc", "given": {"data_dir": str(tmp_path / "voc")}}
     (folder / "model.json").write_text(json.dumps(about), encoding="utf-8")
     return folder
@@ -322,17 +340,22 @@ def trained(random_fcn, make_voc, tmp_path):
 def test_command_writes_every_form_and_says_how_large_they_are(trained, tmp_path, capsys):
     need_onnx()
     out = tmp_path / "out"
-    assert export.main([str(trained), "--to", "litert,onnx,int8,saved_model", "--out", str(out)]) == 0
+    assert (export.main([str(trained), "--to", "litert,onnx,int8,saved_model", "--out",
+                         str(out)]) == 0)
     said = capsys.readouterr().out
-    assert sorted(path.name for path in out.iterdir()) == ["model.onnx", "model.tflite", "model_int8.tflite", "saved_model"]
-    assert f"model.tflite: {(out / 'model.tflite').stat().st_size / 1e6:.2f} MB" in said and said.count(" MB") == 4
+    assert (sorted(path.name for path in out.iterdir())
+            == ["model.onnx", "model.tflite", "model_int8.tflite", "saved_model"])
+    assert (f"model.tflite: {(out / 'model.tflite').stat().st_size / 1e6:.2f} MB" in said
+            and said.count(" MB") == 4)
     shape = export.open_litert(out / "model_int8.tflite").get_input_details()[0]["shape"]
     assert list(shape) == [1, 45, 70, 3], "int8 takes photos of the size of the training photos"
     if importlib.util.find_spec("onnxruntime"):
-        assert float(re.search(r"largest difference of a logit from Keras, on a photo: (\S+)", said)[1]) < 1e-3
+        assert (float(re.search(r"largest difference of a logit from Keras, on a photo: (\S+)",
+                                said)[1]) < 1e-3)
 
 
-def test_command_notices_an_export_that_computes_something_else(trained, tmp_path, capsys, monkeypatch):
+def test_command_notices_an_export_that_computes_something_else(trained, tmp_path,
+                                                                capsys, monkeypatch):
     pytest.importorskip("onnxruntime")
     real = export.portable
 
@@ -359,28 +382,34 @@ def test_command_does_the_rest_when_one_form_fails(trained, tmp_path, capsys):
     shutil.rmtree(tmp_path / "voc")
     assert export.main([str(trained), "--to", "int8,litert", "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
-    assert said.err.startswith("int8: needs photos of its training split.") and said.err.count("\n") == 1
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"] and "model.tflite" in said.out
+    assert (said.err.startswith("int8: needs photos of its training split.")
+            and said.err.count("\n") == 1)
+    assert ([path.name for path in (tmp_path / "out").iterdir()] == ["model.tflite"]
+            and "model.tflite" in said.out)
 
 
-def test_command_names_the_missing_package_and_how_to_install_it(trained, tmp_path, monkeypatch, capsys):
+def test_command_names_the_missing_package_and_how_to_install_it(trained, tmp_path,
+                                                                 monkeypatch, capsys):
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     assert export.main([str(trained), "--out", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "python -m pip install onnx tf2onnx" in said
 
 
-def test_command_without_onnxruntime_says_that_nothing_was_compared(trained, tmp_path, monkeypatch, capsys):
+def test_command_without_onnxruntime_says_that_nothing_was_compared(trained, tmp_path,
+                                                                    monkeypatch, capsys):
     need_onnx()
     real = importlib.util.find_spec
     monkeypatch.setattr(export.importlib.util, "find_spec",
                         lambda name, *more: None if name == "onnxruntime" else real(name, *more))
     assert export.main([str(trained), "--out", str(tmp_path / "out")]) == 0
-    assert "not compared with Keras, which needs: python -m pip install onnxruntime" in capsys.readouterr().out
+    assert (
+        "not compared with Keras, which needs: python -m pip install onnxruntime" in capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (["nowhere.keras"], "nowhere.keras: there is no such model file"), (["--size", "0", "9"], "at least 1 pixel")])
+    (["nowhere.keras"], "nowhere.keras: there is no such model file"),
+    (["--size", "0", "9"], "at least 1 pixel")])
 def test_command_refuses_what_cannot_start(tmp_path, monkeypatch, capsys, arguments, said):
     monkeypatch.chdir(tmp_path)
     assert export.main(arguments) == 2
@@ -392,7 +421,8 @@ def test_command_refuses_what_cannot_start(tmp_path, monkeypatch, capsys, argume
 def test_command_refuses_unknown_forms(capsys, forms):
     with pytest.raises(SystemExit) as end:
         export.main(["--to", forms])
-    assert end.value.code == 2 and "expected some of onnx,litert,int8,saved_model" in capsys.readouterr().err
+    assert (end.value.code == 2
+            and "expected some of onnx,litert,int8,saved_model" in capsys.readouterr().err)
 
 
 # The stand-alone script
@@ -412,7 +442,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def run_alone(*arguments):
     """Run the script in a Python that has OpenCV, numpy and its own library, and nothing else."""
-    return subprocess.run([sys.executable, "-c", ALONE, str(SCRIPT), *map(str, arguments)], capture_output=True,
+    return subprocess.run([sys.executable, "-c", ALONE, str(SCRIPT), *map(str, arguments)],
+                          capture_output=True,
                           text=True)
 
 
@@ -484,8 +515,10 @@ def test_script_names_what_it_cannot_read_and_does_the_rest(onnx_file, folder):
     (folder / "empty.jpg").write_bytes(b"")
     done = run_alone(onnx_file, folder)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    named = [line for line in done.stderr.splitlines() if "no photo or video that can be read" in line]
-    assert len(named) == 3 and all(any(name in line for line in named) for name in ("broken.jpg", "broken.mp4", "empty"))
+    named = [line for line in done.stderr.splitlines()
+             if "no photo or video that can be read" in line]
+    assert (len(named) == 3 and all(any(name in line for line in named)
+                                    for name in ("broken.jpg", "broken.mp4", "empty")))
     assert len(list(folder.rglob("*.overlay.*"))) == 3
 
 
@@ -493,7 +526,8 @@ def test_script_names_what_it_cannot_read_and_does_the_rest(onnx_file, folder):
 def test_script_says_that_nothing_is_there(onnx_file, folder, path):
     by_opencv(onnx_file)
     done = run_alone(onnx_file, folder / path)
-    assert done.returncode == 1 and f"{path}: no photo or video" in done.stderr and "Traceback" not in done.stderr
+    assert (done.returncode == 1 and f"{path}: no photo or video" in done.stderr
+            and "Traceback" not in done.stderr)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no protobuf", bytes(range(256))])

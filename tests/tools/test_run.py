@@ -23,8 +23,10 @@ from tools.execute import RunError, _Epochs
 from tools.run import convert, main, run
 from utils import runs
 
-METADATA = {"kernelspec": {"name": "python3", "display_name": "P"}, "language_info": {"name": "python"}}
-SHARED = "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'"
+METADATA = {"kernelspec": {"name": "python3", "display_name": "P"},
+            "language_info": {"name": "python"}}
+SHARED = (
+    "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'")
 
 
 def notebook(path: Path, *cells: str, parameters: str = SHARED) -> str:
@@ -63,10 +65,13 @@ def test_values_are_read_as_meant(text, type_name, value):
 
 
 @pytest.mark.parametrize("text, type_name, kind", [
-    ("many", "int", "a whole number"), ("2.5", "int", "a whole number"), ("yes", "int", "a whole number"),
+    ("many", "int", "a whole number"), ("2.5", "int", "a whole number"),
+    ("yes", "int", "a whole number"),
     ("fast", "float", "a number"), ("1:30", "float", "a number"), ("2", "bool", "true or false"),
-    ("0x10", "int", "a whole number"), ("0b11", "int", "a whole number"), ("1:30", "int", "a whole number"),
-    ("inf", "int", "a whole number"), ("0x10", "float", "a number"), (True, "int", "a whole number"),
+    ("0x10", "int", "a whole number"), ("0b11", "int", "a whole number"),
+    ("1:30", "int", "a whole number"),
+    ("inf", "int", "a whole number"), ("0x10", "float", "a number"),
+    (True, "int", "a whole number"),
     ("", "int", "a whole"), (3, "str", "text"), ("{", "list", "a list"),
 ])
 def test_values_of_another_type_are_refused(text, type_name, kind):
@@ -107,11 +112,13 @@ def test_unknown_parameter_names_the_nearest(tmp_path, capsys):
 
 @pytest.mark.parametrize("name, value", [
     ("seed", "-1"), ("seed", "1099511627776"), ("learning_rate", "nan"), ("learning_rate", "inf"),
-    ("learning_rate", "-1"), ("image_size", "31"), ("image_size", "10000"), ("epochs", "-3"), ("batch_size", "-1"),
+    ("learning_rate", "-1"), ("image_size", "31"), ("image_size", "10000"), ("epochs", "-3"),
+    ("batch_size", "-1"),
 ])
 def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
     shared = "run_dir: str = ''\nseed: int = 0\nlearning_rate: float = 0.0\nimage_size: int = 0\n"
-    toy = notebook(tmp_path / "01_toy.ipynb", parameters=f"{shared}epochs: int = 0\nbatch_size: int = 0")
+    toy = notebook(tmp_path / "01_toy.ipynb",
+                   parameters=f"{shared}epochs: int = 0\nbatch_size: int = 0")
     said = refused([toy, "-p", name, value], tmp_path / "run", capsys)
     assert f"{name} is {value.removesuffix('.0')}" in said and "expected" in said
 
@@ -119,7 +126,8 @@ def test_numbers_that_cannot_be_are_refused(name, value, tmp_path, capsys):
 @pytest.mark.parametrize("seconds", ["0", "-5"])
 def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb")
-    assert f"--timeout is {seconds}" in refused([toy, "--timeout", seconds], tmp_path / "run", capsys)
+    assert (f"--timeout is {seconds}" in refused([toy, "--timeout", seconds],
+                                                 tmp_path / "run", capsys))
 
 
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
@@ -149,7 +157,8 @@ def test_notebooks_are_found_by_number_name_and_path_in_order(tmp_path, monkeypa
     assert runner.find_notebooks(["02_second", str(paths[0]), "01"]) == paths
     (tmp_path / "appendix").mkdir()
     notebook(tmp_path / "appendix" / "A1_more.ipynb")
-    assert runner.find_notebooks(["A1", "02"]) == [paths[1], tmp_path / "appendix" / "A1_more.ipynb"]
+    assert (runner.find_notebooks(["A1", "02"])
+            == [paths[1], tmp_path / "appendix" / "A1_more.ipynb"])
     with pytest.raises(RunError, match="did you mean '02_second'?"):
         runner.find_notebooks(["02_secnod"])
 
@@ -161,7 +170,8 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "file") in capsys.readouterr().err
     assert main([toy, "--run-dir", str(tmp_path / "file" / "run")]) == 1
     assert str(tmp_path / "file") in capsys.readouterr().err
-    assert main([toy, "--run-dir", str(tmp_path)]) == 1  # would overwrite the notebook with its own execution
+    # would overwrite the notebook with its own execution
+    assert main([toy, "--run-dir", str(tmp_path)]) == 1
     assert "01_toy.ipynb" in capsys.readouterr().err and not (tmp_path / "run.json").exists()
 
     def forbidden(**options):
@@ -199,22 +209,27 @@ def test_data_set_is_looked_for_before_the_first_notebook(tmp_path, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb", "1", parameters=parameters)
     assert main([toy, "--dataset", "meadows", "--run-dir", str(tmp_path / "run")]) == 1
     assert "did you mean 'meadow'" in capsys.readouterr().err
-    assert main([toy, "--dataset", "voc", "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]) == 1
+    assert (main([toy, "--dataset", "voc", "--data-dir", str(tmp_path), "--run-dir",
+                  str(tmp_path / "run")]) == 1)
     assert "holds no voc data" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
-def test_a_published_copy_in_its_own_layout_is_converted_and_read_from_there(tmp_path, monkeypatch, capsys):
+def test_a_published_copy_in_its_own_layout_is_converted_and_read_from_there(tmp_path,
+                                                                             monkeypatch, capsys):
     """The notebooks, which read VOC's layout only, get the converted folder."""
     for split in ("train", "val"):
-        for folder, pixels in ((split, np.zeros((4, 5, 3), np.uint8)), (f"{split}annot", np.full((4, 5), 11, np.uint8))):
+        for folder, pixels in ((split, np.zeros((4, 5, 3), np.uint8)),
+                               (f"{split}annot", np.full((4, 5), 11, np.uint8))):
             (tmp_path / "SegNet" / folder).mkdir(parents=True)
             Image.fromarray(pixels).save(tmp_path / "SegNet" / folder / f"0001TP_{split}.png")
-        (tmp_path / "SegNet" / f"{split}.txt").write_text(f"/a/{split}/0001TP_{split}.png /a/b.png\n")
+        (tmp_path / "SegNet"
+         / f"{split}.txt").write_text(f"/a/{split}/0001TP_{split}.png /a/b.png\n")
     monkeypatch.setenv("FCN_DATA_DIR", str(tmp_path / "data"))
     code = "from utils import datasets\nprint(datasets.load_dataset(dataset, data_dir).root)"
     toy = notebook(tmp_path / "01_toy.ipynb", code, parameters=OWN)
-    command = [toy, "--dataset", "camvid", "--data-dir", str(tmp_path / "SegNet"), "--run-dir", str(tmp_path / "run")]
+    command = [toy, "--dataset", "camvid", "--data-dir", str(tmp_path / "SegNet"), "--run-dir",
+               str(tmp_path / "run")]
     assert main(command) == 0
     assert printed(tmp_path / "run" / "01_toy.ipynb").strip() == str(tmp_path / "data" / "camvid")
     assert str(tmp_path / "SegNet") in capsys.readouterr().err
@@ -234,7 +249,8 @@ def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
     elsewhere = tmp_path / "else where"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    assert main([two, "-p", "epochs", "3", one, "-p", "learning_rate=1e-3", "--run-dir", "{run}"]) == 0
+    assert (main([two, "-p", "epochs", "3", one, "-p", "learning_rate=1e-3", "--run-dir",
+                  "{run}"]) == 0)
     folder = elsewhere / "{run}"
     lines = printed(folder / "01_one.ipynb").splitlines()
     assert lines[:3] == ["3 0.001", f"{folder} {tmp_path}", sys.executable]
@@ -245,7 +261,8 @@ def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
     assert record["versions"]["papermill"] and record["machine"]["cores"]
     assert record["notebooks"]["01_one"]["seconds"] > 0
     said = capsys.readouterr()
-    assert "\n    epoch 1/1  loss 0.5\n" in said.out and "not shown" not in said.out and not said.err
+    assert ("\n    epoch 1/1  loss 0.5\n" in said.out and "not shown" not in said.out
+            and not said.err)
     assert "epochs=3, learning_rate=0.001; the others" in said.out and "[2/2] 02_two" in said.out
     assert "run folder  {run}" in said.out
     assert {path.name for path in elsewhere.iterdir()} == {"{run}"}
@@ -361,12 +378,14 @@ def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main([bad, after, "--run-dir", str(folder)]) == 1
     said = capsys.readouterr().err
-    assert "Notebook 01_bad failed in cell 4 of 5" in said  # as Jupyter counts, with the injected parameters
+    # as Jupyter counts, with the injected parameters
+    assert "Notebook 01_bad failed in cell 4 of 5" in said
     assert "ValueError: photo.jpg: found 3 sizes, expected 1" in said
     assert "> raise ValueError" in said and str(folder / "01_bad.ipynb") in said
     assert len(said.splitlines()) <= 45 and "site-packages" not in said
     left = nbformat.read(folder / "01_bad.ipynb", as_version=4)
-    assert "fine" in printed(folder / "01_bad.ipynb") and "never" not in printed(folder / "01_bad.ipynb")
+    assert ("fine" in printed(folder / "01_bad.ipynb")
+            and "never" not in printed(folder / "01_bad.ipynb"))
     assert any(cell.get("execution_count") == 4 for cell in left.cells)
     assert not (folder / "02_after.ipynb").exists() and status(folder) == {"01_bad": "failed"}
 
@@ -385,7 +404,8 @@ def test_other_ways_to_fail(cell, reason, tmp_path, capfd, caplog):
     said = capfd.readouterr()
     assert reason in said.err and "cell 3 of 4" in said.err and cell.splitlines()[0] in said.err
     assert "Traceback" not in said.err and "ERROR" not in said.err + said.out and not caplog.records
-    assert status(tmp_path / "run") == {"01_bad": "failed"} and (tmp_path / "run" / "01_bad.ipynb").exists()
+    assert (status(tmp_path / "run") == {"01_bad": "failed"}
+            and (tmp_path / "run" / "01_bad.ipynb").exists())
 
 
 def test_locked_folder_is_refused_and_a_dead_lock_is_not(tmp_path, capsys, monkeypatch):
@@ -411,7 +431,8 @@ def test_interrupt_stops_runner_and_kernel(tmp_path):
             "os.rename('pid.part', 'pid')\ntime.sleep(99)")
     toy, folder, pid = notebook(tmp_path / "01_toy.ipynb", cell), tmp_path / "run", tmp_path / "pid"
     process = subprocess.Popen([sys.executable, "-m", "tools.run", toy, "--run-dir", str(folder)],
-                               cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               cwd=runs.ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True,
                                preexec_fn=heed_interrupts if os.name == "posix" else None)
     try:
         wait(pid.exists, 60)
@@ -451,7 +472,8 @@ def own(tmp_path, make_voc, monkeypatch):
     toy, voc = notebook(tmp_path / "01_toy.ipynb", parameters=OWN), make_voc(tmp_path / "voc")
 
     def command() -> int:
-        return main([toy, "--dataset", "voc", "--data-dir", str(voc), "--run-dir", str(tmp_path / "run")])
+        return main([toy, "--dataset", "voc", "--data-dir", str(voc), "--run-dir",
+                     str(tmp_path / "run")])
 
     return command, voc
 
@@ -462,7 +484,8 @@ def test_faults_of_own_data_stop_the_run_before_its_first_notebook(own, tmp_path
     (voc / "SegmentationClass" / "train2.png").unlink()
     assert command() == 1
     said = capsys.readouterr()
-    assert "train1.png: the file is empty" in said.err and "train2.png" in said.err and "errors: 2" in said.err
+    assert ("train1.png: the file is empty" in said.err and "train2.png" in said.err
+            and "errors: 2" in said.err)
     assert not said.out and "Traceback" not in said.err and not (tmp_path / "run").exists()
 
 
@@ -473,10 +496,12 @@ def test_at_most_twenty_faults_are_listed(own, make_voc, capsys):
         mask.unlink()
     assert command() == 1
     said = capsys.readouterr().err
-    assert "errors: 30" in said and "10 more" in said and len(re.findall(r"train\d+\.png", said)) == 20
+    assert ("errors: 30" in said and "10 more" in said
+            and len(re.findall(r"train\d+\.png", said)) == 20)
 
 
-def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_path, monkeypatch, capsys):
+def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_path,
+                                                                      monkeypatch, capsys):
     command, voc = own
     make_small = Image.new("RGB", (20, 20), (90, 140, 60))
     make_small.save(voc / "JPEGImages" / "train0.png")
@@ -484,19 +509,22 @@ def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_p
     assert command() == 0
     said = capsys.readouterr().out
     assert "warnings: 1" in said and "train0.png: the photo is only 20x20" in said
-    assert said.index("train0.png") < said.index("01_toy") and status(tmp_path / "run") == {"01_toy": "finished"}
+    assert (said.index("train0.png") < said.index("01_toy")
+            and status(tmp_path / "run") == {"01_toy": "finished"})
     read = []
     look_at = check.look_at
     monkeypatch.setattr(check, "look_at", lambda *given: read.append(given) or look_at(*given))
     assert command() == 0 and not read and "train0.png" not in capsys.readouterr().out
     (voc / "JPEGImages" / "val0.png").write_bytes(b"")
-    assert command() == 1 and read and "val0.png" in capsys.readouterr().err  # files that have changed are read again
+    # files that have changed are read again
+    assert command() == 1 and read and "val0.png" in capsys.readouterr().err
 
 
 def test_published_data_are_not_read_before(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
     monkeypatch.setattr(check, "look_at", lambda *_: pytest.fail("a photo was read"))
-    assert main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir", str(tmp_path / "run")]) == 0
+    assert (main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir",
+                  str(tmp_path / "run")]) == 0)
 
 
 # Secrets, and folders of earlier versions
@@ -522,7 +550,8 @@ def test_an_address_is_recorded_without_its_secrets(tmp_path, capsys):
     assert "photo was" in (said := capsys.readouterr().err) and "secret" not in said
 
 
-@pytest.mark.parametrize("value", ["", "photo.jpg", "C:\\a?b@c", "https://example.org/a@b.jpg", 5, None])
+@pytest.mark.parametrize("value",
+                         ["", "photo.jpg", "C:\\a?b@c", "https://example.org/a@b.jpg", 5, None])
 def test_what_holds_no_secret_is_public(value):
     assert runner.public(value) == value
 
@@ -624,10 +653,12 @@ def put(folder: Path, name: str, content: bytes = b"the user's") -> Path:
 
 
 @pytest.mark.parametrize("name", [
-    "masks/one.png", "Masks/one.png", "figures/iou.png", "photos/one.jpg", "model.keras", "model.json",
+    "masks/one.png", "Masks/one.png", "figures/iou.png", "photos/one.jpg",
+    "model.keras", "model.json",
     "model.weights.h5", "history.json", "metrics.json", "recipe.json", "training/state.npz",
     "tensorboard/train/events", "fcn32s.keras", "fcn16s/model.keras", "own-1/classes.txt",
-    "deployment/visit/one.jpg", "sweeps/rates/leaderboard.csv", "leaderboard.csv", "03_training.ipynb",
+    "deployment/visit/one.jpg", "sweeps/rates/leaderboard.csv", "leaderboard.csv",
+    "03_training.ipynb",
 ])
 def test_folder_with_files_of_the_users_is_refused(name, tmp_path, monkeypatch, capsys):
     toy = notebook(tmp_path / "01_toy.ipynb", "open(f'{run_dir}/made', 'w').write('1')")
@@ -650,7 +681,8 @@ def test_other_files_of_the_users_stay_as_they_are(tmp_path):
     own = put(put(tmp_path / "own", "notes.txt"), "holiday/one.jpg")
     before = contents(own)
     folder = run([toy], run_dir=own)
-    assert folder == own and contents(own).items() >= before.items() and status(own) == {"01_toy": "finished"}
+    assert (folder == own and contents(own).items() >= before.items()
+            and status(own) == {"01_toy": "finished"})
     assert runs.run_folder(own) == own  # that holds the run's metrics.json now
 
 
@@ -672,7 +704,8 @@ def test_folders_of_the_first_version_still_open(tmp_path):
     put(with_state, "metrics.json")
     for folder in (with_model, with_state):
         assert runs.run_folder(folder) == folder and (folder / "run.json").is_file()
-    other_card = put(tmp_path / "other", "model.json", b'{"class_name": "Functional", "config": {}}')
+    other_card = put(tmp_path / "other", "model.json",
+                     b'{"class_name": "Functional", "config": {}}')
     other_state = put(tmp_path / "other_state", "training/.lock", b"")
     np.savez(other_state / "training" / "state.npz", weights=[1])
     copied = put(put(put(tmp_path / "copied", "model.json", card), "model.keras"), "masks/one.png")
@@ -693,7 +726,8 @@ def test_papermill_may_have_begun_to_write_the_notebook(tmp_path):
     '{"project": "another program"}',
 ])
 def test_record_changed_by_hand_is_refused(text, tmp_path, capsys):
-    toy, folder = notebook(tmp_path / "01_toy.ipynb"), put(tmp_path / "run", "run.json", text.encode())
+    toy, folder = notebook(tmp_path / "01_toy.ipynb"), put(tmp_path / "run", "run.json",
+                                                           text.encode())
     assert main([toy, "--run-dir", str(folder)]) == 1
     said = capsys.readouterr().err
     assert str(folder / "run.json") in said and "Traceback" not in said
@@ -702,7 +736,8 @@ def test_record_changed_by_hand_is_refused(text, tmp_path, capsys):
 
 def test_json_is_plain_and_whole(tmp_path):
     path = tmp_path / "metrics.json"
-    runs.write_json(path, {"iou": np.array([0.5, np.nan]), "n": np.int64(3), "best": float("inf"), "p": path})
+    runs.write_json(path, {"iou": np.array([0.5, np.nan]), "n": np.int64(3),
+                           "best": float("inf"), "p": path})
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written == {"iou": [0.5, None], "n": 3, "best": None, "p": str(path)}
     before = path.read_bytes()
@@ -721,7 +756,8 @@ def test_machine_and_versions_name_no_person_and_import_no_tensorflow():
 
 
 def test_differences_name_what_changed():
-    assert runs.differences({"epochs": 5, "a": 1}, {"epochs": 3, "b": 2}) == "epochs was 5 and is now 3"
+    assert (runs.differences({"epochs": 5, "a": 1}, {"epochs": 3, "b": 2})
+            == "epochs was 5 and is now 3")
     assert runs.differences({"epochs": 5}, {"epochs": 5}) == ""
 
 
@@ -730,7 +766,8 @@ def test_replaced_files_are_whole_or_as_before(tmp_path):
     runs.replace(file, lambda temporary: temporary.write_bytes(b"first"))
 
     def broken_off(temporary):
-        assert temporary.parent == tmp_path and temporary.suffix == file.suffix  # Keras goes by the ending
+        # Keras goes by the ending
+        assert temporary.parent == tmp_path and temporary.suffix == file.suffix
         temporary.write_bytes(b"sec")
         raise KeyboardInterrupt
 
@@ -747,7 +784,8 @@ def test_papermill_alone_runs_a_notebook_from_any_folder(tmp_path):
     nbformat.write(given, tmp_path / "begin.ipynb")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    done = subprocess.run([sys.executable, "-m", "papermill", tmp_path / "begin.ipynb", "out.ipynb", "-p", "epochs", "5"],
+    done = subprocess.run([sys.executable, "-m", "papermill", tmp_path / "begin.ipynb", "out.ipynb",
+                           "-p", "epochs", "5"],
                           cwd=elsewhere, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"epochs\s+5", printed(elsewhere / "out.ipynb"))

@@ -20,12 +20,15 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("processes, devices", [(2, 2), (2, 4), (3, 3)])
 def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, devices):
     pairs = pipeline.DecodedPairs(load_dataset("voc", shared_voc).split("train"))
-    given = dict(image_size=32, batch_size=3 if devices == 3 else 4, augment=True, shuffle=True, seed=1, epochs=2,
+    given = dict(image_size=32, batch_size=3 if devices == 3 else 4, augment=True, shuffle=True,
+                 seed=1, epochs=2,
                  multiple_of=devices)
-    parts = [pipeline.batches(pairs, **given, share=lambda batch, i=i: scale.part(batch, i, processes))
+    parts = [pipeline.batches(pairs, **given, share=lambda batch,
+                              i=i: scale.part(batch, i, processes))
              for i in range(processes)]
     parts = [part.as_numpy_iterator() for part in parts]
-    for (images, masks), *shares in zip(pipeline.batches(pairs, **given).as_numpy_iterator(), *parts, strict=True):
+    for (images, masks), *shares in zip(pipeline.batches(pairs, **given).as_numpy_iterator(),
+                                        *parts, strict=True):
         assert len({len(share[0]) for share in shares}) == 1
         assert (np.concatenate([share[0] for share in shares]) == images).all()
         assert (np.concatenate([share[1] for share in shares]) == masks).all()
@@ -37,7 +40,8 @@ def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, d
         ({"FCN_PROCESSES": "two"}, "FCN_PROCESSES is 'two'"),
         ({"FCN_PROCESSES": "2"}, "FCN_PROCESS is ''"),
         ({"FCN_PROCESSES": "2", "FCN_PROCESS": "2"}, "FCN_PROCESS is 2; .* 0 to 1"),
-        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host"}, "'host'; expected host:port"),
+        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host"},
+         "'host'; expected host:port"),
         ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "h:1"}, "KERAS_BACKEND=jax"),
     ],
 )
@@ -86,15 +90,19 @@ def test_every_option_reaches_the_training(shared_voc, tmp_path, monkeypatch, ca
 
 def test_command_trains_what_notebook_03_then_finds_finished(shared_voc, tmp_path):
     """Two devices under JAX; `training.train` finds it as the notebook does."""
-    command = [sys.executable, "-m", "tools.scale", "voc", "--data-dir", str(shared_voc), "--run-dir",
+    command = [sys.executable, "-m", "tools.scale", "voc", "--data-dir",
+               str(shared_voc), "--run-dir",
                str(tmp_path / "run"), "--epochs", "1", "--image-size", "32", "--batch-size", "4",
                "--precision", "float32", "--backbone", "vgg_small", "--stride", "32"]
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "FCN_DEVICES": "all",
-                   "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu",
+                   "FCN_DEVICES": "all",
+                   "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+                   "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "on 2 devices" in done.stdout, done.stderr
     data = load_dataset("voc", shared_voc)
-    recipe = data.recipe.override(epochs=1, image_size=32, batch_size=4, backbone="vgg_small", stride=32)
+    recipe = data.recipe.override(epochs=1, image_size=32, batch_size=4,
+                                  backbone="vgg_small", stride=32)
     trained = training.train(data, recipe, tmp_path / "run", precision="float32")
     assert len(trained.history) == 1 and trained.seconds > 0
     refused = subprocess.run([*command, "--seed", "1"], cwd=ROOT, capture_output=True, text=True)

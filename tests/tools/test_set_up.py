@@ -39,7 +39,8 @@ def machine(monkeypatch):
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 14), (2, 7)])
 def test_wrong_python_is_refused_in_one_sentence(version):
-    with pytest.raises(set_up.SetUpError, match=r"^python is Python .*, but the notebooks need .*: .+\.$"):
+    with pytest.raises(set_up.SetUpError,
+                       match=r"^python is Python .*, but the notebooks need .*: .+\.$"):
         set_up.check_python(version, "python")
 
 
@@ -103,11 +104,13 @@ def test_opencv_without_libgl_is_replaced_by_the_same_version_headless(machine, 
     removed = next(i for i, line in enumerate(commands) if "pip uninstall" in line)
     assert "opencv-python opencv-python-headless" in commands[removed]
     assert commands[removed + 1].endswith("--no-deps opencv-python-headless==5.0.0.93")
-    assert "libGL.so.1" in (said := capsys.readouterr().out) and "opencv-python-headless 5.0.0.93" in said
+    assert ("libGL.so.1" in (said := capsys.readouterr().out)
+            and "opencv-python-headless 5.0.0.93" in said)
 
 
 def test_opencv_broken_for_another_reason_is_reported(machine):
-    machine(("import cv2", 1, "", "Traceback\nImportError: numpy.core.multiarray failed to import\n"))
+    machine(("import cv2", 1, "",
+             "Traceback\nImportError: numpy.core.multiarray failed to import\n"))
     with pytest.raises(set_up.SetUpError, match="numpy.core.multiarray failed"):
         set_up.fix_opencv("python", uv=True)
 

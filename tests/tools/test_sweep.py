@@ -27,8 +27,10 @@ from tools.sweep import halving, sweep
 from tools.sweep.grid import Point, combine, differing, draw, folder_name, plan
 from utils import runs
 
-PARAMETERS = "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''"
-# Says who runs it, waits for a file if it is told to, fails at a rate above 1, and else writes scores.
+PARAMETERS = (
+    "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''")
+# Says who runs it, waits for a file if it is told to, fails at a rate above 1, and else writes
+# scores.
 CELLS = ("import json, os, time\nfrom pathlib import Path",
          "open(f'{run_dir}/pids', 'a').write(f'{os.getpid()}\\n')\nprint('epoch 1/2  loss 0.5  0:01 left', flush=True)",
          "while wait_for and not Path(wait_for).exists():\n    time.sleep(0.1)",
@@ -41,7 +43,8 @@ CELLS = ("import json, os, time\nfrom pathlib import Path",
 def toy(tmp_path_factory):
     """The path of the toy notebook."""
     path = tmp_path_factory.mktemp("toy") / "01_toy.ipynb"
-    made = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "P"},
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3",
+                                                             "display_name": "P"},
                                               "language_info": {"name": "python"}})
     made.cells = [nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}),
                   *map(nbformat.v4.new_code_cell, CELLS)]
@@ -71,7 +74,8 @@ def test_grids_without_sense_are_refused(grid, points, sentence):
 
 def test_points_are_typed_named_and_run_once(toy, tmp_path):
     points = plan([toy], combine({"rate": ["1e-3", 0.001, "0.5"], "seed": ["0"]}, []), tmp_path)
-    assert [point.given for point in points] == [{"rate": 0.001, "seed": 0}, {"rate": 0.5, "seed": 0}]
+    assert ([point.given for point in points]
+            == [{"rate": 0.001, "seed": 0}, {"rate": 0.5, "seed": 0}])
     assert [point.folder.name for point in points] == ["rate=0.001,seed=0", "rate=0.5,seed=0"]
     assert points[0].parameters == {"rate": 0.001, "seed": 0, "wait_for": "", "data_dir": ""}
     assert differing(points) == ["rate"]
@@ -129,14 +133,17 @@ def test_folder_names_differ_where_parameters_do():
 
 def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     file = tmp_path / "rates.yaml"
-    file.write_text(f"notebooks: ['{toy}']\ngrid: {{rate: [1e-3, 2e-3], seed: 0}}\npoints: [{{wait_for: a}}]")
+    file.write_text(
+        f"notebooks: ['{toy}']\ngrid: {{rate: [1e-3, 2e-3], seed: 0}}\npoints: [{{wait_for: a}}]")
     monkeypatch.setattr(sweep, "sweep", lambda **given: pytest.fail(json.dumps(given, default=str)))
     with pytest.raises(pytest.fail.Exception) as called:
-        sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir", str(tmp_path)])
+        sweep.main([str(file), "-p", "seed=1,2", "--data-dir", "d", "--workers", "3", "--run-dir",
+                    str(tmp_path)])
     assert json.loads(str(called.value)) == {
         "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None,
         "halve": False, "limit": sweep.LIMIT, "notebooks": [str(toy)],
-        "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"}, "points": [{"wait_for": "a"}]}
+        "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"},
+        "points": [{"wait_for": "a"}]}
 
 
 @pytest.mark.parametrize("text, sentence", [
@@ -173,7 +180,8 @@ def test_commands_without_sense_are_refused(toy, capsys):
 
 @pytest.mark.parametrize("address", ["nowhere", "tcp://host", "ftp://host:1", "host:port"])
 def test_an_address_that_cannot_be_is_refused_without_a_client(address, monkeypatch):
-    monkeypatch.setattr(sweep_cluster, "Client", lambda *_, **__: pytest.fail("a client was started"))
+    monkeypatch.setattr(sweep_cluster, "Client", lambda *_,
+                        **__: pytest.fail("a client was started"))
     with pytest.raises(RunError, match=f"--scheduler {address}"), sweep_cluster.connect(address, 1):
         pass
 
@@ -219,10 +227,12 @@ def test_drawn_points_lie_in_their_ranges_and_are_the_same_again():
     grid = {"rate": ["1e-4..1e-1"], "momentum": "0.5..0.9", "stride": ["8", "16"], "epochs": 8}
     points = draw(grid, [{"seed": 0}, {"seed": 1}], 200)
     assert points == draw(grid, [{"seed": 0}, {"seed": 1}], 200) and len(points) == 200
-    assert points[:20] == draw(grid, [{"seed": 0}, {"seed": 1}], 20) != draw(grid, [{"seed": 0}, {"seed": 1}], 20, 1)
+    assert (points[:20] == draw(grid, [{"seed": 0}, {"seed": 1}], 20)
+            != draw(grid, [{"seed": 0}, {"seed": 1}], 20, 1))
     rates, momenta = ([point[name] for point in points] for name in ("rate", "momentum"))
     assert 1e-4 <= min(rates) and max(rates) <= 1e-1 and 0.5 <= min(momenta) and max(momenta) <= 0.9
-    assert 2e-3 < np.median(rates) < 5e-3 and 0.68 < np.median(momenta) < 0.72  # 3.2e-3 is the middle of the logs
+    # 3.2e-3 is the middle of the logs
+    assert 2e-3 < np.median(rates) < 5e-3 and 0.68 < np.median(momenta) < 0.72
     for name, values in (("stride", ["8", "16"]), ("seed", [0, 1])):
         counts = [[point[name] for point in points].count(value) for value in values]
         assert sum(counts) == 200 and min(counts) > 70
@@ -247,31 +257,37 @@ def listed(capsys, *argv):
 
 def test_listed_commands_are_those_of_the_points_and_nothing_runs(toy, tmp_path, capsys):
     folder = tmp_path / "my sweep"
-    commands = listed(capsys, str(toy), "-p", "rate=0.25,0.5", "-p", "wait_for=a b", "--timeout", "9",
+    commands = listed(capsys, str(toy), "-p", "rate=0.25,0.5", "-p", "wait_for=a b",
+                      "--timeout", "9",
                       "--run-dir", str(folder))
-    assert [command[:6] for command in commands] == [["python", "-m", "tools.run", str(toy), "--timeout", "9"]] * 2
+    assert ([command[:6] for command in commands]
+            == [["python", "-m", "tools.run", str(toy), "--timeout", "9"]] * 2)
     points = plan([toy], combine({"rate": [0.25, 0.5], "wait_for": "a b"}, []), folder)
     for command, point in zip(commands, points):
         options, given, place = run._options(command[3:])
         assert Path(place) == point.folder and options.notebooks == [str(toy)]
         assert run.resolve({toy: run.declared_parameters(toy)}, given) == point.parameters
     assert not folder.exists()
-    assert listed(capsys, "-p", "stride=8", "--run-dir", str(folder))[0][3:5] == ["03_training", "04_iou_evaluation"]
+    assert (listed(capsys, "-p", "stride=8", "--run-dir", str(folder))[0][3:5]
+            == ["03_training", "04_iou_evaluation"])
 
 
 def test_random_points_are_the_same_for_the_same_command(toy, tmp_path, capsys):
-    command = [str(toy), "-p", "rate=1e-4..1e-2", "-p", "seed=0..4", "--run-dir", str(tmp_path), "--random", "5"]
+    command = [str(toy), "-p", "rate=1e-4..1e-2", "-p", "seed=0..4", "--run-dir", str(tmp_path),
+               "--random", "5"]
     first = listed(capsys, *command)
     assert len(first) == 5 and listed(capsys, *command, "--search-seed", "0") == first
     assert listed(capsys, *command, "--search-seed", "1") != first
-    assert sweep.main([*command[:-1], "201", "--list"]) == 1 and "201 points" in capsys.readouterr().err
+    assert (sweep.main([*command[:-1], "201", "--list"]) == 1
+            and "201 points" in capsys.readouterr().err)
 
 
 def test_help_says_what_a_file_holds(capsys):
     with pytest.raises(SystemExit) as stop:
         sweep.main(["--help"])
     said = capsys.readouterr().out
-    assert stop.value.code == 0 and "learning_rate: [1e-3, 3e-3]" in said and "dask worker ADDRESS" in said
+    assert (stop.value.code == 0 and "learning_rate: [1e-3, 3e-3]" in said
+            and "dask worker ADDRESS" in said)
 
 
 # The machine
@@ -295,7 +311,8 @@ def test_one_worker_per_gpu_else_per_core_with_memory(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for nvidia-smi")
 def test_gpus_are_counted_without_tensorflow(tmp_path, monkeypatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'GPU 0: One (UUID: GPU-1)'\necho 'GPU 1: Two (UUID: GPU-2)'\n")
+    program.write_text(
+        "#!/bin/sh\necho 'GPU 0: One (UUID: GPU-1)'\necho 'GPU 1: Two (UUID: GPU-2)'\n")
     program.chmod(0o755)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -365,7 +382,8 @@ def test_reason_names_notebook_cell_and_error(tmp_path):
     for cell in cells[:4]:
         cell.metadata["papermill"] = {"start_time": "2026-01-01"}
     nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_toy.ipynb")
-    report = execute._report(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", 3, "ValueError: no\nnever")
+    report = execute._report(Path("01_toy.ipynb"), tmp_path / "01_toy.ipynb", 3,
+                             "ValueError: no\nnever")
     text = f"Run folder  x\n[1/1] 01_toy\n\n{report}\n"
     assert sweep_cluster.reason(1, text) == "notebook 01_toy, cell 4 of 9: ValueError: no"
     assert sweep_cluster.reason(0, text) == ""
@@ -376,7 +394,8 @@ def test_reason_names_notebook_cell_and_error(tmp_path):
 
 
 def test_a_worker_that_does_not_see_the_folder_is_named(tmp_path):
-    assert str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [], {}, [], "stop")
+    assert (str(tmp_path / "gone") in sweep_cluster.run_point(str(tmp_path / "gone"), [],
+                                                              {}, [], "stop"))
 
 
 class Never:
@@ -410,7 +429,8 @@ def results(folder, *values):
     for number, (parameters, score) in enumerate(values):
         points.append(Point(folder / f"p{number}", {}, parameters))
         points[-1].folder.mkdir()
-        notebooks = {name: {"status": "finished", "seconds": seconds} for name, seconds in (("a", 60), ("b", 5.5))}
+        notebooks = {name: {"status": "finished", "seconds": seconds}
+                     for name, seconds in (("a", 60), ("b", 5.5))}
         runs.write_json(points[-1].folder / "run.json", {"parameters": {}, "notebooks": notebooks})
         if score is not None:
             runs.write_json(points[-1].folder / "metrics.json",
@@ -419,9 +439,11 @@ def results(folder, *values):
 
 
 def test_leaderboard_is_ranked_and_shows_what_differs(tmp_path):
-    points = results(tmp_path, ({"rate": 0.1, "seed": 0, "same": 1}, 0.4), ({"rate": 0.2, "seed": 0, "same": 1}, 0.6),
+    points = results(tmp_path, ({"rate": 0.1, "seed": 0, "same": 1}, 0.4),
+                     ({"rate": 0.2, "seed": 0, "same": 1}, 0.6),
                      ({"rate": 9.0, "seed": 0, "same": 1}, 0.9))
-    rows = sweep_board.leaderboard(points, {points[2].folder: "notebook a, cell 2 of 3: no"}, differing(points))
+    rows = sweep_board.leaderboard(points, {points[2].folder: "notebook a, cell 2 of 3: no"},
+                                   differing(points))
     assert [row["point"] for row in rows] == ["p1", "p0", "p2"]
     assert rows[0]["parameters"] == {"rate": 0.2} and rows[0]["scores"] == {"mean_iou": 0.6}
     sweep_board.write_csv(rows, tmp_path / "board.csv")
@@ -463,7 +485,8 @@ def test_scores_of_several_splits_are_not_called_by_one(tmp_path):
 
 def test_leaderboard_reads_what_notebook_04_writes(tmp_path):
     points = results(tmp_path, ({"seed": 0}, None))
-    (points[0].folder / "metrics.json").write_bytes((runs.ROOT / "results" / "meadow.json").read_bytes())
+    (points[0].folder
+     / "metrics.json").write_bytes((runs.ROOT / "results" / "meadow.json").read_bytes())
     row = sweep_board.leaderboard(points, {}, [])[0]
     scores = row["scores"]
     assert row["split"] == "test"
@@ -489,7 +512,8 @@ def test_figure_has_a_row_per_configuration_and_a_dot_per_seed(tmp_path):
     assert "on val" in axis.get_xlabel()
     assert [label.get_text() for label in axis.get_yticklabels()] == ["rate=0.5", "rate=0.1"]
     dots, mean = (np.asarray(axis.collections[i].get_offsets()) for i in (0, 1))
-    assert dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]])) and mean == pytest.approx(np.array([[0.55, 0]]))
+    assert (dots == pytest.approx(np.array([[0.6, -0.15], [0.5, 0.15]]))
+            and mean == pytest.approx(np.array([[0.55, 0]])))
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the best on top
 
 
@@ -551,7 +575,8 @@ def train(folder, scores, epochs=8):
 def test_progress_is_that_of_the_first_validation_after_a_share_of_the_epochs(tmp_path):
     assert halving.score_at(tmp_path, 1 / 4) is None
     train(tmp_path, [0.1, 0.3, 0.2, 0.9])
-    assert halving.score_at(tmp_path, 1 / 4) == (2, 0.3) and halving.score_at(tmp_path, 1 / 2) == (4, 0.9)
+    assert (halving.score_at(tmp_path, 1 / 4) == (2, 0.3)
+            and halving.score_at(tmp_path, 1 / 2) == (4, 0.9))
     assert halving.score_at(tmp_path, 1) is None
     train(tmp_path, [None, None, 0.4], epochs=4)  # validated late
     assert halving.score_at(tmp_path, 1 / 4) == (3, 0.4)
@@ -573,7 +598,8 @@ def halved(points, curves, failing=()):
             train(point.folder, curves[name][:trained[name]])
             yield point, "it broke" if name in failing else ""
 
-    return {point.folder.name: why for point, why in halving.halve(points, points, run)}, ran, trained
+    return {point.folder.name: why
+            for point, why in halving.halve(points, points, run)}, ran, trained
 
 
 def test_the_best_half_trains_on_twice(tmp_path):
@@ -593,7 +619,8 @@ def test_halving_again_trains_nothing_twice_and_a_failure_takes_no_place(tmp_pat
     ended, _, trained = halved(points, curves, failing="b")
     assert ended == {"a": (2, 0.1), "b": "it broke", "c": "", "d": (4, 0.2)}
     again, ran, _ = halved(points, curves)
-    assert ran == [("b", 1 / 2), ("b", 1)] and again == {"a": (2, 0.1), "b": "", "c": (4, 0.3), "d": (2, 0.2)}
+    assert (ran == [("b", 1 / 2), ("b", 1)]
+            and again == {"a": (2, 0.1), "b": "", "c": (4, 0.3), "d": (2, 0.2)})
 
 
 def test_finished_points_are_compared_but_neither_run_nor_stopped(tmp_path):
@@ -601,30 +628,37 @@ def test_finished_points_are_compared_but_neither_run_nor_stopped(tmp_path):
     for point, score in zip(points, (0.1, 0.2, 0.3, 0.4)):
         train(point.folder, [score] * (4 if point in points[1:3] else 8))
     ran = []
-    ended = halving.halve(points, points[1:3], lambda some, share=1: ran.extend((p, share) for p in some) or [])
+    ended = halving.halve(points, points[1:3], lambda some,
+                          share=1: ran.extend((p, share) for p in some) or [])
     assert list(ended) == [(points[1], (2, 0.2)), (points[2], (4, 0.3))] and ran == []
 
 
-def test_stopped_points_rank_below_those_that_went_on_and_do_not_fail(tmp_path, monkeypatch, capsys):
-    points = results(tmp_path, ({"rate": 1}, 0.5), ({"rate": 2}, None), ({"rate": 3}, None), ({"rate": 4}, None))
+def test_stopped_points_rank_below_those_that_went_on_and_do_not_fail(tmp_path,
+                                                                      monkeypatch, capsys):
+    points = results(tmp_path, ({"rate": 1}, 0.5), ({"rate": 2}, None), ({"rate": 3}, None),
+                     ({"rate": 4}, None))
     monkeypatch.setattr(sweep, "_is_finished", lambda *_: True)
     ended = [(points[3], "it broke"), (points[1], (2, 0.9)), (points[2], (4, 0.6)), (points[0], "")]
     rows = sweep._collect(points, points, ended, [], tmp_path)
     assert [row["point"] for row in rows] == ["p0", "p2", "p1", "p3"]
-    assert [row["status"] for row in rows] == ["finished", "stopped after 4 epochs", "stopped after 2 epochs",
+    assert [row["status"] for row in rows] == ["finished", "stopped after 4 epochs",
+                                               "stopped after 2 epochs",
                                                "it broke"]
     said = capsys.readouterr().out
     assert "stopped after 2 epochs" in said and "0.900 on val" in said and said.count("FAILED") == 1
     text = sweep_board.table(rows).splitlines()
     assert text[0] == "ranked by mean IoU on val"
     assert text[3].split() == ["2.", "3", "0.600", "66", "s", "stopped", "after", "4", "epochs"]
-    assert text[5] == "p3: it broke" and list(map(sweep_board.has_failed, rows)) == [False, False, False, True]
+    assert (text[5] == "p3: it broke"
+            and list(map(sweep_board.has_failed, rows)) == [False, False, False, True])
     assert "p1,2,val,0.9,65.5,stopped after 2 epochs" in (tmp_path / "leaderboard.csv").read_text()
-    assert [label.get_text() for label in sweep_board.figure(rows).axes[0].get_yticklabels()] == ["rate=1"]
+    assert ([label.get_text()
+             for label in sweep_board.figure(rows).axes[0].get_yticklabels()] == ["rate=1"])
 
 
 def test_halving_without_scores_per_epoch_is_refused(toy, tmp_path, capsys):
-    assert sweep.main([str(toy), "-p", "seed=0,1", "--halving", "--run-dir", str(tmp_path / "new")]) == 1
+    assert (sweep.main([str(toy), "-p", "seed=0,1", "--halving", "--run-dir",
+                        str(tmp_path / "new")]) == 1)
     assert "--halving needs" in capsys.readouterr().err and not (tmp_path / "new").exists()
     points = [Point(tmp_path / "a", {}, {})]
     with pytest.raises(RunError, match="--halving needs"):
@@ -703,20 +737,26 @@ def gone(pid):
 
 def kernels(folder):
     """The process numbers that the toy has written in a run folder."""
-    return [int(line) for line in (folder / "pids").read_text().split()] if (folder / "pids").exists() else []
+    return ([int(line) for line in (folder / "pids").read_text().split()]
+            if (folder / "pids").exists() else [])
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """A Dask scheduler's address and two workers, each a process of its own; they end with the test."""
-    file, quiet = tmp_path / "scheduler.json", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1",
-                                 "--port", "0", "--no-dashboard", "--scheduler-file", file], **quiet)]
+    file, quiet = tmp_path / "scheduler.json", {"stdout": subprocess.DEVNULL,
+                                                "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler",
+                                 "--host", "127.0.0.1",
+                                 "--port", "0", "--no-dashboard", "--scheduler-file",
+                                 file], **quiet)]
     try:
         wait(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
         address = json.loads(file.read_text())["address"]
-        started += [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1",
-                                      "--no-nanny", "--no-dashboard"], cwd=tmp_path, **quiet) for _ in range(2)]
+        started += [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address,
+                                      "--nthreads", "1",
+                                      "--no-nanny", "--no-dashboard"], cwd=tmp_path, **quiet)
+                    for _ in range(2)]
         yield address, started[1:]
     finally:
         for process in started:
@@ -725,7 +765,8 @@ def cluster(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows kills otherwise")
-def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy, tmp_path, cluster, capfd):
+def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy, tmp_path,
+                                                                            cluster, capfd):
     address, workers = cluster
     folder, go = tmp_path / "sweep", tmp_path / "go"
     shown = {}
@@ -749,21 +790,27 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     said = capfd.readouterr()
     assert code == 1 and "Traceback" not in said.out + said.err, said
     assert "mean IoU 0.260" in said.out
-    assert "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high" in said.out
+    assert (
+        "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high" in said.out)
     first, = folder.glob("rate=0.5*")
-    assert len(kernels(first)) == 2 and all(gone(pid) for path in folder.glob("rate=*") for pid in kernels(path))
-    assert json.loads((first / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "finished"
+    assert (len(kernels(first)) == 2
+            and all(gone(pid) for path in folder.glob("rate=*") for pid in kernels(path)))
+    assert (json.loads((first
+                        / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "finished")
     with open(folder / "leaderboard.csv", encoding="utf-8", newline="") as file:
         best, worst = csv.DictReader(file)
     assert (best["rate"], best["mean_iou"], best["status"]) == ("0.5", "0.26", "finished")
-    assert (worst["rate"], worst["mean_iou"]) == ("2.0", "") and "rate is too high" in worst["status"]
+    assert ((worst["rate"], worst["mean_iou"]) == ("2.0", "")
+            and "rate is too high" in worst["status"])
     assert (folder / "leaderboard.png").stat().st_size > 1000
 
-    assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0  # no worker is asked
+    # no worker is asked
+    assert sweep.main([*command, "-p", "rate=0.5", "--scheduler", "tcp://127.0.0.1:1"]) == 0
     assert "kept: mean IoU 0.260" in capfd.readouterr().out and len(kernels(first)) == 2
 
 
-# Trains on from its state to the next rung of halving, and waits there to be stopped; scores after all 8 epochs.
+# Trains on from its state to the next rung of halving, and waits there to be stopped; scores after
+# all 8 epochs.
 TRAINING = """import json, time
 from pathlib import Path
 import numpy as np
@@ -787,25 +834,32 @@ def test_halving_stops_runs_at_their_rungs_and_the_winner_resumes(toy, tmp_path,
     notebook.cells[1:] = [nbformat.v4.new_code_cell(TRAINING)]
     notebook.cells[0].source += "\nepochs: int = 8"
     nbformat.write(notebook, tmp_path / "02_train.ipynb")
-    command = [str(tmp_path / "02_train.ipynb"), "-p", "rate=0.05,0.1", "--halving", "--workers", "2",
+    command = [str(tmp_path / "02_train.ipynb"), "-p", "rate=0.05,0.1", "--halving",
+               "--workers", "2",
                "--run-dir", str(tmp_path / "sweep")]
     assert sweep.main(command) == 0, capfd.readouterr()
     said = capfd.readouterr().out
-    assert "rate=0.05  stopped after 2 epochs: mean IoU 0.100 on val" in said and "rate=0.1  mean IoU 0.800" in said
-    histories = [json.loads(str(np.load(tmp_path / "sweep" / f"rate={rate}" / "training" / "state.npz")["history"]))
+    assert ("rate=0.05  stopped after 2 epochs: mean IoU 0.100 on val" in said
+            and "rate=0.1  mean IoU 0.800" in said)
+    histories = [json.loads(str(np.load(tmp_path / "sweep" / f"rate={rate}" / "training"
+                                        / "state.npz")["history"]))
                  for rate in (0.05, 0.1)]
-    assert [[row["begun"] for row in history] for history in histories] == [[0, 0], [0, 0, 2, 2, 4, 4, 4, 4]]
+    assert ([[row["begun"] for row in history] for history in histories]
+            == [[0, 0], [0, 0, 2, 2, 4, 4, 4, 4]])
     with open(tmp_path / "sweep" / "leaderboard.csv", encoding="utf-8", newline="") as file:
         best, stopped = csv.DictReader(file)
-    assert (best["rate"], best["status"]) == ("0.1", "finished") and stopped["status"] == "stopped after 2 epochs"
+    assert ((best["rate"], best["status"]) == ("0.1", "finished")
+            and stopped["status"] == "stopped after 2 epochs")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
 def test_interrupt_leaves_nothing_running_and_the_folder_free(toy, tmp_path):
     folder = tmp_path / "sweep"
-    command = [sys.executable, "-m", "tools.sweep", str(toy), "-p", "seed=1", "-p", f"wait_for={tmp_path / 'never'}",
+    command = [sys.executable, "-m", "tools.sweep", str(toy), "-p", "seed=1", "-p",
+               f"wait_for={tmp_path / 'never'}",
                "--workers", "1", "--run-dir", str(folder)]
-    process = subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    process = subprocess.Popen(command, cwd=runs.ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         wait(lambda: any(kernels(path) for path in folder.glob("*")))
@@ -817,4 +871,5 @@ def test_interrupt_leaves_nothing_running_and_the_folder_free(toy, tmp_path):
     assert process.returncode == 130 and "The same command" in err and "Traceback" not in err + out
     assert gone(kernels(place)[0])
     with runs.lock(place), runs.lock(folder):
-        assert json.loads((place / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "interrupted"
+        assert (json.loads((place / "run.json").read_text())["notebooks"]["01_toy"]["status"]
+                == "interrupted")

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-PHOTOS, VIDEOS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}, {".mp4", ".avi", ".mov", ".mkv", ".webm"}
+PHOTOS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+VIDEOS = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 def fields(message):
@@ -29,21 +30,24 @@ def fields(message):
 
 def overlay(net, names, colors, image):
     """Return a photo, uint8 (H, W, 3) BGR, with the classes that the network sees in it laid over, and their names."""
-    net.setInput(np.ascontiguousarray(image[None, ..., ::-1], np.float32))  # RGB in 0..255: the rest is in the model
+    # RGB in 0..255: the rest is in the model
+    net.setInput(np.ascontiguousarray(image[None, ..., ::-1], np.float32))
     labels = net.forward()[0].argmax(axis=2)
     clear = (np.array(names) == "background")[labels][..., None]
     mixed = np.where(clear, image, cv2.addWeighted(image, 0.4, colors[labels], 0.6, 0))
     for row, number in enumerate(np.unique(labels)):
         mixed[18 * row:18 * row + 18, :120] //= 3  # dark, for the legend
         cv2.rectangle(mixed, (4, 18 * row + 3), (16, 18 * row + 15), colors[number].tolist(), -1)
-        cv2.putText(mixed, names[number], (22, 18 * row + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255))
+        cv2.putText(mixed, names[number], (22, 18 * row + 14), cv2.FONT_HERSHEY_SIMPLEX, 0.45,
+                    (255, 255, 255))
     return mixed
 
 
 def label(path, draw):
     """Write what `draw` makes of a photo, or of every frame of a video."""
     if path.suffix.lower() in PHOTOS:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)  # unlike imread, takes any name on Windows
+        # unlike imread, takes any name on Windows
+        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         return cv2.imencode(".png", draw(image))[1].tofile(f"{path}.overlay.png")
     clip, out = cv2.VideoCapture(str(path)), cv2.VideoWriter()
     while (frame := clip.read()[1]) is not None:
@@ -59,21 +63,26 @@ def main(model, given):
     if int(cv2.__version__.split(".")[0]) < 5:
         return f"This is OpenCV {cv2.__version__}; photos of any size need version 5 or newer."
     try:
-        about = dict(dict(fields(value)).values() for number, value in fields(model.read_bytes()) if number == 14)
-        names, colors = json.loads(about[b"class_names"]), np.uint8(json.loads(about[b"colors"]))[:, ::-1]
+        about = dict(dict(fields(value)).values() for number, value in fields(model.read_bytes())
+                     if number == 14)
+        names = json.loads(about[b"class_names"])
+        colors = np.uint8(json.loads(about[b"colors"]))[:, ::-1]
         net = cv2.dnn.readNetFromONNX(str(model))
     except (OSError, KeyError, ValueError, RuntimeError, cv2.error):
         return f"{model}: expected an ONNX file with class names, as tools.deploy.export writes it."
     found = sorted(given.rglob("*")) if given.is_dir() else [given]
-    paths = [path for path in found if path.suffix.lower() in PHOTOS | VIDEOS and ".overlay." not in path.name]
+    paths = [path for path in found if path.suffix.lower() in PHOTOS | VIDEOS
+             and ".overlay." not in path.name]
     failed = [] if paths else [given]
     for path in paths:
         print(path, flush=True)
         try:
             label(path, lambda image: overlay(net, names, colors, image))
-        except (OSError, TypeError, cv2.error):  # TypeError: OpenCV gives None for a photo that it cannot read
+        # TypeError: OpenCV gives None for a photo that it cannot read
+        except (OSError, TypeError, cv2.error):
             failed.append(path)
-    return "\n".join(f"{path}: no photo or video that can be read, or no right to write." for path in failed) or None
+    return ("\n".join(f"{path}: no photo or video that can be read, or no right to write."
+                      for path in failed) or None)
 
 
 if __name__ == "__main__":
