@@ -112,7 +112,7 @@ def to_saved_model(model, folder):
     folder = Path(folder)
     if not (folder / "saved_model.pb").is_file() and folder.exists():
         if not folder.is_dir() or any(folder.iterdir()):
-            raise FileExistsError(f"{folder}: is no SavedModel. Choose another folder.")
+            raise FileExistsError(f"{folder}: holds something else. Choose another folder.")
     return _in_place(folder, lambda temporary: _export(portable(model), temporary,
                                                        "tf_saved_model"))
 
