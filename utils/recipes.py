@@ -225,6 +225,5 @@ RECIPES = {
     "oxford_pets": replace(_FINE_TUNING, epochs=10),
     # Chosen on a drive held out of train (results/camvid_experiments.md). Val is a clip of a drive
     # that train shows too: choosing an epoch on it would flatter the scores reported on it.
-    "camvid": Recipe(scale=(0.6, 1.6), keep="last", validate_every=10,
-                     class_weights="root_median"),
+    "camvid": Recipe(scale=(0.6, 1.6), keep="last", validate_every=10, class_weights="root_median"),
 }

@@ -12,10 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 OWN = {"utils", "tools", "dev", "tests", "conftest", "odd_folders",
        "scenes", "canvas"}  # the last two: data/render_meadow, for its test
-# Another backend for Keras, which its users install themselves; and what only exported models need:
-# imported where it is
-# used, with a sentence, or another way, where it is missing.
-OPTIONAL = {"jax", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
+# Other backends for Keras, which their users install themselves, and what only exported models
+# need: imported where it is used, with a sentence, or another way, where it is missing.
+OPTIONAL = {"jax", "torch", "onnx", "ai_edge_litert", "h5py"}  # h5py comes with Keras
 MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py"))
            if path.stem != "__init__"}
 
