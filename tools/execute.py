@@ -101,8 +101,7 @@ def execute(notebook: Path, output: Path, parameters: dict, timeout: int | None)
     bar = {"desc": notebook.stem, "leave": False} if sys.stdout.isatty() else False
     line = 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             done = papermill.execute_notebook(
                 literal(notebook), literal(output), parameters, kernel_name="python3",
                 language="python", kernel_manager_class=_Kernel, cwd=notebook.parent,
@@ -139,7 +138,8 @@ def _reason(error: PapermillExecutionError) -> tuple[str, int]:
 
 def _report(notebook: Path, output: Path, line: int, reason: str) -> str:
     """Return the report of a failure: notebook, cell, its lines up to `line`, error, remedy."""
-    begun, cells = begun_cells(output)
+    cells = [cell for cell in nbformat.read(output, as_version=4).cells if is_run(cell)]
+    begun = [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")]
     lines = begun[-1].source.strip().splitlines() if begun else []
     shown = [f"  {'>' if number == line else ' '} {text}" for number, text in enumerate(lines, 1)]
     first = max(0, line - SOURCE_LINES)
@@ -149,9 +149,3 @@ def _report(notebook: Path, output: Path, line: int, reason: str) -> str:
         *reason.strip().splitlines()[:REASON_LINES], "",
         f"The notebook up to there is {short(output)}.",
         "The same command runs it again and keeps what was finished before it."])
-
-
-def begun_cells(output: Path) -> tuple[list, list]:
-    """Return the cells of an executed notebook that were begun, and all, of those that are run."""
-    cells = [cell for cell in nbformat.read(output, as_version=4).cells if is_run(cell)]
-    return [cell for cell in cells if cell.metadata.get("papermill", {}).get("start_time")], cells

@@ -125,21 +125,11 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> dict[str, o
     return values
 
 
-def public(value: object) -> object:
-    """Return a parameter's value; of an address without its user, password and query."""
-    if not isinstance(value, str) or "://" not in value:
-        return value
-    address, mark, query = re.sub(r"(?<=://)[^/?#]*@", "", value).partition("?")
-    if mark and not query.startswith("hidden-"):
-        query = f"hidden-{hashlib.sha256(query.encode()).hexdigest()[:8]}"  # one for each query
-    return f"{address}{mark}{query}"
-
-
 def changes(stored: dict, values: dict) -> str:
     """Return how the parameters of a run differ from those that its folder has stored, or ""."""
-    stored = {name: public(value) for name, value in stored.items()
+    stored = {name: value for name, value in stored.items()
               if values.get(name) or FORMER_DEFAULTS.get(name) != value}
-    return runs.differences(stored, {name: public(value) for name, value in values.items()})
+    return runs.differences(stored, values)
 
 
 # The run ---------------------------------------------------------------------------------------
@@ -166,7 +156,7 @@ def run(notebooks: Iterable[str | Path] = DEFAULT, parameters: dict | None = Non
         runs.run_folder(folder)
         with runs.lock(folder):
             record = _open_record(folder, values, checked)
-            shown = [f"{name}={public(values[name])}" for name in sorted(given) if name in values]
+            shown = [f"{name}={values[name]}" for name in sorted(given) if name in values]
             rest = f"{', '.join(shown)}; the others have" if shown else "all have"
             print(f"Run folder  {short(folder)}\nParameters  {rest} their defaults", flush=True)
             values["run_dir"] = str(folder)
@@ -241,7 +231,7 @@ def _open_record(folder: Path, values: dict, checked: str) -> dict:
     if changed and (finished or (folder / "training" / "state.npz").is_file()):
         raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
                        "Give this run another folder with --name, or delete that folder first.")
-    record["parameters"] |= {name: public(value) for name, value in values.items()}
+    record["parameters"] |= values
     record |= {"versions": runs.versions(), "machine": runs.machine(), "data": checked}
     runs.write_json(folder / "run.json", record)
     return record
@@ -271,18 +261,7 @@ def _run_one(folder: Path, record: dict, path: Path, label: str, values: dict,
         entry["seconds"] = round(time.monotonic() - start, 1)
         print(f"{label}  {entry['status']} in {duration(entry['seconds'])}", flush=True)
         with contextlib.suppress(OSError):  # a full disk must not hide the error above
-            _hide_secrets(folder / path.name, values)
             runs.write_json(folder / "run.json", record)
-
-
-def _hide_secrets(file: Path, values: dict) -> None:
-    """Take what `public` leaves out, out of an executed notebook as well."""
-    secrets = [value for value in values.values() if public(value) != value]
-    if secrets and file.is_file():
-        text = file.read_text(encoding="utf-8")
-        for secret in secrets:
-            text = text.replace(secret, public(secret))
-        file.write_text(text, encoding="utf-8")
 
 
 def is_finished(folder: Path, record: dict, path: Path) -> bool:

@@ -27,10 +27,10 @@ class SetUpError(Exception):
     """Set-up cannot continue; the message is the sentence the user reads."""
 
 
-def check_python(version: tuple[int, int], name: str, remedy: str = "") -> None:
+def check_python(version: tuple[int, int], name: str, remedy: str = "install one of these and "
+                 "name it: make run PYTHON=python3.13") -> None:
     """Raise SetUpError unless ``version``, found in ``name``, is one the notebooks run on."""
     if not OLDEST <= tuple(version) <= NEWEST:
-        remedy = remedy or "install one of these and name it: make run PYTHON=python3.13"
         raise SetUpError(f"{name} is Python {version[0]}.{version[1]}, but the notebooks need "
                          f"Python 3.11, 3.12 or 3.13: {remedy}.")
 
@@ -70,20 +70,14 @@ def make_venv(venv: Path) -> Path:
     return python
 
 
-def locked_entry(lock: str, package: str) -> str:
-    """The lines of one package, with its hashes, from the text of a lock file, or ""."""
-    found = re.search(rf"^{re.escape(package)}==.*(?:\n[ \t]+.*)*", lock, re.MULTILINE)
-    return found.group() + "\n" if found else ""
-
-
 def get_uv(python: Path) -> bool:
     """Put uv, several times faster than pip, into the environment; False if unavailable."""
     if run(python, "-m", "uv", "--version", quiet=True).returncode == 0:
         return True
+    lock = (REQUIREMENTS / "extra.lock").read_text("utf-8")
     with tempfile.TemporaryDirectory() as folder:
-        entry = Path(folder) / "uv.txt"
-        lock = (REQUIREMENTS / "extra.lock").read_text("utf-8")
-        entry.write_text(locked_entry(lock, "uv"), "utf-8")
+        entry = Path(folder) / "uv.txt"  # its version and hashes
+        entry.write_text(re.search(r"(?m)^uv==.*(?:\n[ \t]+.*)*", lock)[0] + "\n", "utf-8")
         return run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", entry,
                    quiet=True).returncode == 0
 

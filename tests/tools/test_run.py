@@ -527,33 +527,7 @@ def test_published_data_are_not_read_before(tmp_path, monkeypatch):
                   str(tmp_path / "run")]) == 0)
 
 
-# Secrets, and folders of earlier versions
-
-
-ADDRESS = "https://ann:secret1@example.org/a/photo.jpg?token=secret2&size=5"
-
-
-def test_an_address_is_recorded_without_its_secrets(tmp_path, capsys):
-    parameters = "run_dir: str = ''\nphoto: str = ''"
-    toy = notebook(tmp_path / "01_toy.ipynb", "print(photo)\nassert '@' in photo",
-                   parameters=parameters)
-    command = [toy, "--run-dir", str(tmp_path / "run"), "-p", "photo"]
-    assert main([*command, ADDRESS]) == 0
-    for file in ("run.json", "01_toy.ipynb"):
-        text = (tmp_path / "run" / file).read_text(encoding="utf-8")
-        assert "secret" not in text and "https://example.org/a/photo.jpg?" in text
-    said = capsys.readouterr()
-    assert "secret" not in said.out + said.err
-    assert main([*command, ADDRESS.replace("secret1", "other")]) == 0  # the same photo
-    assert "kept" in capsys.readouterr().out
-    assert main([*command, ADDRESS.replace("size=5", "size=6")]) == 1
-    assert "photo was" in (said := capsys.readouterr().err) and "secret" not in said
-
-
-@pytest.mark.parametrize("value",
-                         ["", "photo.jpg", "C:\\a?b@c", "https://example.org/a@b.jpg", 5, None])
-def test_what_holds_no_secret_is_public(value):
-    assert runner.public(value) == value
+# Folders of earlier versions
 
 
 def test_a_folder_with_a_former_default_still_opens():

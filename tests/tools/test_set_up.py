@@ -74,10 +74,21 @@ def test_an_environment_is_made_again_only_if_it_lacks_pip(tmp_path, machine, pi
     assert any(f"-m venv {tmp_path}" in line for line in commands) == made
 
 
-def test_uv_is_installed_by_its_hash(machine):
-    commands = machine(("-m uv --version", 1, "", "")).commands
+def test_uv_is_installed_by_its_hash(monkeypatch):
+    written = []
+
+    def run(*command, quiet):
+        if "pip" not in command:
+            return subprocess.CompletedProcess(command, 1)
+        assert command[-3:-1] == ("--require-hashes", "-r")
+        written.append(command[-1].read_text("utf-8"))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(set_up, "run", run)
     assert set_up.get_uv("python")
-    assert "-m pip install" in commands[-1] and "--require-hashes" in commands[-1].split()
+    first, *rest = written[0].splitlines()
+    assert first.startswith("uv==") and all(line.startswith(" ") for line in rest)
+    assert "--hash=sha256:" in rest[0]
 
 
 def test_opencv_that_works_is_left_alone(machine):
@@ -114,19 +125,6 @@ def test_failed_download_says_what_to_do(machine):
     machine(("-m uv pip install", 1, "", ""), ("-m pip install", 1, "", ""))
     with pytest.raises(set_up.SetUpError, match="check the network"):
         set_up.install("python", True, "some-package")
-
-
-def test_locked_entry_holds_one_package_with_its_hashes():
-    entry = "a-b==2.1 \\\n    --hash=sha256:11 \\\n    --hash=sha256:22\n    # via r\n"
-    lock = ("a==1 \\\n    --hash=sha256:00\n    # via b\n" + entry
-            + "a-bc==3 \\\n    --hash=sha256:33\n")
-    assert set_up.locked_entry(lock, "a-b") == entry
-    assert set_up.locked_entry(lock, "b") == ""
-
-
-def test_uv_comes_from_the_lock():
-    entry = set_up.locked_entry((set_up.REQUIREMENTS / "extra.lock").read_text("utf-8"), "uv")
-    assert entry.startswith("uv==") and "--hash=sha256:" in entry
 
 
 def test_second_call_installs_nothing_and_a_changed_lock_does(tmp_path, monkeypatch, machine):

@@ -36,12 +36,10 @@ FORMS = {"onnx": "model.onnx", "litert": "model.tflite", "int8": "model_int8.tfl
 def to_onnx(model, path, card, size=None):
     """Write a model as ONNX, with its classes in the file's metadata, and return the path.
 
-    model: from `utils.models`. card: dict with "class_names", "colors" (C, 3) and "fcn", as beside
-    every model of this project. size: None for any height and width, or (H, W) for readers that
-    want them fixed, such as OpenCV before version 5. Input "images", output "logits".
-    `metadata_props` holds class_names and colors (JSON lists), stride, dataset, input, output and
-    version. Raises ImportError where onnx or tf2onnx is missing, ValueError for a card of another
-    model, OSError if the file cannot be written.
+    card: dict with "class_names", "colors" (C, 3) and "fcn", as beside every model. size: None for
+    any, or (H, W) for readers that want it fixed, such as OpenCV before version 5. Input "images",
+    output "logits"; for the metadata see `_metadata`. Raises ImportError where a package is
+    missing, ValueError for a card of another model, OSError if the file cannot be written.
     """
     missing = [name for name in ("onnx", "tf2onnx") if not importlib.util.find_spec(name)]
     if missing:
@@ -78,10 +76,9 @@ def to_int8(model, path, photos):
     """Write a model as LiteRT that computes in 8-bit integers, and return the path.
 
     photos: uint8 (H, W, 3) RGB, from the training split, all of the size that the model will be
-    given. The range of every layer's numbers is measured on them ("post-training quantisation with
-    calibration"). Input and output stay float32. The size is fixed because the upsampling would
-    otherwise compute positions in 8 bits, too few for larger photos. Raises ValueError for photos
-    of several sizes or a name that does not end in .tflite, OSError if it cannot be written.
+    given: on them, every layer's range is measured ("post-training quantisation"). It is fixed
+    because upsampling would compute positions in 8 bits, too few for larger photos. Input and
+    output stay float32. Raises ValueError for several sizes, and what `to_litert` raises.
     """
     sizes = sorted({np.shape(photo) for photo in photos})
     if len(sizes) != 1:
@@ -115,8 +112,7 @@ def to_saved_model(model, folder):
     folder = Path(folder)
     if not (folder / "saved_model.pb").is_file() and folder.exists():
         if not folder.is_dir() or any(folder.iterdir()):
-            raise FileExistsError(f"{folder}: holds something other than a SavedModel. Choose "
-                                  "another folder.")
+            raise FileExistsError(f"{folder}: holds something else. Choose another folder.")
     return _in_place(folder, lambda temporary: _export(portable(model), temporary,
                                                        "tf_saved_model"))
 
@@ -126,8 +122,7 @@ def open_litert(path):
     if importlib.util.find_spec("ai_edge_litert"):
         from ai_edge_litert.interpreter import Interpreter
         return Interpreter(str(path))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its removal in some later version of TensorFlow
+    with warnings.catch_warnings(action="ignore"):  # of its removal in a later TensorFlow
         return tf.lite.Interpreter(str(path))
 
 
@@ -139,8 +134,7 @@ def portable(model, batch=None, size=None):
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError("exporting needs Keras' backend TensorFlow, found "
-                         f"{keras.backend.backend()}: the same model file opens in a Python that "
-                         "is started with KERAS_BACKEND=tensorflow.")
+                         f"{keras.backend.backend()}: start Python with KERAS_BACKEND=tensorflow.")
     images = keras.Input(batch_shape=(batch, *(size or (None, None)), 3), name="images")
     copy = keras.models.clone_model(model, input_tensors=images,
                                     clone_function=lambda layer: _portable_layer(layer, size))
@@ -180,8 +174,7 @@ def _export(model, path, form, **options):
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             model.export(str(path), format=form, verbose=False, **options)
     finally:
         logging.disable(disabled)
@@ -266,8 +259,12 @@ def write(form, model, card, path, size=None):
          "saved_model": lambda: to_saved_model(model, path)}[form]()
     files = [path, *path.rglob("*")]
     print(f"{path}: {sum(file.stat().st_size for file in files if file.is_file()) / 1e6:.2f} MB")
-    if form != "onnx":
-        return
+    if form == "onnx":
+        compare(model, card, path, size)
+
+
+def compare(model, card, path, size):
+    """Print how far the logits of an ONNX file are from Keras', on a photo."""
     if not importlib.util.find_spec("onnxruntime"):
         print("not compared with Keras, which needs: python -m pip install onnxruntime")
         return

@@ -40,8 +40,7 @@ class Labeller:
 def open_model(path: Path | None):
     """Return (model, card) of a run's folder, a model file, or None: the kept model.
 
-    card: a dict with class_names, colors, uint8 (C, 3), and fcn. Raises UsageError where model or
-    card cannot be used.
+    card: a dict with class_names, colors, uint8 (C, 3), and fcn. Raises UsageError.
     """
     with silence():
         from utils import models
@@ -77,8 +76,7 @@ def load_labeller(path: Path | None, tile: int | None, flip=False, least=0.0) ->
         side = tile
         if tile is None:
             side = TILE if max(image.shape) > LARGE else 0
-        ids = np.empty(image.shape[:2], np.uint8)
-        confidence = np.empty(image.shape[:2], np.float32)
+        ids, confidence = np.empty(image.shape[:2], np.uint8), np.empty(image.shape[:2], np.float32)
         try:
             for place, window, inner in inference.windows(model, image, side or None):
                 found = scores(model, window)[inner]
@@ -114,14 +112,14 @@ def _read_card(card: Path, classes: int) -> dict:
         print(f"{card} is not there, so the classes have numbers for names.", file=sys.stderr)
         return {"class_names": [f"class {number}" for number in range(classes)],
                 "colors": labels.voc_colormap(classes), "fcn": {}}
-    about, fault = {"fcn": {}, **runs.read_json(card)}, ""
-    names, given, colors = about.get("class_names"), about.get("colors"), np.empty(0)
+    about = {"fcn": {}, **runs.read_json(card)}
+    names, colors, fault = about.get("class_names"), np.empty(0), ""
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        colors = np.uint8(about.get("colors"))
     if not isinstance(names, list) or any(str(name).splitlines() != [name] for name in names):
         fault = "class_names must be texts of one line"
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        colors = np.uint8(given)
-    if colors.shape != (classes, 3) or colors.tolist() != given:
-        fault = fault or f"colors must be {classes} times red, green and blue, 0 to 255"
+    elif colors.shape != (classes, 3) or colors.tolist() != about["colors"]:
+        fault = f"colors must be {classes} times red, green and blue, 0 to 255"
     if fault:
         raise UsageError(f"The model's card {card} cannot be used: {fault}. Copy it again from "
                          "its run, or remove it: the classes are then numbered.")

@@ -33,8 +33,7 @@ def train(dataset, recipe, run_dir, **options):
 
     Of several processes, process 0 alone keeps files in `run_dir` and prints; the others write to
     a temporary folder (in TMPDIR), which is deleted. Returns the same `Trained` in all of them.
-    Raises, beside what `training.train` raises, ValueError for faulty environment variables, and
-    RuntimeError if process 0 cannot be reached.
+    Raises what `join` and `training.train` raise.
     """
     join()
     process, processes = processes_together()
@@ -61,8 +60,7 @@ def join():
     """Make this process one of FCN_PROCESSES, and wait up to 300 seconds for the others.
 
     Does nothing without that variable. To be called before JAX computes anything. Raises
-    ValueError for variables that are missing or wrong, RuntimeError if process 0 cannot be
-    reached.
+    ValueError for wrong variables, RuntimeError if process 0 cannot be reached.
     """
     if not os.environ.get("FCN_PROCESSES"):
         return

@@ -10,14 +10,14 @@ import os
 import sys
 from pathlib import Path
 
+from utils import runs
+
 EXAMPLES = """examples:
   FCN_DEVICES=all python -m tools.scale meadow --batch-size 16 --name wide
   python -m tools.run -p batch_size 16 --name wide         finds the training finished"""
 
 
 def _parser() -> argparse.ArgumentParser:
-    from utils import runs
-
     parser = argparse.ArgumentParser(
         prog="python -m tools.scale", description=__doc__, epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 1 failed or refused, 130 interrupted."""
     options = _parser().parse_args(argv)
     from tools import scale
-    from utils import datasets, models, runs
+    from utils import datasets, models
 
     weights = options.weights
     if Path(weights).is_file():

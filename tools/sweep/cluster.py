@@ -167,8 +167,7 @@ def results(client, points: Sequence[Point], arguments: list[str], environment: 
             futures[future] = point
         for future in as_completed(futures):
             if future.status in ("cancelled", "lost"):
-                raise RunError("The scheduler is gone. Start one; the same command then continues, "
-                               "and finished points are kept.")
+                raise RunError("The scheduler is gone. Start one; the same command then continues.")
             error = future.exception()  # several lost workers, or one that cannot run it
             yield futures[future], f"{type(error).__name__}: {error}" if error else future.result()
     finally:

@@ -61,11 +61,10 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
           halve: bool = False) -> list[dict]:
     """Run notebooks once per point of a grid, and return the leaderboard: a dict per point.
 
-    grid: parameter -> value or list of values. points: mappings of parameters, each combined with
-    the grid. notebooks: numbers, stems or paths. folder: of the points' run folders. scheduler: an
-    address; "" starts `workers` processes here, 0 as many as fit. timeout: seconds that a cell may
-    take. halve: see `halving`. Raises RunError for more than `limit` points, or if it cannot start
-    or go on; `status` says why a point failed.
+    grid: parameter -> value or list of values. points: mappings, each combined with the grid.
+    notebooks, timeout: see `tools.run.run`. folder: of the points' folders. scheduler: an address;
+    "" starts `workers` processes here, 0 as many as fit. halve: see `halving`. Raises RunError for
+    more than `limit` points, or if it cannot start or go on; `status` says why a point failed.
     """
     if workers < 0:
         raise RunError(f"--workers is {workers}; expected 1 or more, or 0 for as many as fit.")
@@ -97,10 +96,9 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
         return _collect(planned, waiting, results, paths, folder)
 
 
-def commands(grid, points=(), notebooks=DEFAULT, folder="", timeout=None, limit=LIMIT):
+def commands(folder="", **chosen):
     """Return a line for the shell per point, in the order of a sweep; for arguments see `sweep`."""
-    planned, _, arguments = _plan(grid, points, notebooks, runs.choose_folder(folder), timeout,
-                                  limit)
+    planned, _, arguments = _plan(folder=runs.choose_folder(folder), **chosen)
     command = ["python", "-m", "tools.run", *arguments, "--run-dir"]
     return [shlex.join([*command, str(point.folder), *point.options()]) for point in planned]
 
