@@ -40,7 +40,7 @@ class Im2ColConv2D(layers.Conv2D):
         super().__init__(filters, kernel_size, padding=padding, **kwargs)
         given = (self.padding, *self.strides, *self.dilation_rate, self.groups)
         if given != ("same", 1, 1, 1, 1, 1):
-            raise ValueError(f"{self.name}: padding, strides, dilation, groups are {given}.")
+            raise ValueError(f'{self.name} has {given}; expected padding "same", and ones.')
 
     def call(self, x):
         height, width = ops.shape(x)[1:3]

@@ -60,10 +60,10 @@ if broken_off == "True":
     except KeyboardInterrupt:
         callbacks.StopOnNaN.on_train_batch_end = check
 trained = scale.train(dataset, recipe, run_dir, precision="float32", seed=1)
-if broken_off == "True":  # all get process 0's state, which has another seed
+if broken_off == "True":  # in the end, process 0 alone has something to complain about
     try:
         scale.train(dataset, recipe, run_dir, precision="float32", seed=2)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         print(type(error).__name__, error)
 np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
          first_losses=first_losses, share=[*scale.processes_together(), scale.count_devices()])
@@ -188,7 +188,7 @@ def test_all_stop_where_one_cannot_train(on_jax):
     _, printed = on_jax
     reason = "seed was 1 and is now 2"
     assert "ValueError" in printed["0"] and reason in printed["0"]
-    assert "ValueError" in printed["1"] and reason in printed["1"]
+    assert "RuntimeError process 0 cannot train: " in printed["1"] and reason in printed["1"]
 
 
 def test_two_tensorflow_devices_train_about_as_well_as_one(shared_voc, tmp_path):

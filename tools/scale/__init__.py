@@ -33,26 +33,29 @@ def train(dataset, recipe, run_dir, **options):
 
     Of several processes, process 0 alone keeps files in `run_dir` and prints; the others write to
     a temporary folder (in TMPDIR), which is deleted. Returns the same `Trained` in all of them.
-    Raises what `join` and `training.train` raise.
+    Raises, beside what `training.train` raises, ValueError for faulty environment variables, and
+    RuntimeError if process 0 cannot be reached or another process cannot train.
     """
     join()
     process, processes = processes_together()
-    options |= {"scope": scope(), "devices": count_devices()}
+    devices = count_devices()
     if processes == 1:
-        return training.train(dataset, recipe, run_dir, **options)
-    from jax.experimental import multihost_utils
-
-    folder = runs.choose_folder(run_dir)
-    path = folder / "model.keras"
+        return training.train(dataset, recipe, run_dir, scope=scope(), devices=devices, **options)
     with contextlib.ExitStack() as stack:
+        folder = runs.choose_folder(run_dir)
+        path = folder / "model.keras"
         if process > 0:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(silence))
-        _copy_from_first(folder / "training" / "state.npz")
-        trained = training.train(dataset, recipe, folder, **options,
-                                 share=lambda batch: part(batch, process, processes))
-        multihost_utils.sync_global_devices("process 0 has written its files")
+        meeting = Meeting(folder / "training" / "state.npz")
+        try:
+            trained = training.train(dataset, recipe, folder, scope=meeting, devices=devices,
+                                     share=lambda batch: part(batch, process, processes), **options)
+        except Exception as error:
+            meeting.cancel(error)
+            raise
+        _texts_of_all("")  # process 0 has written its files when the others return
     return dataclasses.replace(trained, path=path)
 
 
@@ -60,7 +63,8 @@ def join():
     """Make this process one of FCN_PROCESSES, and wait up to 300 seconds for the others.
 
     Does nothing without that variable. To be called before JAX computes anything. Raises
-    ValueError for wrong variables, RuntimeError if process 0 cannot be reached.
+    ValueError for variables that are missing or wrong, RuntimeError if process 0 cannot be
+    reached.
     """
     if not os.environ.get("FCN_PROCESSES"):
         return
@@ -129,6 +133,42 @@ def scope():
             yield
 
 
+class Meeting:
+    """The scope in which several processes train: entered when all of them are ready.
+
+    state: the path of the state file, which each gets from process 0 on entering. Raises
+    RuntimeError on entering if another process has called `cancel`, that is, cannot train.
+    """
+
+    def __init__(self, state):
+        self.state, self.entered, self._scope = state, False, scope()
+
+    def __enter__(self):
+        self.entered = True
+        for process, message in enumerate(_texts_of_all("")):
+            if message:
+                raise RuntimeError(f"process {process} cannot train: {message}")
+        _copy_from_first(self.state)
+        return self._scope.__enter__()
+
+    def __exit__(self, *error):
+        return self._scope.__exit__(*error)
+
+    def cancel(self, error):
+        """Tell those that wait to enter that this process never will; once entered, do nothing."""
+        if not self.entered:
+            _texts_of_all(str(error) or type(error).__name__)
+
+
+def _texts_of_all(text):
+    """Return the texts of all processes, which call this together: 2,000 bytes of each."""
+    from jax.experimental import multihost_utils
+
+    own = np.frombuffer(text.encode()[:2000].ljust(2000, b"\0"), np.uint8)
+    rows = multihost_utils.process_allgather(own)
+    return [row.tobytes().rstrip(b"\0").decode(errors="ignore") for row in rows]
+
+
 def _copy_from_first(file):
     """Give all processes, which call this together, a copy of process 0's file, if it has one."""
     from jax.experimental.multihost_utils import broadcast_one_to_all
@@ -139,7 +179,6 @@ def _copy_from_first(file):
     lengths = [CHUNK] * chunks + ([rest] if rest else [])
     if not lengths:
         return
-    file.parent.mkdir(exist_ok=True)
     with open(file, "rb" if first else "wb") as stream:
         for length in lengths:
             data = stream.read(length) if first else bytes(length)
