@@ -1,7 +1,7 @@
-"""Renew requirements/colab.txt: of the packages in Google Colab's published list, those that ours need, at its versions.
+"""Renew requirements/colab.txt: what ours need of Google Colab's packages, at its versions.
 
-`python -m dev.colab FILE` reads the list (`pip freeze` of a Colab runtime) from a file, solves our ranges under it with
-uv for Colab's Python, and writes the pins; it fails where no set of versions fits.
+`python -m dev.colab FILE` reads Colab's list (`pip freeze` of a runtime) from a file, solves our
+ranges under it with uv for Colab's Python, and writes the pins; it fails where no versions fit.
 """
 
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements"
 PYTHON = "3.13"
-HEAD = """# What ours need of Google Colab's packages, at its versions (Python {python}): written by `python -m dev.colab`.
+HEAD = """# Google Colab's versions of what ours need (Python {python}), from `python -m dev.colab`.
 # `make test-colab` installs these, and the newest of everything else.
 """
 
@@ -23,15 +23,18 @@ def name(line: str) -> str:
 
 def main(freeze: Path) -> int:
     """Write the pins; returns 1 where nothing fits."""
-    published = {name(line): line.strip() for line in freeze.read_text("utf-8").splitlines() if "==" in line}
-    solved = subprocess.run([sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", PYTHON,
-                             "--no-header", "--no-annotate", "--constraints", freeze,
-                             REQUIREMENTS / "core.txt", REQUIREMENTS / "extra.txt"], capture_output=True, text=True)
+    lines = freeze.read_text("utf-8").splitlines()
+    published = {name(line) for line in lines if "==" in line}
+    command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", PYTHON,
+               "--no-header", "--no-annotate", "--constraints", freeze,
+               REQUIREMENTS / "core.txt", REQUIREMENTS / "extra.txt"]
+    solved = subprocess.run(command, capture_output=True, text=True)
     if solved.returncode:
         print(solved.stderr, file=sys.stderr)
         return 1
     # What builds the repository's own package is not what runs the notebooks.
-    needed = [line for line in solved.stdout.splitlines() if name(line) in published and name(line) != "setuptools"]
+    needed = [line for line in solved.stdout.splitlines()
+              if name(line) in published and name(line) != "setuptools"]
     text = HEAD.format(python=PYTHON) + "\n".join(needed) + "\n"
     (REQUIREMENTS / "colab.txt").write_text(text, "utf-8")
     print(f"{len(needed)} of Colab's {len(published)} packages are needed here")

@@ -1,7 +1,7 @@
-"""Keep the tracked notebooks in one form, and execute them again to refresh their outputs and results/.
+"""Keep the tracked notebooks in one form; execute them to refresh their outputs and results/.
 
-Without an option, all notebooks are executed with their default parameters in a fresh run folder; only when
-every one went through are their outputs stored in notebooks/ and its figures and scores copied to results/.
+Without an option, all are executed with their default parameters in a fresh run folder; only when
+every one went through are outputs stored in notebooks/, and figures and scores in results/.
 """
 
 import argparse
@@ -28,15 +28,15 @@ MODEL_COPIES = [("model.weights.h5", "model/model.weights.h5"), ("model.json", "
 
 
 def canonical(notebook: NotebookNode) -> str:
-    """Return the text of `notebook` in the one form that is tracked, so that a diff shows what changed.
+    """Return `notebook`'s text in the one form that is tracked, so that diffs show what changed.
 
-    nbformat 4.5; kernel python3; no widget state, timings or other machine metadata; cells keep their ids, tags and
-    whether they are collapsed; what was printed in pieces is one output; stderr is dropped.
+    nbformat 4.5; kernel python3; no widget state, timings or other machine metadata; cells keep
+    their ids, tags and whether they are collapsed; printed pieces are one output, without stderr.
     """
     taken: set[str] = set()
     cells = [_canonical_cell(cell, number, taken) for number, cell in enumerate(notebook.cells, 1)]
-    plain = nbformat.from_dict({"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5})
-    return nbformat.writes(plain, version=4).rstrip("\n") + "\n"
+    plain = {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+    return nbformat.writes(nbformat.from_dict(plain), version=4).rstrip("\n") + "\n"
 
 
 def _canonical_cell(cell: NotebookNode, number: int, taken: set[str]) -> dict:
@@ -44,16 +44,17 @@ def _canonical_cell(cell: NotebookNode, number: int, taken: set[str]) -> dict:
     while not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name) or name in taken:
         name, number = f"cell-{number:02}", number + 1
     taken.add(name)
-    plain = {"id": name, "cell_type": cell.cell_type, "metadata": _canonical_metadata(cell.metadata),
+    plain = {"id": name, "cell_type": cell.cell_type, "metadata": _kept_metadata(cell.metadata),
              "source": cell.source.replace("\r\n", "\n")}
     if cell.get("attachments"):
         plain["attachments"] = cell.attachments
     if cell.cell_type == "code":
-        plain |= {"execution_count": cell.get("execution_count"), "outputs": _canonical_outputs(cell.outputs)}
+        plain |= {"execution_count": cell.get("execution_count"),
+                  "outputs": _canonical_outputs(cell.outputs)}
     return plain
 
 
-def _canonical_metadata(metadata: dict) -> dict:
+def _kept_metadata(metadata: dict) -> dict:
     """Keep tags, and the two keys that collapse a cell: in Jupyter and, as a form, on Colab."""
     hidden = metadata.get("jupyter", {}).get("source_hidden")
     form = metadata.get("cellView") == "form"
@@ -72,7 +73,8 @@ def _canonical_outputs(outputs: list[NotebookNode]) -> list[dict]:
             data = {kind: value.replace("\n", "") if kind in ("image/png", "image/jpeg") else value
                     for kind, value in output.data.items() if "jupyter.widget" not in kind}
             metadata = output.get("metadata", {})
-            plain |= {"data": data, "metadata": {kind: metadata[kind] for kind in metadata if kind in data}}
+            plain |= {"data": data,
+                      "metadata": {kind: metadata[kind] for kind in metadata if kind in data}}
         if plain["output_type"] == "stream" and kept and kept[-1]["output_type"] == "stream":
             kept[-1]["text"] += plain["text"]
         else:
@@ -93,13 +95,14 @@ def read(path: Path) -> NotebookNode:
 
 
 def with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
-    """Return `source` with the outputs of its execution; the cells of injected parameters are left out.
+    """Return `source` with the outputs of its execution; cells of injected parameters are left out.
 
-    Code cells are counted 1 to n, as if no parameters had been injected. Raises RunError where cells differ.
+    Code cells count 1 to n, as if none had been injected. Raises RunError where cells differ.
     """
-    cells = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    cells = [cell for cell in executed.cells
+             if "injected-parameters" not in cell.metadata.get("tags", [])]
     if [cell.source for cell in cells] != [cell.source for cell in source.cells]:
-        raise RunError("The executed notebook has other cells than its source: was it edited meanwhile?")
+        raise RunError("The executed notebook has other cells than its source: was it edited?")
     pairs = [(cell, done) for cell, done in zip(source.cells, cells) if is_run(cell)]
     for count, (cell, done) in enumerate(pairs, 1):
         cell.execution_count, cell.outputs = count, done.outputs
@@ -110,12 +113,12 @@ def with_outputs(source: NotebookNode, executed: NotebookNode) -> NotebookNode:
 
 
 def store(folder: Path, paths: Iterable[Path], copies: Iterable[tuple[str, str]]) -> None:
-    """Take outputs and results from the run in `folder`: everything, or, where a part is missing, nothing."""
+    """Take outputs and results of the run in `folder`: all, or nothing where a part is missing."""
     texts = {path: canonical(with_outputs(read(path), read(folder / path.name))) for path in paths}
     files = {runs.ROOT / "results" / target: folder / source for source, target in copies}
     missing = [str(source.relative_to(folder)) for source in files.values() if not source.is_file()]
     if missing:
-        raise RunError(f"The run left no {', '.join(missing)} in {short(folder)}; nothing was stored.")
+        raise RunError(f"The run left no {', '.join(missing)} in {short(folder)}; nothing stored.")
     for path, text in texts.items():
         _replace(path, text.encode("utf-8"))
     for target, source in files.items():
@@ -129,7 +132,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def refresh(names: list[str], model: bool = False) -> None:
-    """Execute notebooks (all, without names) with their default parameters and store what they gave.
+    """Execute notebooks (all, without names) with default parameters and store what they gave.
 
     Results are copied only when all notebooks ran; the kept model only when `model` says so.
     """
@@ -154,20 +157,21 @@ def not_canonical(paths: Iterable[Path]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command and return its exit code: 0 done, 1 failed or not canonical, 130 interrupted."""
+    """Run the command; return its exit code: 0 done, 1 failed or not canonical, 130 interrupted."""
     parser = argparse.ArgumentParser("python -m dev.notebooks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="numbers, names or paths; else all")
+    parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="name or number; else all")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--canonical", action="store_true", help="only rewrite the files in canonical form")
-    what.add_argument("--check", action="store_true", help="only name the files that are not in that form")
-    what.add_argument("--model", action="store_true", help="also renew the kept model in results/model/")
+    what.add_argument("--canonical", action="store_true", help="only bring files into that form")
+    what.add_argument("--check", action="store_true", help="only name files not in that form")
+    what.add_argument("--model", action="store_true", help="also renew results/model/")
     options = parser.parse_args(argv)
     try:
         if not (options.canonical or options.check):
             refresh(options.notebooks, options.model)
             return 0
-        changed = not_canonical(run.find_notebooks(options.notebooks) if options.notebooks else tracked())
+        paths = run.find_notebooks(options.notebooks) if options.notebooks else tracked()
+        changed = not_canonical(paths)
         for path in changed:
             print(f"{short(path)}: {'not in canonical form' if options.check else 'rewritten'}")
             if options.canonical:

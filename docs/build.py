@@ -1,8 +1,8 @@
-"""Build the web site into build/site from the stored outputs of the notebooks: `make site`. It runs no notebook.
+"""Build the web site into build/site from the notebooks' stored outputs: `make site`. It runs none.
 
-The pages are gathered in one folder, with links to files that have no page led to the repository, and given to Sphinx.
-What runs in the reader's browser is fetched by npm at the versions of docs/package-lock.json and becomes part of the
-site: its pages load nothing from elsewhere.
+The pages are gathered in one folder, with links to files that have no page led to the repository,
+and given to Sphinx. What runs in the reader's browser is fetched by npm at the versions of
+docs/package-lock.json and becomes part of the site: its pages load nothing from elsewhere.
 """
 
 import ast
@@ -42,13 +42,13 @@ def main() -> int:
                ROOT / "docs", source, site]
     code = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONUTF8": "1"}).returncode
     if code == 0:
-        print(
-            f"The site is in {site.relative_to(ROOT)}: python3 -m http.server --directory {site.relative_to(ROOT)}")
+        folder = site.relative_to(ROOT)
+        print(f"The site is in {folder}: python3 -m http.server --directory {folder}")
     return code
 
 
 def gather(source: Path) -> None:
-    """Copy pages and pictures into `source`, in the places that they have in the repository; docs/ becomes the root."""
+    """Copy pages and pictures to `source`, placed as in the repository, docs/ being the root."""
     pages = {path.relative_to(ROOT).as_posix() for pattern in PAGES for path in ROOT.glob(pattern)}
     pictures = {path.relative_to(ROOT).as_posix() for pattern in PICTURES
                 for path in ROOT.glob(pattern)}
@@ -65,7 +65,7 @@ def gather(source: Path) -> None:
 
 
 def add_scripts(static: Path) -> None:
-    """Fill `static` with the style sheet, the page that labels photos, its scenes, and what npm fetches."""
+    """Fill `static`: style sheet, the page that labels photos, its scenes, what npm fetches."""
     docs = ROOT / "docs"
     shutil.copytree(docs / "_static", static)
     shutil.copytree(docs / "demo", static / "demo",
@@ -90,7 +90,7 @@ def add_scripts(static: Path) -> None:
 
 
 def lead_links(text: str, page: str, kept: set[str]) -> str:
-    """Lead relative links of `page` to files without a page to the repository; README.md is the start page."""
+    """Lead relative links to files without a page to the repository; README.md is the start."""
     # badges are pictures from other hosts
     text = re.sub(r"\[!\[([^\]]+)\]\(https?:[^)]+\)\]", r"[\1]", text)
     repository = tomllib.loads((ROOT

@@ -17,7 +17,7 @@ CLASS_COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])
 
 
 def _scene(seed, height=48, width=64):
-    """Return (photo uint8 (H, W, 3), mask uint8 (H, W)): a block and a disc on the ground, a void seam."""
+    """Return (photo uint8 (H, W, 3), mask uint8 (H, W)): a block and a disc, void between."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     mask = np.zeros((height, width), np.uint8)
@@ -107,7 +107,7 @@ def random_fcn():
 
 @pytest.fixture(scope="session")
 def one_step():
-    """A function that returns (loss, gradients of the input and of the layers' weights), whatever the backend.
+    """A function that returns (loss, gradients of input and layers' weights) in any backend.
 
     It takes them from one step of plain gradient descent at rate 1.
     """
@@ -134,10 +134,11 @@ def one_step():
 
 
 class Web(http.server.ThreadingHTTPServer):
-    """A web server on this machine. files: path -> bytes. plan: path -> how to treat one request after the other, and
-    from then on well; a dict of status, body, ranges (False ignores them), cut (stop after so many bytes), reset (the
-    same, rudely), hang (seconds before the bytes), hold (an Event to wait for), piece and pause (slow).
-    log: (path, first byte asked for).
+    """A web server on this machine. files: path -> bytes. log: (path, first byte asked for).
+
+    plan: path -> how to treat one request after the other, and from then on well; a dict of status,
+    body, ranges (False ignores them), cut (stop after so many bytes), reset (the same, rudely),
+    hang (seconds before the bytes), hold (an Event to wait for), piece and pause (slow).
     """
 
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""What the meadow's scenes are painted with: noise, curves, light, the camera, and the `Sprite` of one thing.
+"""What meadow's scenes are painted with: noise, curves, light, camera, a `Sprite` for each thing.
 
 World axes: x to the right, y up, z away from the viewer, in metres. Colours are RGB floats in 0..1.
 """
@@ -63,7 +63,7 @@ def look_up(noise, u, v):
 
 
 def spline(points, steps=8):
-    """Catmull-Rom curve through the rows of `points` (N, K); columns after x, y are interpolated too."""
+    """Catmull-Rom curve through the rows of `points` (N, K): x, y, and whatever comes after."""
     p = np.asarray(points, np.float64)
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -164,11 +164,11 @@ class Spot:
 
 
 class Sprite:
-    """One thing, drawn part by part in metres: x to the right, y up, origin on the ground at `spot`.
+    """One thing, drawn part by part in metres: x right, y up, origin on the ground at `spot`.
 
-    `box` = (left, right, top) in metres bounds what can be drawn. `rgb` (h, w, 3) float32 is the picture,
-    `ids` (h, w) uint8 the classes with 255 = empty. With flip = -1 the thing is mirrored, the light is not.
-    The x that is drawn at the spot is `centre`.
+    `box` = (left, right, top) in metres bounds what can be drawn. `rgb` (h, w, 3) float32 is the
+    picture, `ids` (h, w) uint8 the classes with 255 = empty. With flip = -1 the thing is mirrored,
+    the light is not. The x that is drawn at the spot is `centre`.
     """
 
     def __init__(self, spot, box, cls, flip=1, centre=0.0):
@@ -209,7 +209,7 @@ class Sprite:
             self.paint(self.tube_mask(points, steps, corner, shape), color, corner, **how)
 
     def tube_mask(self, points, steps=8, corner=(0, 0), shape=None):
-        """The stroke as a mask uint8 of `shape` with `corner` at its top left (default: the whole canvas)."""
+        """The stroke as a mask uint8 of `shape`, `corner` at its top left; else of the canvas."""
         mask, curve = np.zeros(shape or self.ids.shape, np.uint8), spline(points, steps)
         centre = self.pixels(curve) - corner
         radius = np.maximum(curve[:, 2] * self.scale, 0.8)
@@ -227,7 +227,7 @@ class Sprite:
         self.polygon(np.stack([x + radius * np.cos(t), y + radius * np.sin(t)], 1), color, **how)
 
     def paint(self, mask, color, corner=(0, 0), round_by=1.0, texture=0.06, dim=1.0, blend=0.0):
-        """Colour `mask` as a body whose edges bend away from the viewer; round_by = 0 paints it flat.
+        """Colour `mask` as a body whose edges bend away from the viewer, or flat (round_by = 0).
 
         With `blend` metres the part melts into what is below it and adds no outline of its own.
         """
@@ -250,7 +250,7 @@ class Sprite:
         self.ids[y:y + h, x:x + w][inside] = self.cls
 
     def stain(self, mask, color, soft=0.0):
-        """Recolour what is painted where `mask` > 0, keeping its shading; `soft` blurs the edge (metres)."""
+        """Recolour what is painted in `mask`, keeping its shading; `soft` metres blur its edge."""
         x, y, w, h = cv2.boundingRect((mask > 0).astype(np.uint8))
         if w == 0:
             return
@@ -273,7 +273,7 @@ class Sprite:
 
     def dabs(self, rng, clumps, color, count, length, spread=0.12, solid=0.85, contrast=1.0,
              shade=0.62):
-        """Leaves or wool: short strokes on round clumps (rows of x, y, radius), dark first, lit last."""
+        """Leaves or wool: short strokes on round clumps (rows of x, y, radius), lit ones last."""
         clumps, mood = np.asarray(clumps, np.float64), self.spot.mood
         middle = clumps[:, :2].mean(0)
         extent = np.abs(clumps[:, :2] - middle).max(0) + clumps[:, 2].max()
@@ -313,7 +313,7 @@ class Sprite:
         return self.spot.mood.light(np.array([0, 0, 1], np.float32))
 
     def seen(self, corners):
-        """Points in space (N, 3), relative to the spot, to this sprite's metres, in true perspective."""
+        """Points in space (N, 3), relative to the spot, in this sprite's metres, in perspective."""
         p = np.asarray(corners, np.float64) + [self.spot.x, 0, self.spot.z]
         base = self.spot.camera.project([[self.spot.x, 0, self.spot.z]])[0]
         return (self.spot.camera.project(p) - base) / [self.scale, -self.scale]

@@ -1,6 +1,6 @@
-"""The living things of the meadow: horses, sheep and people, drawn as sprites from joints and smooth strokes.
+"""The living things of the meadow: horses, sheep and people, from joints and smooth strokes.
 
-Each function takes a generator and a `Spot` and returns a `Sprite`; figures look to +x unless mirrored.
+Each function makes a `Sprite` of a generator and a `Spot`; figures look to +x unless mirrored.
 """
 import numpy as np
 
@@ -113,7 +113,7 @@ def horse_foot(s, joints, radii, socks, dim):
 
 
 def horse_neck(rng, neck_angle, head_angle):
-    """Neck (x, y, radius), head (x, y, radius) and crest line (x, y) in units of the withers' height."""
+    """Neck and head (x, y, radius) and crest line (x, y), in units of the withers' height."""
     a = np.radians(neck_angle + rng.normal(0, 4))
     h = np.radians(head_angle + rng.normal(0, 4))
     base = np.array([0.80, 0.80 if neck_angle > 0 else 0.77])

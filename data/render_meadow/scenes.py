@@ -2,15 +2,15 @@
 
     python data/render_meadow --out data/meadow
 
-Every scene is drawn from a seed with numpy and OpenCV, so the masks are exact: a part of a horse is painted
-into the picture and into the label map by the same call. The steps for one scene:
+Every scene is drawn from a seed with numpy and OpenCV, so the masks are exact: a part of a horse is
+painted into the picture and into the label map by the same call. The steps for one scene:
 
 1. `make_mood` draws season, weather and light; `Camera` fixes horizon and eye height.
 2. `paint_sky`, `paint_hills` and `paint_ground` fill the background.
 3. `compose` decides what stands where, in metres; one function per kind of thing
    (in `figures` and `things`) draws it as a `Sprite`.
 4. `Scene.place` puts the sprites in from far to near, with shadow and haze.
-5. `Scene.finish` shrinks picture and labels from three times the size, adds the camera's faults, marks void.
+5. `Scene.finish` shrinks picture and labels to a third, adds the camera's faults, marks void.
 
 World axes: x to the right, y up, z away from the viewer, in metres. Colours are RGB floats in 0..1.
 """
@@ -44,7 +44,7 @@ class Scene:
     order: np.ndarray = field(default_factory=lambda: np.zeros((BIG, BIG), np.int16))
 
     def place(self, rng, sprite):
-        """Put a sprite in front of what is there: its shadow on the ground, then itself through the haze."""
+        """Put a sprite in front of what is there: its shadow first, then itself through haze."""
         self.cast_shadow(sprite)
         x, y = sprite.corner
         h, w = sprite.ids.shape
@@ -296,7 +296,7 @@ def compose(rng, camera, mood):
 
 
 def free_spot(rng, camera, mood, kind, z, taken):
-    """A place where things at about the same distance hide at most a third of each other, or None."""
+    """A place where things as far away hide at most a third of each other, or None."""
     # feet stay in the picture
     z = max(z, camera.height * FOCAL / (0.965 * BIG - camera.horizon))
     half = WIDTHS[kind] / 2 * FOCAL / z
@@ -312,7 +312,7 @@ def free_spot(rng, camera, mood, kind, z, taken):
 
 
 def render_scene(seed, split, index):
-    """One scene: picture uint8 (256, 256, 3) RGB and mask uint8 (256, 256), ids 0..7 and 255 = void."""
+    """One scene: picture uint8 (256, 256, 3) RGB, mask uint8 (256, 256) of 0..7 and 255 = void."""
     rng = np.random.default_rng([seed, list(COUNTS).index(split), index])
     mood = make_mood(rng)
     camera = Camera(BIG * rng.uniform(0.26, 0.42), rng.uniform(1.3, 1.9))
@@ -327,7 +327,7 @@ def render_scene(seed, split, index):
 
 
 def write_scene(job):
-    """Render one scene and write its photo and its palette mask; job = (folder, seed, split, index)."""
+    """Render a scene; write its photo and its palette mask. job: (folder, seed, split, index)."""
     folder, seed, split, index = job
     cv2.setNumThreads(1)     # the scenes run side by side
     picture, mask = render_scene(seed, split, index)
@@ -377,8 +377,8 @@ def render(folder, seed=0, counts=None, workers=None):
 def main():
     parser = argparse.ArgumentParser(
         prog="python data/render_meadow",
-        description="Render the meadow data set in PASCAL VOC's layout: photos, masks, split lists, "
-                    "class table and hash.")
+        description="Render the meadow data set in PASCAL VOC's layout: photos, masks, "
+                    "split lists, class table and hash.")
     parser.add_argument("--out", required=True, type=Path,
                         help="folder to write; files of the same name are replaced")
     parser.add_argument("--seed", type=int, default=0,

@@ -1,6 +1,6 @@
 """What stands on the meadow: trees, barns, tractors and fences.
 
-Each function takes a generator and a `Spot` and returns a `Sprite`; a fence comes as one sprite per panel.
+Each function makes a `Sprite` of a generator and a `Spot`; a fence is one sprite per panel.
 """
 import numpy as np
 
@@ -263,7 +263,7 @@ PAINTS = [(178, 38, 34), (58, 122, 52), (44, 92, 160), (214, 110, 34), (206, 168
 
 
 def tractor(rng, spot):
-    """A tractor from the side, with a cabin or an open seat and driver, perhaps with a trailer of hay."""
+    """A tractor from the side, with a cabin or with seat and driver, perhaps a trailer of hay."""
     flip, color = int(rng.choice([-1, 1])), vary(rng, rgb(*pick(rng, PAINTS)), 0.05)
     rims = rgb(*pick(rng, [(222, 190, 60), (220, 216, 206), (178, 40, 34), (130, 130, 130)]))
     cabin, tow = rng.random() < 0.65, rng.random() < 0.35

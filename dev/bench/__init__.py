@@ -66,12 +66,13 @@ def line(found: dict[str, object]) -> str:
 
 
 def _one_after_another(names, options):
-    """Measure each section in a process of its own, so that none has the memory of those before it."""
+    """Measure each section in a process of its own, so that none has the memory of others."""
     given = ["--repeats", str(options.repeats), "--out", str(options.out)]
     failed = [name for name in names
               if subprocess.run([sys.executable, "-m", "dev.bench", name, *given]).returncode]
     if failed:
-        print(f"these sections failed, and their rows are as they were: {', '.join(failed)}", file=sys.stderr)
+        print(f"these sections failed, and their rows are as they were: {', '.join(failed)}",
+              file=sys.stderr)
     return int(bool(failed))
 
 
@@ -81,24 +82,26 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dev.bench", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     sections = list(bench_sections.SECTIONS)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(sections)}; default: all")
-    parser.add_argument("--repeats", type=int, default=5, help="of each measurement but trainings (default 5)")
-    parser.add_argument("--out", default=FILE, help="default: results/bench.json")
+    parser.add_argument("sections", nargs="*", metavar="SECTION",
+                        help=f"of {', '.join(sections)}; default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="of all but trainings (default 5)")
+    parser.add_argument("--out", type=Path, default=FILE, help="default: results/bench.json")
     options = parser.parse_args(argv)
     unknown = [name for name in options.sections if name not in sections]
     if unknown:
-        parser.error(f"there is no section {', '.join(unknown)}; expected some of {', '.join(sections)}.")
+        parser.error(f"there is no section {', '.join(unknown)}; "
+                     f"expected some of {', '.join(sections)}.")
     names = options.sections or sections
     if len(names) > 1:
         return _one_after_another(names, options)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    name, section, rows = names[0], bench_sections.SECTIONS[names[0]], []
-    if os.path.isfile(options.out):
-        before = json.loads(Path(options.out).read_text(encoding="utf-8"))
-        rows = [old for old in before if old["section"] != name]
+    name, section = names[0], bench_sections.SECTIONS[names[0]]
+    before = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else []
+    rows = [old for old in before if old["section"] != name]
     print(f"\n{name}: {section.__doc__.splitlines()[0]}", flush=True)
     for measured in section(options):
-        rows.append({"section": name, **measured, "machine": runs.machine(), "versions": runs.versions()})
+        rows.append({"section": name, **measured, "machine": runs.machine(),
+                     "versions": runs.versions()})
         print(line(rows[-1]), flush=True)
     rows.sort(key=lambda old: [*sections, old["section"]].index(old["section"]))
     runs.write_json(options.out, rows)

@@ -50,9 +50,11 @@ def kits(options):
                     curve = ask("train", name=kit, precision="bfloat16", data=str(arrays), side=192,
                                 batch=8, epochs=epochs, target=target)
                     steps, score = curve[-1]
-                    reached = f"to {target}" if score >= target else f"{epochs} epochs end at {score:.3f}"
-                    yield row(f"{name}, val mean IoU {target}: FCN-8s; baseline: {kit}, {reached}", "s",
-                              seconds.tolist(), (steps * 8 * np.array(theirs[kit]) / 1000).tolist())
+                    reached = (f"to {target}" if score >= target
+                               else f"{epochs} epochs end at {score:.3f}")
+                    yield row(f"{name}, val mean IoU {target}: FCN-8s; baseline: {kit}, {reached}",
+                              "s", seconds.tolist(),
+                              (steps * 8 * np.array(theirs[kit]) / 1000).tolist())
 
 
 @contextlib.contextmanager

@@ -36,44 +36,48 @@ def step(options):
 
     def ours(backbone, precision, **changes):
         model = network(backbone, 8, precision=precision, **changes)
-        training.compile_model(model, 8, 1e-3, 1000, optimizer="muon" if backbone == "vgg_small" else "adam")
+        optimizer = "muon" if backbone == "vgg_small" else "adam"
+        training.compile_model(model, 8, 1e-3, 1000, optimizer=optimizer)
         return partial(model.train_on_batch, photos, masks)
 
     precision = training.resolve_precision("auto")
     other = "float32" if precision != "float32" else "mixed_bfloat16"
+    fast = "ratio >= 3" if precision != "float32" else ""
     for name, backbone, changes, target in (("small network", "vgg_small", {}, ""),
-                                            ("VGG16, fc6 1x1", "vgg16", {"fc_kernel": 1}, "ratio >= 3"),
+                                            ("VGG16, fc6 1x1", "vgg16", {"fc_kernel": 1}, fast),
                                             ("VGG16, the paper's fc6 7x7", "vgg16", {}, "")):
-        yield _per_image(f"{name}, precision auto ({precision}); baseline: {other}",
-                         take_turns(options.repeats, ours(backbone, precision, **changes),
-                                    ours(backbone, other, **changes)), target if precision != "float32" else "")
+        sides = ours(backbone, precision, **changes), ours(backbone, other, **changes)
+        yield row(f"training step, {name}, precision auto ({precision}); baseline: {other}",
+                  "ms/image", *_per_image(4, options.repeats, *sides), target)
         keras.backend.clear_session()
     for at in dict.fromkeys(("float32", precision)):
-        yield _per_image(f"VGG16, the paper's fc6 7x7, {at}; baseline: fc6 and fc7 as Keras' own convolutions",
-                         take_turns(options.repeats, ours("vgg16", at), ours("vgg16", at, im2col=False)), "")
+        sides = ours("vgg16", at), ours("vgg16", at, im2col=False)
+        yield row(f"training step, VGG16, the paper's fc6 7x7, {at}; "
+                  "baseline: fc6 and fc7 as Keras' own convolutions",
+                  "ms/image", *_per_image(4, options.repeats, *sides))
         keras.backend.clear_session()
 
 
-def _per_image(name, seconds, target, images=4):
-    ours, baseline = ([1000 * value / images for value in side] for side in seconds)
-    return row(f"training step, {name}", "ms/image", ours, baseline, target)
+def _per_image(count, repeats, *sides):
+    """Take turns, and return the milliseconds an image of sides whose calls do `count` images."""
+    return [[1000 * value / count for value in side] for side in take_turns(repeats, *sides)]
 
 
 def pipeline(options):
     """photos a second from files to batches, 256x256, on the machine's cores."""
-    from utils import pipeline
+    from utils.pipeline import DecodedPairs, batches
 
     data = datasets.load_dataset("meadow")
     with tempfile.TemporaryDirectory() as folder:
         samples = 2 * _larger_scenes(data, Path(folder))
 
         def epochs(pairs, count):
-            for _ in pipeline.batches(pairs, image_size=256, batch_size=10, augment=True,
-                                      shuffle=True, epochs=count):
+            for _ in batches(pairs, image_size=256, batch_size=10, augment=True, shuffle=True,
+                             epochs=count):
                 pass
 
-        pairs = pipeline.DecodedPairs(samples)
-        first, later = take_turns(options.repeats, lambda: epochs(pipeline.DecodedPairs(samples), 1),
+        pairs = DecodedPairs(samples)
+        first, later = take_turns(options.repeats, lambda: epochs(DecodedPairs(samples), 1),
                                   lambda: epochs(pairs, 2))
         yield row("pipeline, first epoch: decode, augment", "images/s",
                   [len(samples) / seconds for seconds in first], better="higher")
@@ -87,14 +91,16 @@ def _larger_scenes(data, folder):
     for photo, mask in data.split("train"):
         image, ids = data.read((photo, mask))
         paths = folder / f"{photo.stem}.jpg", folder / f"{photo.stem}.png"
-        cv2.imwrite(str(paths[0]), cv2.resize(image, (500, 375), interpolation=cv2.INTER_CUBIC)[..., ::-1])
-        images.write_mask(paths[1], cv2.resize(ids, (500, 375), interpolation=cv2.INTER_NEAREST), data.colors)
+        image = cv2.resize(image, (500, 375), interpolation=cv2.INTER_CUBIC)
+        ids = cv2.resize(ids, (500, 375), interpolation=cv2.INTER_NEAREST)
+        cv2.imwrite(str(paths[0]), image[..., ::-1])
+        images.write_mask(paths[1], ids, data.colors)
         samples.append(paths)
     return samples
 
 
 def scores(options):
-    """milliseconds an image to score 256x256 pixels of 21 classes; baseline: scikit-learn's table."""
+    """milliseconds an image to score 256x256 pixels of 21 classes; baseline: scikit-learn."""
     import sklearn.metrics
 
     rng = np.random.default_rng(0)
@@ -104,19 +110,19 @@ def scores(options):
 
     def ours():
         for _ in range(TIMES):
-            metrics.scores(sum(metrics.confusion_matrix(t, p, 21) for t, p in zip(truth, prediction)))
+            metrics.scores(sum(metrics.confusion_matrix(t, p, 21)
+                               for t, p in zip(truth, prediction)))
 
     def theirs():
         sum(sklearn.metrics.confusion_matrix(t.ravel(), p.ravel(), labels=np.arange(21))
             for t, p in zip(truth, prediction))
 
-    mine, other = ([1000 * value / len(truth) for value in side]
-                   for side in take_turns(4 * options.repeats, ours, theirs))
+    mine, other = _per_image(len(truth), 4 * options.repeats, ours, theirs)
     yield row("scores of 21 classes", "ms/image", [value / TIMES for value in mine], other)
 
 
 def label(options):
-    """milliseconds to label one photo of 256x256 with the kept model; baseline: calling the Keras model."""
+    """milliseconds to label a photo of 256x256 with the kept model; baseline: the model called."""
     from utils import inference, models
 
     model = models.load(models.KEPT_MODEL)
@@ -127,14 +133,15 @@ def label(options):
 
     def called():
         pixels = photo[None].astype(np.float32)
-        return [model(pixels, training=False).numpy()[0].argmax(axis=2).astype(np.uint8) for _ in range(TIMES)]
+        return [model(pixels, training=False).numpy()[0].argmax(axis=2).astype(np.uint8)
+                for _ in range(TIMES)]
 
-    ours, theirs = ([1000 / TIMES * value for value in side] for side in take_turns(options.repeats, ours, called))
-    yield row("label a photo, small network; baseline: the model called", "ms/image", ours, theirs)
+    yield row("label a photo, small network; baseline: the model called", "ms/image",
+              *_per_image(TIMES, options.repeats, ours, called))
 
 
 def arithmetic(options):
-    """share of a large matrix product's FLOP/s that the network reaches in the same precision, at 256x256."""
+    """share of a matrix product's FLOP/s, in one precision, that networks reach at 256x256."""
     import keras
     import tensorflow as tf
 
@@ -146,22 +153,25 @@ def arithmetic(options):
         matrix = tf.cast(tf.random.normal((2048, 2048)), keras.DTypePolicy(precision).compute_dtype)
         multiply = partial(_multiply, matrix)
         seconds, = take_turns(4 * options.repeats, multiply)
-        yield row(f"matrix product, 2048x2048, {precision}", "GFLOP/s", [product / value / 1e9 for value in seconds],
-                  better="higher")
+        yield row(f"matrix product, 2048x2048, {precision}", "GFLOP/s",
+                  [product / value / 1e9 for value in seconds], better="higher")
         for name, backbone, changes, batch, target in NETWORKS:
             photos = rng.uniform(0, 255, (batch, 256, 256, 3)).astype(np.float32)
             masks = rng.integers(0, 8, (batch, 256, 256)).astype(np.uint8)
             model = network(backbone, 8, precision=precision, **changes)
             forward, first = flops(model)
             training.compile_model(model, 8, 1e-3, 1000)
-            trained, predicted, peak = take_turns(options.repeats, partial(model.train_on_batch, photos, masks),
-                                                  partial(model.predict_on_batch, photos), multiply)
-            # Back through a layer costs it twice, for its weights and for its input; the photo needs no gradient.
+            train = partial(model.train_on_batch, photos, masks)
+            predict = partial(model.predict_on_batch, photos)
+            trained, predicted, peak = take_turns(options.repeats, train, predict, multiply)
+            # Back costs a layer twice, for its weights and its input; a photo needs no gradient.
             for what, work, times in (("training step", 3 * forward - first, trained),
                                       ("inference", forward, predicted)):
-                # Each is held against the product of its own turn: shared machines change their speed by the minute.
-                shares = [100 * batch * work / value / (product / best) for value, best in zip(times, peak)]
-                yield row(f"{what}, {name}, {precision}", "% of peak", shares, target=target, better="higher")
+                # Held against the product of its own turn: shared machines change their speed.
+                shares = [100 * batch * work / value / (product / best)
+                          for value, best in zip(times, peak)]
+                yield row(f"{what}, {name}, {precision}", "% of peak", shares,
+                          target=target, better="higher")
             del model
             keras.backend.clear_session()
 
@@ -184,7 +194,7 @@ def _multiply(matrix):
 
 
 def flops(model, side=256):
-    """Return the floating-point operations of all convolutions for one photo, and those of the first one."""
+    """Return the floating-point operations of all convolutions for a photo, and of the first."""
     import keras
 
     # The sizes are known only where the input's is.
@@ -198,33 +208,34 @@ def whole(options):
     """the commands as a user meets them: seconds and memory, each in a process of its own."""
     def run(*command):
         start = time.perf_counter()
-        subprocess.run([sys.executable, *command], cwd=runs.ROOT, check=True, stdout=subprocess.DEVNULL)
+        subprocess.check_output([sys.executable, *command], cwd=runs.ROOT)
         return time.perf_counter() - start
 
     run("-c", "import utils.metrics")
     bare = [run("-c", "pass") for _ in range(options.repeats)]
     yield row("import utils.metrics, beyond starting Python", "s",
-              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)], target="<= 0.3")
-    imports = _imports_of(runs.ROOT / "notebooks" / "03_training.ipynb")
-    yield row("set-up cells of notebook 03", "s", [run("-c", imports) for _ in range(options.repeats)], target="<= 8")
+              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)],
+              target="<= 0.3")
+    notebook = runs.ROOT / "notebooks" / "03_training.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    yield row("set-up cells of notebook 03", "s",
+              [run("-c", "\n".join(code[:2])) for _ in range(options.repeats)], target="<= 8")
     with tempfile.TemporaryDirectory() as folder:
-        yield row("make run: notebooks 01 to 05, installed", "min", [run("-m", "tools.run", "--run-dir", folder) / 60],
-                  target="<= 4")
+        yield row("make run: notebooks 01 to 05, installed", "min",
+                  [run("-m", "tools.run", "--run-dir", folder) / 60], target="<= 4")
         for stem in ("02_fcn32_architecture", "03_training"):
-            yield row(f"peak memory of notebook {stem[:2]}", "GB", [_peak_memory(stem, Path(folder))], target="<= 3")
-
-
-def _imports_of(notebook):
-    cells = [cell for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    return "\n".join("".join(cell["source"]) for cell in cells[:2])
+            yield row(f"peak memory of notebook {stem[:2]}", "GB",
+                      [_peak_memory(stem, Path(folder))], target="<= 3")
 
 
 def _peak_memory(stem, folder):
     """Return the most memory, in GB, that the kernel of a notebook has held; a fresh run of it."""
     watch = ("import resource, sys; from tools import run; code = run.main(sys.argv[1:]); "
-             "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(code)")
-    said = subprocess.run([sys.executable, "-c", watch, stem, "--run-dir", str(folder / f"memory {stem}")],
-                          cwd=runs.ROOT, check=True, capture_output=True, text=True).stdout
+             "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); "
+             "sys.exit(code)")
+    command = [sys.executable, "-c", watch, stem, "--run-dir", str(folder / f"memory {stem}")]
+    said = subprocess.run(command, cwd=runs.ROOT, check=True, capture_output=True, text=True).stdout
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * int(re.search(r"peak (\d+)", said)[1]) / 1e9
 

@@ -1,9 +1,9 @@
-"""Faults planted on purpose, one at a time, to see whether the tests notice: `python -m dev.mutants`.
+"""Faults planted on purpose, one at a time, to see if the tests notice: `python -m dev.mutants`.
 
-A table (`*.toml` beside this file) holds the mutants: `[[mutant]]` with `id`; `file`, and for a notebook `cell`, the id
-of the cell; `find`, text that occurs there once, and `replace`; `means`, what a user would see; `tests`, what pytest
-is given (for a notebook nbval and, if named, more). A mutant that changes nothing anybody could see has `equivalent`,
-the reason.
+A table (`*.toml` beside this file) holds the mutants: `[[mutant]]` with `id`; `file`, and for a
+notebook `cell`, the id of the cell; `find`, text that occurs there once, and `replace`; `means`,
+what a user would see; `tests`, what pytest is given (for a notebook nbval and, if named, more). A
+mutant that changes nothing anybody could see has `equivalent`, the reason.
 """
 
 import os
@@ -38,26 +38,26 @@ class Mutant:
 
 
 def table(only: str = "") -> list[Mutant]:
-    """Return the mutants, or those whose id or file contains `only`; raises ValueError for two with one id."""
+    """Return the mutants whose id or file contains `only`; raises ValueError for two of one id."""
     rows = [row for path in sorted(TABLES.glob("*.toml"))
             for row in tomllib.loads(path.read_text("utf-8"))["mutant"]]
     mutants = [Mutant(**{**row, "tests": tuple(row["tests"])}) for row in rows]
     ids = [mutant.id for mutant in mutants]
     twice = sorted({name for name in ids if ids.count(name) > 1})
     if twice:
-        raise ValueError(f"dev/mutants: two mutants are called {', '.join(twice)}; give each its own id.")
+        raise ValueError(f"two mutants are called {', '.join(twice)}; give each its own id.")
     return [mutant for mutant in mutants if only in mutant.id or only in mutant.file]
 
 
 def mutate(mutant: Mutant, root: Path = ROOT) -> str:
-    """Return the text of the mutant's file with its fault; raises ValueError where `find` is not there once."""
+    """Return the mutant's file with its fault; raises ValueError where `find` is not there once."""
     path = root / mutant.file
     if not mutant.cell:
         return _replaced(mutant, path.read_text("utf-8"))
     notebook = nbformat.read(path, as_version=4)
     cells = [cell for cell in notebook.cells if cell["id"] == mutant.cell]
     if len(cells) != 1:
-        raise ValueError(f"{mutant.id}: {mutant.file} has {len(cells)} cells {mutant.cell}; expected one.")
+        raise ValueError(f"{mutant.id}: {mutant.file} has {len(cells)} cells {mutant.cell}, not 1.")
     cells[0].source = _replaced(mutant, cells[0].source)
     return nbformat.writes(notebook)
 
@@ -65,13 +65,14 @@ def mutate(mutant: Mutant, root: Path = ROOT) -> str:
 def _replaced(mutant: Mutant, text: str) -> str:
     count = text.count(mutant.find)
     if count != 1 or mutant.find == mutant.replace:
-        raise ValueError(f"{mutant.id}: {mutant.find!r} occurs {count} times in {mutant.file}; expected once.")
+        raise ValueError(f"{mutant.id}: {mutant.find!r} occurs {count} times in {mutant.file}; "
+                         "expected once.")
     return text.replace(mutant.find, mutant.replace)
 
 
 def copy_files(folder: Path) -> Path:
     """Copy the tracked files, in which one mutant at a time is tried."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    listed = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT)
     for name in listed.decode().split("\0"):
         if name and (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -82,17 +83,20 @@ def copy_files(folder: Path) -> Path:
 def run_tests(folder: Path, tests: tuple[str, ...], timeout: float = 600) -> tuple[str, float]:
     """Return the first test in a copy that fails, "" for none, and the seconds."""
     notebooks = ["--nbval"] if any(name.endswith(".ipynb") for name in tests) else []
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE",
-               *notebooks, *tests]
-    environment, begun = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}, time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
+               "-rfE", *notebooks, *tests]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    begun = time.monotonic()
     try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True,
+                              timeout=timeout)
     except subprocess.TimeoutExpired:
         return "it ran too long", time.monotonic() - begun
     where = ""
     if done.returncode:
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else done.stdout.strip()[-200:] or "pytest"
+        last = done.stdout.strip()[-200:] or "pytest"
+        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else last
     return where, time.monotonic() - begun
 
 
@@ -108,9 +112,10 @@ def try_out(folder: Path, mutant: Mutant) -> tuple[str, float]:
 
 
 def run(mutants: list[Mutant], at_once: int) -> list[Mutant]:
-    """Try the mutants, `at_once` at a time, print who noticed each, and return those that nobody did."""
+    """Try the mutants, `at_once` at a time, print who noticed each, and return the unnoticed."""
     survivors = []
-    with tempfile.TemporaryDirectory(prefix="mutants-") as place, ThreadPoolExecutor(at_once) as pool:
+    with (tempfile.TemporaryDirectory(prefix="mutants-") as place,
+          ThreadPoolExecutor(at_once) as pool):
         copies = [copy_files(Path(place, str(number))) for number in range(at_once)]
 
         def work(mutant: Mutant) -> tuple[str, float]:

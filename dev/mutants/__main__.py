@@ -1,4 +1,4 @@
-"""`python -m dev.mutants [ID OR FILE]`: plant each fault of the table, or those that match, and say who noticed."""
+"""`python -m dev.mutants [ID OR FILE]`: plant the faults, or those that match; say who noticed."""
 
 import argparse
 import os
@@ -13,9 +13,10 @@ from dev import mutants
 
 def main(argv: list[str] | None = None) -> int:
     """Return 0 when every mutant was noticed, else 1."""
-    parser = argparse.ArgumentParser("python -m dev.mutants", description=mutants.__doc__.partition("\n")[0])
-    parser.add_argument("only", nargs="?", default="", help="part of a mutant's id or file; else all")
-    parser.add_argument("-n", type=int, default=min(4, os.cpu_count() or 1), help="how many at a time")
+    parser = argparse.ArgumentParser("python -m dev.mutants",
+                                     description=mutants.__doc__.partition("\n")[0])
+    parser.add_argument("only", nargs="?", default="", help="part of an id or file; else all")
+    parser.add_argument("-n", type=int, default=min(4, os.cpu_count() or 1), help="at a time")
     options = parser.parse_args(argv)
     chosen = [mutant for mutant in mutants.table(options.only) if not mutant.equivalent]
     if not chosen:
@@ -34,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     lost = Counter(mutant.file for mutant in survivors)
     for file, planted in sorted(kills.items()):
         print(f"{file:44} {planted:3} planted, {planted - lost[file]:3} noticed")
-    print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed in {(time.monotonic() - begun) / 60:.0f} minutes")
+    minutes = (time.monotonic() - begun) / 60
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed in {minutes:.0f} minutes")
     return int(bool(survivors))
 
 

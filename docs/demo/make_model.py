@@ -1,8 +1,9 @@
-"""Make docs/demo/fcn.onnx: the kept FCN-32s and, on the same frozen layers, the skips of FCN-16s and FCN-8s.
+"""Make docs/demo/fcn.onnx: the kept FCN-32s, frozen, with the skips of FCN-16s and FCN-8s on it.
 
-`python docs/demo/make_model.py` trains the skips (912 weights) for a few epochs on meadow, prints the scores on the
-test scenes, and writes one network with three outputs: float32 scores (1, H/s, W/s, 8) at strides s of 32, 16 and 8,
-for photos whose sides are multiples of 32. Enlarging them is left to the page, which shows it.
+`python docs/demo/make_model.py` trains the skips (912 weights) for a few epochs on meadow, prints
+the scores on the test scenes, and writes one network with three outputs: float32 scores (1, H/s,
+W/s, 8) at strides s of 32, 16 and 8, for photos whose sides are multiples of 32. Enlarging them is
+left to the page, which shows it.
 """
 
 import json
@@ -43,7 +44,7 @@ def main():
 
 
 def with_skip(network, stride, num_classes):
-    """Return the network of the next finer stride with the same weights, of which only the new skip will learn."""
+    """Return the network of the next finer stride, same weights; only its new skip will learn."""
     finer = models.fcn(num_classes, stride, "vgg_small")
     for layer in network.layers:
         if layer.weights:

@@ -1,4 +1,4 @@
-"""Photos and masks of every kind that people have, held against OpenCV, arrays made by hand, and the standards."""
+"""Photos and masks of every kind, held against OpenCV, arrays made by hand, and the standards."""
 
 import os
 import zlib
@@ -79,8 +79,8 @@ def test_sixteen_bit_colours_become_eight_bit(tmp_path, name, channels):
 def test_numbers_of_unknown_range_are_refused(tmp_path):
     saved(tmp_path / "float.tif", np.float32([[0, 0.5, 1]]))
     saved(tmp_path / "int.tif", np.int32([[0, 65536]]))
-    with pytest.raises(ImageError,
-                       match=r"float\.tif: holds numbers from 0 to 1; expected 8 or 16 bits per channel"):
+    sentence = r"float\.tif: holds numbers from 0 to 1; expected 8 or 16 bits per channel"
+    with pytest.raises(ImageError, match=sentence):
         read_image(tmp_path / "float.tif")
     with pytest.raises(ImageError, match=r"int\.tif: holds numbers from 0 to 65536; .* Scale them"):
         read_image(tmp_path / "int.tif")
@@ -122,8 +122,8 @@ def test_ycck_jpeg_as_photoshop_writes_it(tmp_path):
     inks = 255 - np.full((16, 16, 3), (200, 30, 60), np.uint8)
     luma, red, blue = cv2.split(cv2.cvtColor(inks, cv2.COLOR_RGB2YCrCb))
     channels = luma, blue, red, np.full((16, 16), 255, np.uint8)
-    Image.merge("CMYK", [Image.fromarray(255 - channel) for channel in channels]).save(
-        tmp_path / "a.jpg", quality=100)  # Pillow stores the inverse
+    inverse = [Image.fromarray(255 - channel) for channel in channels]  # Pillow inverts them again
+    Image.merge("CMYK", inverse).save(tmp_path / "a.jpg", quality=100)
     content = bytearray((tmp_path / "a.jpg").read_bytes())
     content[content.index(b"Adobe") + 11] = 2  # the byte of Adobe's marker that says YCCK
     (tmp_path / "a.jpg").write_bytes(content)
@@ -353,8 +353,8 @@ def test_grey_masks_of_any_depth_give_their_values(tmp_path):
                                            (np.float32([[0, 2.5, 3]]), "2.5")])
 def test_values_that_are_no_ids_are_refused(tmp_path, values, found):
     path = saved(tmp_path / "a.tif", values)
-    with pytest.raises(ImageError,
-                       match=f"holds the value {found}; a mask holds class ids from 0 to 255") as error:
+    sentence = f"holds the value {found}; a mask holds class ids from 0 to 255"
+    with pytest.raises(ImageError, match=sentence) as error:
         read_mask(path)
     assert str(error.value).startswith(str(path))
 

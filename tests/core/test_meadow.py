@@ -119,7 +119,7 @@ def test_stride_32_loses_what_stride_8_keeps(splits):
 
 
 def test_colour_alone_does_not_tell_the_classes(splits):
-    """Per cell of a 32 x 32 x 32 RGB histogram, the most frequent class in train, scored on test."""
+    """Train's most frequent class per cell of a 32 x 32 x 32 RGB histogram, scored on test."""
     def cell(photos):
         red, green, blue = np.moveaxis(photos // 8, -1, 0).astype(np.int64)
         return (red * 32 + green) * 32 + blue

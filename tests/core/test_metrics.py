@@ -1,4 +1,4 @@
-"""Scores and oracles, against counts done by hand, scikit-learn, OpenCV, and slow loops over fractions."""
+"""Scores and oracles, against counts by hand, scikit-learn, OpenCV, and slow exact loops."""
 
 import warnings
 from fractions import Fraction
@@ -168,7 +168,7 @@ def test_scores_wants_a_square(shape):
 
 
 def slow_cells(mask, stride, num_classes):
-    """Exact shares of the classes per cell, {(row, column): [C Fractions]}; void takes its neighbours'."""
+    """Exact shares per cell, {(row, column): [C Fractions]}; void takes its neighbours'."""
     height, width = mask.shape
     rows, columns = -(-height // stride), -(-width // stride)
     cells = {}

@@ -1,4 +1,4 @@
-"""The networks: sizes, alignment, precision, transplanted VGG16 weights, and model files from anywhere."""
+"""The networks: sizes, alignment, precision, transplanted VGG16 weights, files from anywhere."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ def photo(height, width, seed=0):
 
 
 def between(model, start, end):
-    """The part of a model from the output of layer `start` (None: the images) to that of layer `end`."""
+    """The part of a model between the outputs of layers `start` (None: the images) and `end`."""
     first = model.input if start is None else model.get_layer(start).output
     return keras.Model(first, model.get_layer(end).output)
 
@@ -86,9 +86,8 @@ def test_output_has_the_size_of_the_input(random_fcn, stride):
     assert model.output_shape == (None, None, None, 3)
     for height, width in SIZES:
         logits = ops.convert_to_numpy(model(photo(height, width)))
-        assert (
-            logits.shape == (1, height, width, 3) and logits.dtype == np.float32 and np.isfinite(logits).all()
-        )
+        assert logits.shape == (1, height, width, 3) and logits.dtype == np.float32
+        assert np.isfinite(logits).all()
 
 
 def test_fixed_input_shape(random_fcn):
@@ -214,8 +213,8 @@ def test_padding_lies_at_the_bottom_and_right_and_says_nothing(random_fcn):
     x = photo(33, 50)
     padded = np.broadcast_to(np.float32(models.MEAN), (1, 64, 64, 3)).copy()
     padded[:, :33, :50] = x
-    logits, expected = ops.convert_to_numpy(model(x)), ops.convert_to_numpy(
-        model(padded))[:, :33, :50]
+    logits = ops.convert_to_numpy(model(x))
+    expected = ops.convert_to_numpy(model(padded))[:, :33, :50]
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
 
 
@@ -368,9 +367,8 @@ def test_vgg16_classifier_becomes_convolutions(tmp_path):
 
     model = fcn(3, backbone="vgg16", weights=tmp_path / "vgg16.weights.h5")
     assert receptive_field(model) == 404
-    pool5, fc6, fc7 = keras.Model(
-        model.input, [model.get_layer(name).output for name in ("block5_pool", "fc6", "fc7")]
-    )(image)
+    outputs = [model.get_layer(name).output for name in ("block5_pool", "fc6", "fc7")]
+    pool5, fc6, fc7 = keras.Model(model.input, outputs)(image)
     same = [ops.convert_to_numpy(y)[0] for y in (fc6, fc7)]
     assert same[0].shape == same[1].shape == (7, 7, 4096)
     layer = model.get_layer("fc6")
@@ -451,9 +449,8 @@ def test_weights_files_that_cannot_be_used_are_named(tmp_path, monkeypatch, cont
         path.write_bytes(content)
     with pytest.raises((FileNotFoundError, ValueError)) as error:
         fcn(3, backbone="vgg16", weights=path)
-    assert (
-        str(path) in str(error.value) and "Keras VGG16" in str(error.value) and "\n" not in str(error.value)
-    )
+    said = str(error.value)
+    assert str(path) in said and "Keras VGG16" in said and "\n" not in said
 
 
 # Starting from a trained model
@@ -580,10 +577,10 @@ def test_networks_that_do_not_score_pixels_are_refused(tmp_path, kind):
 
 @pytest.fixture(scope="module")
 def mobilenet(tmp_path_factory):
-    """Return Keras' MobileNetV2 with statistics as after training, and its weights, with and without top."""
+    """Return Keras' MobileNetV2 as if trained, and its weights, with and without top."""
     keras.utils.set_random_seed(0)
-    network, folder = keras.applications.MobileNetV2(
-        weights=None), tmp_path_factory.mktemp("mobilenet")
+    network = keras.applications.MobileNetV2(weights=None)
+    folder = tmp_path_factory.mktemp("mobilenet")
     rng = np.random.default_rng(0)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):

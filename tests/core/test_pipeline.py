@@ -1,4 +1,4 @@
-"""From files to batches. Photos and masks here hold their own coordinates, so that any slip shows."""
+"""From files to batches. Photos and masks here hold their own coordinates: any slip shows."""
 
 import itertools
 import tracemalloc

@@ -109,8 +109,8 @@ def test_outlines_are_drawn_as_pillow_draws_them(points, class_id):
 
 def picture(form, mode="RGB"):
     file = io.BytesIO()
-    Image.fromarray(np.arange(768, dtype=np.uint16).astype(np.uint8).reshape(16, 16, 3)).convert(
-        mode).save(file, form)
+    values = np.arange(768, dtype=np.uint16).astype(np.uint8).reshape(16, 16, 3)
+    Image.fromarray(values).convert(mode).save(file, form)
     return file.getvalue()
 
 

@@ -1,4 +1,4 @@
-"""Trainings that are killed, moved and damaged: they go on as if nothing had happened, or say what is wrong."""
+"""Trainings that are killed, moved and damaged: they go on as if unbroken, or say what is wrong."""
 
 import dataclasses
 import json
@@ -135,10 +135,10 @@ def test_a_state_broken_off_while_it_is_written_leaves_the_one_before(tmp_path, 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
 def test_whole_state_is_resumed_in_every_precision(policy, tmp_path):
-    """Dropout's seeds, moving means, moments, step count and loss scale: to the last bit as if unbroken."""
+    """Dropout's seeds, moving means, moments, step count, loss scale: to the last bit."""
     rng = np.random.default_rng(0)
-    x, y = rng.uniform(0, 1, (16, 8, 8, 3)).astype(np.float32), rng.integers(
-        0, 2, (16, 8, 8)).astype(np.uint8)
+    x = rng.uniform(0, 1, (16, 8, 8, 3)).astype(np.float32)
+    y = rng.integers(0, 2, (16, 8, 8)).astype(np.uint8)
 
     def fit(folder, epochs):
         keras.utils.set_random_seed(1)

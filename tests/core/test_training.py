@@ -1,4 +1,4 @@
-"""Training: loss and metric against Keras and numpy, and runs that are broken off and taken up again."""
+"""Training: loss and metric against Keras and numpy, and runs broken off and taken up again."""
 
 import contextlib
 import dataclasses
@@ -152,8 +152,8 @@ def test_median_frequency_weights_by_hand():
     assert weights == pytest.approx([0.5 / (10 / 15), 0.5 / (1 / 7), 1, 0])
     assert training.class_weights("root_median", pairs, 4) ** 2 == pytest.approx(weights)
     assert training.class_weights("none", pairs, 4) is None
-    with pytest.raises(ValueError,
-                       match="class_weights is 'medium'; did you mean 'median'.*none, median, root_median"):
+    sentence = "class_weights is 'medium'; did you mean 'median'.*none, median, root_median"
+    with pytest.raises(ValueError, match=sentence):
         training.class_weights("medium", pairs, 4)
 
 
@@ -201,8 +201,7 @@ def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
     recipe = dataclasses.replace(RECIPE, epochs=1)
     trained = train(dataset, recipe, tmp_path, stride=16, upsampling="deconv", precision="float32")
     assert [layer.name for layer in trained.model.layers
-            if isinstance(layer, keras.layers.Conv2DTranspose)] == [
-        "upsample2_16", "upsample16"]
+            if isinstance(layer, keras.layers.Conv2DTranspose)] == ["upsample2_16", "upsample16"]
     assert json.loads((tmp_path / "model.json").read_text())["fcn"]["upsampling"] == "deconv"
     with pytest.raises(ValueError, match="upsampling was 'deconv' and is now 'bilinear'"):
         train(dataset, recipe, tmp_path, stride=16, precision="float32")
@@ -281,9 +280,9 @@ def test_muon_takes_all_kernels_but_those_of_scores_and_very_wide_ones(backbone,
     training.compile_model(model, 2, 1e-3, 10, optimizer="muon")
     kernels = {layer.name: layer.kernel for layer in model.layers if hasattr(layer, "kernel")}
     assert left_to_adam < kernels.keys()
+    optimizer = model.optimizer
     adam = {variable.path for variable in model.trainable_variables
-            if model.optimizer.adam_velocities[
-                model.optimizer._get_variable_index(variable)] is not None}
+            if optimizer.adam_velocities[optimizer._get_variable_index(variable)] is not None}
     others = ({variable.path for variable in model.trainable_variables}
               - {kernel.path for kernel in kernels.values()})
     assert adam == others | {kernels[name].path for name in left_to_adam}
@@ -631,10 +630,8 @@ def test_mixed_precision_leaves_a_float32_model(dataset, tmp_path, eager):
 def test_progress_says_where_it_is_and_what_is_left(progress):
     lines = [line for line in progress if " step " not in line]
     assert lines[0].startswith("epoch 1/3  loss ") and lines[-1].startswith("epoch 3/3  loss ")
-    assert all(
-        line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left")
-        for line in lines
-    )
+    assert all(line.startswith("epoch ") and "val mean IoU 0." in line and line.endswith(" left")
+               for line in lines)
     assert lines[-1].endswith("0:00 left")
 
 

@@ -54,7 +54,7 @@ def test_a_section_replaces_its_own_rows_alone(tmp_path):
 
 
 def test_each_section_has_a_process_of_its_own_and_one_that_fails_stops_no_other(
-    monkeypatch, capsys):
+        monkeypatch, capsys):
     calls = []
 
     def run(command):

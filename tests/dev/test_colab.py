@@ -31,7 +31,7 @@ ADDRESS = "https://github.com/fcn32-notebooks/fcn32-notebooks"
 
 
 def code_of(notebook, count):
-    """Return the first code cells of a notebook as one script; cells of one kind do not know of each other's files."""
+    """Return the first code cells of a notebook as one script."""
     cells = [cell.source for cell in nbformat.read(notebook, as_version=4).cells
              if cell.cell_type == "code"]
     return "\n\n".join(cells[:count])
@@ -60,9 +60,8 @@ def remote(tmp_path):
 def test_colab_and_kaggle_clone_once_and_install_nothing(host, remote, tmp_path):
     content = tmp_path / "content"
     content.mkdir()
-    report = (
-        "\n\nimport utils, numpy, sys\nprint('FROM', utils.__file__)\nprint('RAN', commands)\n"
-              "print('DATA', data.name, len(data.splits['train']))")
+    report = ("\n\nimport utils, numpy, sys\nprint('FROM', utils.__file__)\n"
+              "print('RAN', commands)\nprint('DATA', data.name, len(data.splits['train']))")
     script = FORGET + code_of(NOTEBOOK, 4) + report
     # git takes the clone from the folder in place of the address.
     host |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{remote}.insteadOf",
@@ -80,8 +79,8 @@ def test_inside_a_checkout_nothing_is_cloned(remote):
     script = (FORGET + code_of(NOTEBOOK, 1)
               + "\n\nimport utils.labels\nprint('FROM', utils.__file__, commands)")
     done = python(script, remote / "notebooks")
-    assert f"FROM {remote / 'utils'}" in done.stdout and done.stdout.rstrip().endswith(
-        "[]"), done.stderr
+    assert f"FROM {remote / 'utils'}" in done.stdout, done.stderr
+    assert done.stdout.rstrip().endswith("[]")
 
 
 def test_a_foreign_utils_is_passed_over(remote):
@@ -95,5 +94,5 @@ def test_a_foreign_utils_is_passed_over(remote):
 def test_elsewhere_one_sentence_says_what_to_do(tmp_path):
     done = python(FORGET + code_of(NOTEBOOK, 1), tmp_path)
     assert done.returncode == 1
-    assert (
-        "utils is not found: open this notebook in the repository" in done.stderr.splitlines()[-1])
+    said = done.stderr.splitlines()[-1]
+    assert "utils is not found: open this notebook in the repository" in said

@@ -1,4 +1,4 @@
-"""Who may import whom: DESIGN's dependency direction, read from the source and tried in a fresh Python."""
+"""Who may import whom, read from the source and tried in a fresh Python."""
 import ast
 import importlib.metadata
 import os
@@ -20,7 +20,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "utils").glob("*.py"))
 
 
 def imports(path):
-    """Dotted names of all that a file imports, anywhere in it; `from utils import labels` is utils.labels."""
+    """Dotted names of all that a file imports; `from utils import labels` is utils.labels."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -91,8 +91,8 @@ def test_among_tools_only_sweep_and_scale_use_the_runner(path):
 
 
 def test_fetching_starts_no_tensorflow():
-    code = (
-        "import sys, tools.fetch.__main__; print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))")
+    code = ("import sys, tools.fetch.__main__; "
+            "print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))")
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
                            text=True, check=True)
     assert found.stdout.strip() == ""
@@ -112,8 +112,8 @@ def test_no_import_circles(module):
 
 @pytest.mark.parametrize("module", ["utils", "utils.labels", "utils.metrics", "tools.set_up"])
 def test_light_modules_start_no_tensorflow(module):
-    code = (
-        f"import sys, {module}; print(*{{'tensorflow', 'keras', 'cv2', 'matplotlib'}} & set(sys.modules))")
+    code = (f"import sys, {module}; "
+            "print(*{'tensorflow', 'keras', 'cv2', 'matplotlib'} & set(sys.modules))")
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True,
                            text=True, check=True)
     assert found.stdout.strip() == ""
@@ -166,15 +166,15 @@ def test_what_is_imported_is_required(folder, allowed):
         for package in third_party(path) - OPTIONAL:
             found = {name.lower().replace("_", "-").removesuffix("-headless")
                      for name in providers.get(package, [package])}
-            assert found & names, f"{path.name} imports {package}, which {sorted(allowed)} do not name"
+            assert found & names, f"{path.name} imports {package}; {sorted(allowed)} do not name it"
 
 
 @pytest.mark.parametrize("package", ["utils", "tools"])
 def test_no_other_distribution_brings_our_modules(package):
-    """A folder of that name without __init__.py, such as tf2onnx brings, hides nothing: Python takes the package."""
+    """A folder of that name without __init__.py, such as tf2onnx brings, hides no package."""
     ours = {f"{package}/{path.name}" for path in (ROOT / package).glob("*.py")}
-    for other in set(importlib.metadata.packages_distributions().get(package,
-                                                                     [])) - {"fcn32-notebooks"}:
+    distributions = importlib.metadata.packages_distributions().get(package, [])
+    for other in set(distributions) - {"fcn32-notebooks"}:
         same = ours & {str(file) for file in importlib.metadata.files(other)}
         assert not same, f"{other} also installs {same}, which can hide this repository's"
 

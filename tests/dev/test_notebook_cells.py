@@ -1,7 +1,7 @@
-"""Single cells of notebooks on made-up values: what they draw and pass on where nbval cannot compare.
+"""Single cells of notebooks on made-up values: what they draw and pass on, beyond nbval.
 
-Figures of predictions and scores differ between machines, so that their numbers are left out of what
-nbval compares. Here each such cell gets names with known values, and what it draws is looked up.
+Figures of predictions and scores differ between machines, so that nbval leaves their numbers out.
+Here each such cell gets names with known values, and what it draws is looked up.
 """
 
 import ast
@@ -72,7 +72,7 @@ def sources(number):
 
 @pytest.fixture
 def run(monkeypatch):
-    """Return a function that runs cells on given names, and returns all names; `shown` are figures."""
+    """Return a function that runs cells on names and returns all names; `shown` are figures."""
     monkeypatch.setattr(matplotlib.pyplot, "close", lambda *figures: None)
 
     def run_cells(number, *cells, only="", **names):
@@ -860,9 +860,8 @@ def test_07_draws_the_outlines_of_the_shapes(run, tmp_path):
 def test_08_parameters_reach_the_grid(run):
     given = {"dataset": "voc", "data_dir": "here", "image_size": 48, "batch_size": 5, "epochs": 2}
     assert run("08", "9d6e33b1", **given).grid == {**given, "stride": [32, 8], "seed": [0, 1]}
-    assert run("08", "9d6e33b1",
-               **given | {"image_size": 0, "batch_size": 0, "epochs": 0}).fixed == {
-        **given, "image_size": 96, "batch_size": 8, "epochs": 6}
+    usual = run("08", "9d6e33b1", **given | {"image_size": 0, "batch_size": 0, "epochs": 0}).fixed
+    assert usual == {**given, "image_size": 96, "batch_size": 8, "epochs": 6}
 
 
 def test_08_small_notebook_trains_what_its_parameters_say(run):

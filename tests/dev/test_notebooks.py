@@ -79,7 +79,7 @@ def test_executed_in_order_without_errors(path):
 
 
 def words(path: Path) -> int:
-    """Return how many words of prose a notebook has, folded answers included, code and addresses left out."""
+    """Return how many words of prose a notebook has, with folded answers, without addresses."""
     plain = re.sub(r"\]\([^)]*\)|<[^>]+>|```.*?```", " ", prose(path), flags=re.DOTALL)
     return len(re.findall(r"[^\W_][\w’'.,/–-]*", plain))
 
@@ -107,8 +107,8 @@ def test_reading_fits_into_a_lesson(path):
     lines = sum(len(cell.source.splitlines()) for cell in code if not is_collapsed(cell))
     assert len(tool.read(path).cells) <= 60
     assert words(path) <= 2000 and words(path) <= 250 * figures
-    assert words(
-        path) / 200 + lines / 15 + figures / 2 <= 25, "minutes: 200 words, 15 lines, 2 figures in each"
+    minutes = words(path) / 200 + lines / 15 + figures / 2
+    assert minutes <= 25, "in a minute: 200 words, 15 lines or 2 figures"
 
 
 @each
@@ -137,8 +137,8 @@ def test_parameters_are_annotated_literals_with_help(path):
     comments = {token.start[0] for token in tokenize.generate_tokens(io.StringIO(source).readline)
                 if token.type == tokenize.COMMENT}
     for node in ast.parse(source).body:
-        assert isinstance(
-            node, ast.AnnAssign) and node.value, f"not name: type = value: {ast.unparse(node)}"
+        annotated = isinstance(node, ast.AnnAssign) and node.value
+        assert annotated, f"not name: type = value: {ast.unparse(node)}"
         ast.literal_eval(node.value)
         assert node.end_lineno in comments, f"{ast.unparse(node)} has no help after it"
 
@@ -146,10 +146,10 @@ def test_parameters_are_annotated_literals_with_help(path):
 @each
 def test_shared_parameters_have_the_same_type_and_default_everywhere(path):
     declared = declared_parameters(path)
-    assert "run_dir" in declared or "run_folder" not in path.read_text(
-        encoding="utf-8"), "it writes somewhere"
-    assert {name: declared[name] for name in declared if name in SHARED} == {
-        name: SHARED[name] for name in declared if name in SHARED}
+    writes = "run_folder" in path.read_text(encoding="utf-8")
+    assert "run_dir" in declared or not writes, "it writes somewhere"
+    assert ({name: declared[name] for name in declared if name in SHARED}
+            == {name: SHARED[name] for name in declared if name in SHARED})
     for other in PATHS:
         for name, meaning in declared_parameters(other).items():
             assert declared.get(name, meaning) == meaning, f"{name} differs from {other.name}"
@@ -180,7 +180,7 @@ def test_impossible_values_are_refused_in_the_first_cell_after_the_parameters(pa
 
 @each
 def test_ignored_outputs_are_few_and_followed_by_a_check(path):
-    """What nbval does not compare is checked in one of the next two compared cells; versions come last."""
+    """What nbval ignores, one of the next two compared cells checks; versions come last."""
     code = cells(path)
     ignored = [number for number, cell in enumerate(code) if "nbval-ignore-output" in tags(cell)]
     assert len(ignored) <= len(code) / 5
@@ -201,15 +201,14 @@ def test_figures_have_alt_text_and_a_digest(path):
         assert len(figures) <= 1, f"{path.name}: cell {number} shows {len(figures)} figures"
         for kind, figure in figures:
             alt = figure.metadata.get(kind, {}).get("alt", "")
-            assert len(
-                alt) >= 20, f"{path.name}: the figure of cell {number} has no alt text (plots.show)"
+            where = f"{path.name}: the figure of cell {number}"
+            assert len(alt) >= 20, f"{where} has no alt text (plots.show)"
             drawn = figure.data["text/plain"].removeprefix(alt)
-            assert re.search(r"axes|frames",
-                             drawn), f"{path.name}: cell {number} has no digest of its figure"
-        assert not re.search(r"\bplt\.show\(",
-                             cell.source), f"{path.name}: cell {number} shows by pyplot"
-    assert not re.search(r"!\[[^\]]*\]\((?!https?:)",
-                         prose(path)), "figures are outputs, not linked files"
+            assert re.search(r"axes|frames", drawn), f"{where} has no digest"
+        by_pyplot = re.search(r"\bplt\.show\(", cell.source)
+        assert not by_pyplot, f"{path.name}: cell {number} shows by pyplot"
+    linked = re.search(r"!\[[^\]]*\]\((?!https?:)", prose(path))
+    assert not linked, "figures are outputs, not linked files"
 
 
 # Template
@@ -219,8 +218,8 @@ def test_figures_have_alt_text_and_a_digest(path):
 def test_title_badge_and_what_to_expect(path):
     first = cells(path, "markdown")[0].source
     title = re.match(r"# (?:\d+[.:]? *)?(\w+)", first)
-    assert title and title[
-        1] in VERBS, f"{path.name}: the title starts with one of VERBS: {first[:60]}"
+    verb = title and title[1]
+    assert verb in VERBS, f"{path.name}: the title starts with one of VERBS: {first[:60]}"
     assert len(re.findall(r"^# ", prose(path), re.MULTILINE)) == 1
     page = f"blob/main/{path.relative_to(runs.ROOT).as_posix()}"
     owner_name = REPOSITORY.removeprefix("https://github.com/")
@@ -242,8 +241,8 @@ def test_set_up_cell_is_the_same_everywhere(path):
 
     assert len(set_up(path)) == 1 and set_up(path) == set_up(PATHS[0])
     first = cells(path)[0]
-    assert set_up(path)[0] == first.source and len(
-        first.source.splitlines()) <= 11, "it comes first"
+    assert set_up(path)[0] == first.source, "it comes first"
+    assert len(first.source.splitlines()) <= 11
     assert (first.metadata["jupyter"] == {"source_hidden": True}
             and first.metadata["cellView"] == "form")
     clone = re.findall(r"https://github\.com/[\w./-]+", set_up(path)[0])
@@ -267,7 +266,7 @@ def test_exercises_summary_and_versions(path):
 
 @each
 def test_links(path):
-    """Previous and next notebook are linked, and every link inside the repository leads somewhere."""
+    """Previous and next notebook are linked; every link inside the repository leads somewhere."""
     links = set(re.findall(r"\]\((?!https?:|#|attachment:)([^)\s#]+)", prose(path)))
     assert not [link for link in links if not (path.parent / link).exists()]
     if path.parent.name == "appendix":
@@ -296,7 +295,7 @@ def tracked_files() -> dict[Path, tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def tiny_run(tmp_path_factory):
-    """Run all notebooks once, in order, with tiny parameters; returns the run folder and the files before."""
+    """Run all notebooks once, with tiny parameters; return the run folder and the files before."""
     if not PATHS:
         pytest.skip("no notebooks")
     declared = set().union(*(declared_parameters(path) for path in PATHS))

@@ -41,8 +41,8 @@ def test_canonical_form():
     made = nbformat.reads(text, as_version=4)
     nbformat.validate(made)
     assert (made.nbformat, made.nbformat_minor) == (4, 5)
-    assert made.metadata == {"language_info": {"name": "python"}, "kernelspec": {
-        "display_name": "Python 3", "language": "python", "name": "python3"}}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert made.metadata == {"language_info": {"name": "python"}, "kernelspec": kernel}
     title, code, same, empty = made.cells
     assert (code.metadata
             == {"tags": ["check"], "jupyter": {"source_hidden": True}, "cellView": "form"})
@@ -82,7 +82,7 @@ def test_check_names_files_and_canonical_mends_them(tmp_path, monkeypatch, capsy
 
 @pytest.fixture
 def toys(tmp_path, monkeypatch):
-    """Two notebooks in a repository of their own; the second makes the files that results/ shows."""
+    """Two notebooks in a repository of their own; the second makes the files for results/."""
     root = tmp_path / "repository"
     (root / "notebooks").mkdir(parents=True)
     monkeypatch.setattr(run, "NOTEBOOKS", root / "notebooks")

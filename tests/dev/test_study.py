@@ -55,8 +55,9 @@ def test_the_file_can_be_chosen_and_the_usual_one_stays(stubs):
 def test_a_comparison_sums_each_variant_up_apart(stubs):
     asked, results = stubs
     assert study.main(["optimizers", "--seeds", "2", "--precisions", "float32"]) == 0
-    assert [(name, seed) for _, seed, name in asked] == [
-        (name, seed) for name in ("muon", "adam", "adam, twice as long") for seed in range(2)]
+    names = "muon", "adam", "adam, twice as long"
+    assert ([(name, seed) for _, seed, name in asked]
+            == [(name, seed) for name in names for seed in range(2)])
     scores = json.loads((results / "optimizers.json").read_text())["scores"]
     assert scores["muon"]["mean_iou"]["mean"] == pytest.approx(0.55)
     assert scores["adam"]["mean_iou"]["mean"] == pytest.approx(1.55)

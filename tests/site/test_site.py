@@ -1,4 +1,4 @@
-"""The web site's parts that need neither Sphinx nor a browser; tests/slow/test_browser.py looks at the whole."""
+"""The web site's parts that need neither Sphinx nor browser; slow/test_browser.py has the rest."""
 
 import importlib.util
 import json
@@ -20,14 +20,15 @@ spec.loader.exec_module(build)
 
 def test_links_to_files_without_a_page_lead_to_the_repository():
     kept = {"notebooks/01_data_loading.ipynb", "results/README.md"}
-    text = (
-        "[a](01_data_loading.ipynb) [b](../README.md) [c](../tools/run.py#L1) [d](https://example.org) [e](#part) "
+    text = ("[a](01_data_loading.ipynb) [b](../README.md) [c](../tools/run.py#L1) "
+            "[d](https://example.org) [e](#part) "
             "[f](../tests) [![Open in Colab](https://example.org/badge.svg)](https://example.org/x)")
     led = build.lead_links(text, "notebooks/02_fcn32_architecture.ipynb", kept)
+    repository = "https://github.com/fcn32-notebooks/fcn32-notebooks"
     assert led == ("[a](01_data_loading.ipynb) [b](../index.md) "
-                   "[c](https://github.com/fcn32-notebooks/fcn32-notebooks/blob/main/tools/run.py#L1) "
+                   f"[c]({repository}/blob/main/tools/run.py#L1) "
                    "[d](https://example.org) [e](#part) "
-                   "[f](https://github.com/fcn32-notebooks/fcn32-notebooks/tree/main/tests) "
+                   f"[f]({repository}/tree/main/tests) "
                    "[Open in Colab](https://example.org/x)")
 
 
@@ -82,9 +83,11 @@ def test_the_pages_arithmetic_is_that_of_the_network(tmp_path):
         const map = { rows: 3, columns: 4, classes: 5, values: Float32Array.from(values) };
         const large = net.enlarge(map, 8, 20, 29);
         const oracle = net.oracle(Uint8Array.from(truth), 32, 200, 180, 8);
-        console.log(JSON.stringify({ large: Array.from(large.values), best: Array.from(net.best(large)),
+        console.log(JSON.stringify({ large: Array.from(large.values),
+            best: Array.from(net.best(large)),
             oracle: Array.from(oracle), iou: net.meanIou(Uint8Array.from(truth), oracle, 8),
-            parts: net.probabilities(map, 2), spread: Array.from(net.spread(net.best(map), 4, 8, 20, 29)),
+            parts: net.probabilities(map, 2),
+            spread: Array.from(net.spread(net.best(map), 4, 8, 20, 29)),
             seen: net.seen(4, 206) }));
     """.replace("NETWORK", (DOCS / "demo" / "network.mjs").as_uri())
     (tmp_path / "test.mjs").write_text(script, encoding="utf-8")

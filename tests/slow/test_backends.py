@@ -1,7 +1,8 @@
 """Keras' other backends: the core tests pass under JAX and torch, and models mean the same there.
 
-torch is no dependency: FCN_TORCH_PYTHON names the Python of an environment that has it beside all of requirements/;
-else it is installed into a temporary folder, which takes some gigabytes unless UV_TORCH_BACKEND is cpu.
+torch is no dependency: FCN_TORCH_PYTHON names the Python of an environment that has it beside all
+of requirements/; else it is installed into a temporary folder, which takes some gigabytes unless
+UV_TORCH_BACKEND is cpu.
 """
 
 import dataclasses
@@ -32,7 +33,7 @@ CLASS_WEIGHTS = (None, (1.0, 3.0, 0.5))
 
 @pytest.fixture(scope="module", params=["jax", "torch"])
 def run(request, tmp_path_factory):
-    """A function that runs Python with these arguments under another backend, and returns what it printed."""
+    """A function that runs Python under another backend, and returns what it printed."""
     folder, python = tmp_path_factory.mktemp(request.param), sys.executable
     environment = {**os.environ, "KERAS_BACKEND": request.param, "JAX_PLATFORMS": "cpu",
                    "CUDA_VISIBLE_DEVICES": ""}
@@ -83,7 +84,8 @@ for key in sys.argv[2:]:
     metric.update_state(given["y"], logits)
     found[key + "confusion"] = ops.convert_to_numpy(metric.confusion)
     found[key + "scores"] = [float(value) for value in metric.result().values()]
-    found[key + "loss"] = [float(training.cross_entropy(given["y"], logits, w)) for w in (None, (1.0, 3.0, 0.5))]
+    found[key + "loss"] = [float(training.cross_entropy(given["y"], logits, weights))
+                           for weights in (None, (1.0, 3.0, 0.5))]
 training.compile_model(model, 3, 1e-3, 4, optimizer="muon")
 model.fit(given["x"], given["y"], verbose=0)
 model.save(folder / "trained.keras")

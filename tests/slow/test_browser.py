@@ -1,4 +1,4 @@
-"""The web site in a real browser: no error on any page, and the same labels as Keras on the page that labels photos."""
+"""The web site in a real browser: no page has errors, and the one that labels agrees with Keras."""
 
 import functools
 import http.server
@@ -114,8 +114,8 @@ def test_links_between_pages_lead_somewhere(page, address):
         page.goto(f"{address}/{path.relative_to(SITE).as_posix()}", wait_until="domcontentloaded")
         for link in page.evaluate("[...document.links].map((link) => link.href)"):
             link = link.partition("#")[0]
-            if link.startswith(address) and not (
-                SITE / link.removeprefix(address).lstrip("/")).is_file():
+            file = SITE / link.removeprefix(address).lstrip("/")
+            if link.startswith(address) and not file.is_file():
                 missing.append(f"{path.name}: {link}")
     assert not missing
 
@@ -123,8 +123,9 @@ def test_links_between_pages_lead_somewhere(page, address):
 def test_the_demo_labels_like_keras_within_a_second(page, address):
     data = datasets.load_dataset("meadow")
     model = models.load(models.KEPT_MODEL)
-    page.route("**/photo/*", lambda route: route.fulfill(
-        path=str(data.split("test")[0][0].parent / Path(route.request.url).name)))
+    photos = data.split("test")[0][0].parent
+    page.route("**/photo/*",
+               lambda route: route.fulfill(path=str(photos / Path(route.request.url).name)))
     page.goto(f"{address}/demo.html")
     wait_for_labels(page, 1)
     different = pixels = 0
@@ -161,8 +162,8 @@ def test_the_demo_is_used_by_pointer_keyboard_and_file(page, address, tmp_path):
     Image.fromarray(photo).save(tmp_path / "odd.png")
     page.set_input_files("#fcn-file", str(tmp_path / "odd.png"))
     wait_for_labels(page, 3)
-    assert "70×45" in page.text_content("#fcn-status") and page.get_attribute(
-        "#fcn-view", "max") == "4"
+    assert "70×45" in page.text_content("#fcn-status")
+    assert page.get_attribute("#fcn-view", "max") == "4"
     (tmp_path / "no.png").write_bytes(b"no picture")
     page.set_input_files("#fcn-file", str(tmp_path / "no.png"))
     page.wait_for_function("document.getElementById('fcn-status').textContent.includes('no.png')")

@@ -1,4 +1,4 @@
-"""What datumaro and supervision write is read: they are installed into an environment of their own, and their masks compared."""
+"""What datumaro and supervision write is read; they are installed into their own environment."""
 
 import subprocess
 import sys
@@ -36,13 +36,16 @@ for number in range(6):
         label = 1 + (order + number) % 3
         cx, cy, radius = rng.uniform(30, 130), rng.uniform(30, 90), 12 + 9 * (3 - order)
         angles = np.sort(rng.uniform(0, 2 * np.pi, 9))
-        points = np.stack([cx + radius * np.cos(angles), cy + radius * np.sin(angles)], axis=1).round(2)
+        points = np.stack([cx + radius * np.cos(angles), cy + radius * np.sin(angles)], axis=1)
+        points = [points.round(2).ravel().tolist()]
+        given = {"label": label, "z_order": 3 - order, "id": order + 1, "group": order + 1}
         if order % 2:
-            bits = (abs(x - cx) < radius) & (abs(y - cy) < radius / 2) & ~((abs(x - cx) < 3) & (abs(y - cy) < 4))
-            shape = Mask(bits, label=label, z_order=3 - order, id=order + 1, group=order + 1)
+            right, down = abs(x - cx), abs(y - cy)
+            bits = (right < radius) & (down < radius / 2) & ~((right < 3) & (down < 4))
+            shape = Mask(bits, **given)
         else:
-            bits = rle.decode(rle.merge(rle.frPyObjects([points.ravel().tolist()], *size))) > 0
-            shape = Polygon(points.ravel().tolist(), label=label, z_order=3 - order, id=order + 1, group=order + 1)
+            bits = rle.decode(rle.merge(rle.frPyObjects(points, *size))) > 0
+            shape = Polygon(*points, **given)
         objects.append((label, shape, bits))
     by_area, by_depth = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
     area = lambda one: one[1].get_area() if isinstance(one[1], Polygon) else one[2].sum()
@@ -51,11 +54,12 @@ for number in range(6):
     for label, _, bits in objects[::-1]:
         by_depth[bits] = label
     truth[f"{name}/area"], truth[f"{name}/depth"] = by_area, by_depth
-    detected[name] = supervision.Detections(
-        xyxy=supervision.mask_to_xyxy(np.stack([bits for *_, bits in objects])), mask=np.stack([bits for *_, bits in objects]),
-        class_id=np.array([label for label, *_ in objects]))
-    items.append(dm.DatasetItem(name, subset=["train", "val"][number % 2], media=dm.Image.from_numpy(photos[name]),
-                                annotations=[shape for _, shape, _ in objects]))
+    labels, shapes, bits = zip(*objects)
+    bits = np.stack(bits)
+    detected[name] = supervision.Detections(xyxy=supervision.mask_to_xyxy(bits), mask=bits,
+                                            class_id=np.array(labels))
+    items.append(dm.DatasetItem(name, subset=["train", "val"][number % 2], annotations=[*shapes],
+                                media=dm.Image.from_numpy(photos[name])))
 colors = MaskCategories({i: ((i * 40) % 256, 50 * bool(i), 0) for i in range(len(names))})
 data = dm.Dataset.from_iterable(items, categories=names, media_type=dm.Image)
 data.export(str(out / "coco"), "coco_instances", save_media=True)
@@ -69,11 +73,12 @@ for item in masks:
 np.savez(out / "truth.npz", **truth)
 for name in ("voc_segmentation", "camvid", "cityscapes"):
     masks.export(str(out / name), name, save_media=True)
-listed = supervision.DetectionDataset(classes=names, images={f"{name}.png": photo for name, photo in photos.items()},
-                                      annotations={f"{name}.png": one for name, one in detected.items()})
-yolo = out / "yolo"
-listed.as_yolo(str(yolo / "train" / "images"), str(yolo / "train" / "labels"), str(yolo / "data.yaml"))
-listed.as_coco(str(out / "coco_of_supervision"), str(out / "coco_of_supervision" / "annotations.json"))
+listed = supervision.DetectionDataset(
+    classes=names, images={f"{name}.png": photo for name, photo in photos.items()},
+    annotations={f"{name}.png": one for name, one in detected.items()})
+yolo, coco = out / "yolo", out / "coco_of_supervision"
+listed.as_yolo(f"{yolo}/train/images", f"{yolo}/train/labels", f"{yolo}/data.yaml")
+listed.as_coco(str(coco), str(coco / "annotations.json"))
 """
 
 
@@ -95,7 +100,7 @@ def exports(tmp_path_factory):
 
 
 def differing(exports, name, order, tmp_path):
-    """Convert an export; return the share of pixels that differ from the truth, and of those off its borders."""
+    """Convert an export; return the share of wrong pixels, and how many lie off the borders."""
     convert(exports / name, tmp_path / "target")
     dataset, count, far, pixels = load_dataset("voc", tmp_path / "target"), 0, 0, 0
     assert dataset.class_names == NAMES
@@ -104,8 +109,8 @@ def differing(exports, name, order, tmp_path):
     assert len(samples) == 6
     for sample in samples:
         stem = sample[1].stem
-        expected, mask = truth[
-            f"{stem[stem.index('cam_'):].split('_left')[0]}/{order}"], dataset.read(sample)[1]
+        expected = truth[f"{stem[stem.index('cam_'):].split('_left')[0]}/{order}"]
+        mask = dataset.read(sample)[1]
         near = cv2.morphologyEx(expected, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8)) > 0
         wrong = mask != expected
         count, far, pixels = count + wrong.sum(), far + (wrong & ~near).sum(), pixels + wrong.size

@@ -32,14 +32,15 @@ import numpy as np
 voc, recipe, run_dir, found, devices, broken_off = sys.argv[1:]
 if int(devices) > 1:
     import tensorflow as tf
-    one = tf.config.LogicalDeviceConfiguration()
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [one] * int(devices))
+    cpu, parts = tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()]
+    tf.config.set_logical_device_configuration(cpu, parts * int(devices))
 from tools import scale
 from utils import callbacks
 from utils.datasets import load_dataset
 from utils.recipes import Recipe
 def keep(self, epoch, logs):
-    confusion, = (variable for variable in self.model.metrics_variables if variable.name == "confusion")
+    confusion, = (variable for variable in self.model.metrics_variables
+                  if variable.name == "confusion")
     confusions.append(np.array(confusion))
 def interrupt(self, batch, logs=None):
     steps.append(batch)
@@ -50,11 +51,13 @@ def note(self, batch, logs=None):
         first_losses.append(float(logs["loss"]))
     step(self, batch, logs)
 confusions, steps, first_losses = [], [], []
-end, callbacks.Progress.on_epoch_end = callbacks.Progress.on_epoch_end, lambda *given: (keep(*given), end(*given))
-step, callbacks.Progress.on_train_batch_end = callbacks.Progress.on_train_batch_end, note
+end, step = callbacks.Progress.on_epoch_end, callbacks.Progress.on_train_batch_end
+callbacks.Progress.on_epoch_end = lambda *given: (keep(*given), end(*given))
+callbacks.Progress.on_train_batch_end = note
 dataset, recipe = load_dataset("voc", voc), Recipe(**eval(recipe))
 if broken_off == "True":
-    check, callbacks.StopOnNaN.on_train_batch_end = callbacks.StopOnNaN.on_train_batch_end, interrupt
+    check = callbacks.StopOnNaN.on_train_batch_end
+    callbacks.StopOnNaN.on_train_batch_end = interrupt
     try:
         scale.train(dataset, recipe, run_dir, precision="float32", seed=1)
     except KeyboardInterrupt:
@@ -65,15 +68,16 @@ if broken_off == "True":  # in the end, process 0 alone has something to complai
         scale.train(dataset, recipe, run_dir, precision="float32", seed=2)
     except (ValueError, RuntimeError) as error:
         print(type(error).__name__, error)
-np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history), confusion=confusions[-1],
-         first_losses=first_losses, share=[*scale.processes_together(), scale.count_devices()])
+np.savez(found, *trained.model.get_weights(), history=json.dumps(trained.history),
+         confusion=confusions[-1], first_losses=first_losses,
+         share=[*scale.processes_together(), scale.count_devices()])
 """
 
 pytestmark = pytest.mark.slow
 
 
 def start(folder, voc, process, devices=1, broken_off=False, **variables):
-    """Start a training in a process of its own, in `folder/process`; its results go to `folder/process.npz`."""
+    """Start a process that trains in `folder/process`; its results go to `folder/process.npz`."""
     return subprocess.Popen(
         [sys.executable, "-c", TRAIN, voc, repr(dataclasses.asdict(RECIPE)), folder / process,
          folder / f"{process}.npz", str(devices), str(broken_off)],

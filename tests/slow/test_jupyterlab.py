@@ -1,4 +1,4 @@
-"""Each notebook in JupyterLab, in a real browser: open, *Run All*, no error, no red box, its figures on the screen."""
+"""Each notebook in JupyterLab, in a real browser: *Run All*, no error, no red box, its figures."""
 
 import json
 import os
@@ -27,7 +27,8 @@ OUTPUTS = """() => {
     return {
         status: panel.sessionContext.session?.kernel?.status,
         left: code.filter((cell) => !cell.execution_count).length,
-        outputs: code.flatMap((cell) => cell.outputs.map((output) => [output.output_type, output.name ?? "",
+        outputs: code.flatMap((cell) => cell.outputs.map((output) => [
+            output.output_type, output.name ?? "",
             String(output.ename ?? output.text ?? ""), Object.keys(output.data ?? {})])),
     };
 }"""
@@ -79,9 +80,8 @@ def test_run_all_gives_figures_and_neither_errors_nor_red_boxes(path, server, br
     try:
         place = path.relative_to(runs.ROOT).as_posix()
         page.goto(f"{server}/lab/tree/{place}?token={TOKEN}&reset")
-        page.wait_for_function(
-            "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
-                               timeout=120_000)
+        status = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
+        page.wait_for_function(f"{status} === 'idle'", timeout=120_000)
         page.evaluate("window.jupyterapp.commands.execute('notebook:clear-all-cell-outputs')")
         assert page.evaluate(OUTPUTS)["left"]
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
@@ -106,5 +106,5 @@ def test_run_all_gives_figures_and_neither_errors_nor_red_boxes(path, server, br
         return sum(any(kind.startswith("image/") for kind in each) for each in kinds)
 
     assert not errors and not red
-    assert pictures(output[3] for output in found["outputs"]) == pictures(
-        output.get("data", {}) for output in expected) > 0
+    drawn = pictures(output[3] for output in found["outputs"])
+    assert drawn == pictures(output.get("data", {}) for output in expected) > 0

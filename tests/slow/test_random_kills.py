@@ -46,16 +46,16 @@ def train(folder: Path, epochs: int) -> None:
 
 def attempt(folder: Path, epochs: int, kill_after: float | None = None,
             trained: bool = False) -> Times | None:
-    """Train in a process of its own; returns how long that took, or None if it was killed before its end.
+    """Train in a process of its own; returns how long that took, or None if it was killed.
 
-    kill_after: seconds, from the first epoch that this process finishes if `trained`, else from its start. Raises
-    RuntimeError, with the end of its log, where the training fails by itself.
+    kill_after: seconds, from the first epoch that this process finishes if `trained`, else from its
+    start. Raises RuntimeError, with the end of its log, where the training fails by itself.
     """
     context = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
     # once, so that kills do not fall on TensorFlow's start
     context.set_forkserver_preload(["utils.training"])
-    process, begin, before = context.Process(target=train, args=(folder, epochs)), time.monotonic(
-        ), _written(folder)
+    process = context.Process(target=train, args=(folder, epochs))
+    begin, before = time.monotonic(), _written(folder)
     process.start()
     if trained or kill_after is None:
         while process.is_alive() and _written(folder) == before:
@@ -79,7 +79,7 @@ def _written(folder: Path) -> int | None:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Return in what two finished trainings differ: files, history without seconds, and arrays of the state."""
+    """Return how two trainings differ: files, history without seconds, arrays of the state."""
     found = []
     names = [{str(path.relative_to(folder)) for path in folder.rglob("*")}
              for folder in (one, other)]
@@ -139,5 +139,5 @@ def test_trials_see_every_difference(tmp_path):
     assert differs(lambda other: None) == ""
     assert "arrays differ: kept0" in differs(nudge)
     assert "history.json differs" in differs(another_loss)
-    assert (".part.model.keras is there in one" in differs(
-        lambda other: (other / ".part.model.keras").touch()))
+    left_over = differs(lambda other: (other / ".part.model.keras").touch())
+    assert ".part.model.keras is there in one" in left_over

@@ -1,4 +1,4 @@
-"""What the data check finds: each fault is made by hand in a small, sound data set and must be told, with a remedy."""
+"""What the data check finds: faults, made one by one in a sound data set, and a remedy for each."""
 
 import io
 import itertools
@@ -23,12 +23,12 @@ COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])
 
 
 class Folder:
-    """A folder in VOC layout whose files can be replaced: `photo` and `mask` give and take arrays."""
+    """A folder in VOC layout whose files can be replaced, as arrays."""
 
     def __init__(self, root):
         self.root = root
-        self.photos, self.masks, self.lists = (
-            root / part for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"))
+        parts = "JPEGImages", "SegmentationClass", "ImageSets/Segmentation"
+        self.photos, self.masks, self.lists = (root / part for part in parts)
 
     def photo(self, stem):
         return np.array(Image.open(self.photos / f"{stem}.png"))
@@ -320,9 +320,9 @@ def five_bands(folder):
 
 
 def pages(folder):
-    Image.fromarray(folder.photo("train1")).save(
-        folder.photos / "train1.tif", save_all=True,
-        append_images=[Image.fromarray(255 - folder.photo("train1"))])
+    first = folder.photo("train1")
+    Image.fromarray(first).save(folder.photos / "train1.tif", save_all=True,
+                                append_images=[Image.fromarray(255 - first)])
     (folder.photos / "train1.png").unlink()
 
 
@@ -439,8 +439,7 @@ def test_a_name_in_other_case_is_pointed_to(folder):
     (folder.lists / "train.txt").write_text("train0\nTRAIN1\ntrain2\ntrain3\ntrain4\n")
     told = {Path(problem.file).name: problem.found for problem in folder.problems()
             if problem.severity == "error"}
-    assert len(told) >= 1 and set(told.values()) == {
-        "is in a list, but the file is called train1.png."}
+    assert set(told.values()) == {"is in a list, but the file is called train1.png."}
 
 
 def test_hidden_files_are_no_photos(folder):
@@ -460,8 +459,8 @@ def test_every_row_of_a_tall_mask_is_read(folder):
         assert before.pixels["train"][i] == own + sum((mask == i).sum() for mask in others)
     tall[-1, :5] = 9
     folder.save_mask("train1", tall)
-    assert [re.sub(";.*", "", problem.found) for problem in folder.problems()] == [
-        "5 pixels have the ids [9]"]
+    found = [re.sub(";.*", "", problem.found) for problem in folder.problems()]
+    assert found == ["5 pixels have the ids [9]"]
 
 
 def test_a_palette_of_other_colours_is_no_fault(folder):
@@ -556,8 +555,8 @@ def test_a_table_fits_its_width_and_loses_no_word(folder):
         text = check.table(problems, folder.root, width)
         assert max(map(len, text.splitlines())) <= width
         for row in problems:
-            assert not set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}")) - set(
-                re.findall(r"[a-z]+", text))
+            words = set(re.findall(r"[a-z]{4,}", f"{row.found} {row.remedy}"))
+            assert not words - set(re.findall(r"[a-z]+", text))
     assert "SegmentationClass/train1.png" in text and str(folder.root) not in text
 
 

@@ -1,6 +1,6 @@
-"""Your own photos and labels, in the forms that people have them, become the one layout; and the way back.
+"""Your own photos and labels, in the forms that people have, become one layout; and the way back.
 
-Expected masks are arrays made by hand, and are compared with what `load_dataset("voc", target)` serves.
+Expected masks are arrays made by hand, compared with what `load_dataset("voc", target)` serves.
 """
 
 import base64
@@ -652,7 +652,7 @@ def test_the_record_says_where_the_data_are_from(source, target):
 
 @pytest.fixture
 def cvat(tmp_path):
-    """CVAT's "Segmentation mask 1.1": labels in the alphabet's order, frames with folders and spaces."""
+    """CVAT's "Segmentation mask 1.1": labels by the alphabet, frames with folders and spaces."""
     root = tmp_path / "cvat"
     for seed in range(3):
         save(root / "SegmentationClass" / "cam 1" / f"frame {seed}.png",
@@ -1026,7 +1026,7 @@ def noisy(seed, classes=4, void=True):
 
 
 def redraw(contents, start, ids):
-    """Draw labelme's polygons as labelme does, filled and in their order, but with OpenCV instead of Pillow."""
+    """Draw labelme's polygons as labelme does, filled and in their order, but with OpenCV."""
     mask = np.full((contents["imageHeight"], contents["imageWidth"]), start, np.uint8)
     for one in contents["shapes"]:
         assert one["shape_type"] == "polygon" and len(one["points"]) > 2

@@ -1,4 +1,4 @@
-"""Exports of labelling tools become masks. Expected masks are made here with numpy, or by labelme's reader."""
+"""Exports of labelling tools become masks. Expected masks are by numpy, or labelme's reader."""
 
 import json
 import re
@@ -305,9 +305,9 @@ def test_names_do_not_lead_out_of_the_source(source, target, tmp_path):
 def cvat(*shapes, labels=NAMES, name="a.png", head="", more=""):
     listed = "".join(f"<label><name>{label}</name><color>#ff0000</color></label>"
                      for label in labels)
-    return (
-        f'<?xml version="1.0" encoding="utf-8"?>{head}<annotations><version>1.1</version><meta><task><labels>'
-            f'{listed}</labels></task></meta><image id="0" name="{name}" width="{WIDTH}" height="{HEIGHT}"{more}>'
+    return (f'<?xml version="1.0" encoding="utf-8"?>{head}<annotations><version>1.1</version>'
+            f'<meta><task><labels>{listed}</labels></task></meta>'
+            f'<image id="0" name="{name}" width="{WIDTH}" height="{HEIGHT}"{more}>'
             f'{"".join(shapes)}</image></annotations>')
 
 
@@ -325,7 +325,8 @@ def test_cvat_shapes_are_drawn_by_z_order(source, target, tmp_path):
     write(source / "annotations.xml", cvat(
         polygon("cow", corners(*SMALL), z_order=2), polygon("sheep", corners(*BOX), z_order=1),
         polygon("cow", STAR, z_order=0), polygon("cow", corners(0, 0, 59, 39), outside=1),
-        f'<mask label="sheep" rle="{counts}" left="50" top="30" width="5" height="9" z_order="3"></mask>',
+        f'<mask label="sheep" rle="{counts}" left="50" top="30" width="5" height="9" '
+        'z_order="3"></mask>',
         '<polyline label="cow" points="1,1;5,5"></polyline>',
         '<box label="cow" xtl="5" ytl="4" xbr="30" ybr="9"></box>'))
     convert(source, target, val=0)
@@ -349,9 +350,9 @@ def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
 def test_subsets_of_cvat_are_splits(source, target):
     text = cvat(polygon("cow", STAR), name="cam 1/a.png", more=' subset="Train"')
     image = text[text.index("<image"):text.index("</annotations>")]
+    other = image.replace("a.png", "b.png").replace("Train", "Validation")
     write(source / "annotations.xml",
-          text.replace("</annotations>", image.replace("a.png", "b.png").replace(
-        "Train", "Validation") + "</annotations>"))
+          text.replace("</annotations>", other + "</annotations>"))
     for seed, stem in enumerate("ab"):
         photo(source / "images" / "cam 1" / f"{stem}.png", seed)
     done = convert(source, target)

@@ -1,4 +1,4 @@
-"""One file over an unreliable network: whole and checked, or a sentence and nothing left to be believed."""
+"""One file over an unreliable network: whole and checked, or a sentence and no remains."""
 
 import hashlib
 import socket

@@ -1,4 +1,4 @@
-"""Exported models: the same numbers as Keras in every format, and what an ONNX file tells of itself."""
+"""Exported models: Keras' numbers in every format, and what an ONNX file tells of itself."""
 
 import contextlib
 import dataclasses
@@ -107,8 +107,7 @@ def exports(random_fcn, tmp_path_factory):
             export.to_saved_model(model, folder / "saved")
             with contextlib.suppress(ImportError):
                 export.to_onnx(model, folder / "model.onnx", card(stride))
-        assert said.getvalue(
-            ) == "", "converters are to keep quiet, or notebooks would store what they say"
+        assert said.getvalue() == "", "converters keep quiet, or notebooks would store it"
         return model, folder
 
     return export_all
@@ -181,7 +180,7 @@ def test_im2col_is_exported_as_a_convolution(random_fcn, tmp_path, monkeypatch, 
 
 
 def test_onnx_of_a_fixed_size_is_read_by_older_opencv_too(model, tmp_path):
-    """Tried with 4.14, which takes no shapes that are computed and no matrix products of this kind."""
+    """Tried with 4.14, which takes no computed shapes and no matrix products of this kind."""
     need_onnx()
     import onnx
     size = 45, 70
@@ -403,8 +402,8 @@ def test_command_without_onnxruntime_says_that_nothing_was_compared(trained, tmp
     monkeypatch.setattr(export.importlib.util, "find_spec",
                         lambda name, *more: None if name == "onnxruntime" else real(name, *more))
     assert export.main([str(trained), "--out", str(tmp_path / "out")]) == 0
-    assert (
-        "not compared with Keras, which needs: python -m pip install onnxruntime" in capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert "not compared with Keras, which needs: python -m pip install onnxruntime" in said
 
 
 @pytest.mark.parametrize("arguments, said", [

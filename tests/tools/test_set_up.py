@@ -1,4 +1,4 @@
-"""Set-up: what it refuses, what it leaves alone, and headless OpenCV; a recorder stands for the installer."""
+"""Set-up: what it refuses or leaves alone, and headless OpenCV; a recorder stands in for pip."""
 import json
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ NO_LIBGL = ("Traceback (most recent call last):\n  File \"<string>\", line 1, in
 
 
 class Machine:
-    """Answers commands from a list of (part of a command, exit code, stdout, stderr); records them all."""
+    """Answers commands from a list of (part of it, exit code, stdout, stderr); records all."""
 
     def __init__(self, *answers):
         self.answers, self.commands = list(answers), []

@@ -1,4 +1,4 @@
-"""Sweeps, on a toy notebook: what is planned and refused, and what becomes of points, workers and processes."""
+"""Sweeps of a toy notebook: what is planned and refused; the fate of points, workers, processes."""
 
 import contextlib
 import csv
@@ -27,12 +27,13 @@ from tools.sweep import halving, sweep
 from tools.sweep.grid import Point, combine, differing, draw, folder_name, plan
 from utils import runs
 
-PARAMETERS = (
-    "run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\nwait_for: str = ''\ndata_dir: str = ''")
+PARAMETERS = ("run_dir: str = ''\nrate: float = 0.0\nseed: int = 0\n"
+              "wait_for: str = ''\ndata_dir: str = ''")
 # Says who runs it, waits for a file if it is told to, fails at a rate above 1, and else writes
 # scores.
 CELLS = ("import json, os, time\nfrom pathlib import Path",
-         "open(f'{run_dir}/pids', 'a').write(f'{os.getpid()}\\n')\nprint('epoch 1/2  loss 0.5  0:01 left', flush=True)",
+         "open(f'{run_dir}/pids', 'a').write(f'{os.getpid()}\\n')\n"
+         "print('epoch 1/2  loss 0.5  0:01 left', flush=True)",
          "while wait_for and not Path(wait_for).exists():\n    time.sleep(0.1)",
          "if rate > 1:\n    raise ValueError('rate is too high\\nmuch too high')",
          "scores = {'mean_iou': rate / 2 + seed / 100, 'pixel_accuracy': 0.75, 'iou': [0.5]}",
@@ -564,7 +565,7 @@ def test_points_get_the_time_limit_and_count_only_if_this_code_ran_them(toy, tmp
 
 
 def train(folder, scores, epochs=8):
-    """Write the state of a run that has trained len(scores) of so many epochs; None: not validated."""
+    """Write the state of a run after len(scores) of so many epochs; None: not validated."""
     history = [{"epoch": number, "loss": 1.0} | ({} if score is None else {"val_mean_iou": score})
                for number, score in enumerate(scores, 1)]
     (folder / "training").mkdir(parents=True, exist_ok=True)
@@ -743,19 +744,18 @@ def kernels(folder):
 
 @pytest.fixture
 def cluster(tmp_path):
-    """A Dask scheduler's address and two workers, each a process of its own; they end with the test."""
-    file, quiet = tmp_path / "scheduler.json", {"stdout": subprocess.DEVNULL,
-                                                "stderr": subprocess.DEVNULL}
+    """A Dask scheduler's address and two workers, processes that end with the test."""
+    file = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler",
-                                 "--host", "127.0.0.1",
-                                 "--port", "0", "--no-dashboard", "--scheduler-file",
-                                 file], **quiet)]
+                                 "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+                                 "--scheduler-file", file], **quiet)]
     try:
         wait(lambda: file.exists() and file.read_text().rstrip().endswith("}"))
         address = json.loads(file.read_text())["address"]
         started += [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_worker", address,
-                                      "--nthreads", "1",
-                                      "--no-nanny", "--no-dashboard"], cwd=tmp_path, **quiet)
+                                      "--nthreads", "1", "--no-nanny", "--no-dashboard"],
+                                     cwd=tmp_path, **quiet)
                     for _ in range(2)]
         yield address, started[1:]
     finally:
@@ -775,8 +775,8 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
         wait(lambda: any(kernels(path) for path in folder.glob("rate=0.5*")))
         shown["lost"], = kernels(next(folder.glob("rate=0.5*")))
         # The worker that runs it is its grandparent: kernel, process of the point, worker.
-        parents = dict(line.split() for line in subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True).stdout.splitlines())
+        listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+        parents = dict(line.split() for line in listed.stdout.splitlines())
         owner = int(parents[parents[str(shown["lost"])]])
         next(worker for worker in workers if worker.pid == owner).kill()
         wait(lambda: gone(shown["lost"]))
@@ -790,13 +790,13 @@ def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy,
     said = capfd.readouterr()
     assert code == 1 and "Traceback" not in said.out + said.err, said
     assert "mean IoU 0.260" in said.out
-    assert (
-        "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high" in said.out)
+    failure = "rate=2.0  FAILED: notebook 01_toy, cell 6 of 8: ValueError: rate is too high"
+    assert failure in said.out
     first, = folder.glob("rate=0.5*")
     assert (len(kernels(first)) == 2
             and all(gone(pid) for path in folder.glob("rate=*") for pid in kernels(path)))
-    assert (json.loads((first
-                        / "run.json").read_text())["notebooks"]["01_toy"]["status"] == "finished")
+    record = json.loads((first / "run.json").read_text())
+    assert record["notebooks"]["01_toy"]["status"] == "finished"
     with open(folder / "leaderboard.csv", encoding="utf-8", newline="") as file:
         best, worst = csv.DictReader(file)
     assert (best["rate"], best["mean_iou"], best["status"]) == ("0.5", "0.26", "finished")
@@ -821,11 +821,13 @@ if state.exists():
 begun = len(history)
 for epoch in range(begun + 1, 9):
     history.append({"epoch": epoch, "val_mean_iou": rate * epoch, "begun": begun})
-    np.savez(state.with_name("part.npz"), history=json.dumps(history), parameters=json.dumps({"epochs": 8}))
+    np.savez(state.with_name("part.npz"), history=json.dumps(history),
+             parameters=json.dumps({"epochs": 8}))
     state.with_name("part.npz").replace(state)
     if epoch in (2, 4):
         time.sleep(300)
-Path(run_dir, "metrics.json").write_text(json.dumps({"split": "val", "scores": {"mean_iou": rate * 8}}))"""
+scores = {"split": "val", "scores": {"mean_iou": rate * 8}}
+Path(run_dir, "metrics.json").write_text(json.dumps(scores))"""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows interrupts otherwise")
