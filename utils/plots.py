@@ -9,7 +9,6 @@ import itertools
 import math
 import re
 
-import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -141,15 +140,6 @@ def error_map(truth, prediction):
     return picture
 
 
-def heat(values, low=None, high=None):
-    """Paint a 2-D array from dark blue (low) to yellow (high): uint8 (H, W, 3)."""
-    values = np.asarray(values, np.float64)
-    low = values.min() if low is None else low
-    high = values.max() if high is None else high
-    scaled = ((values - low) / (high - low or 1.0)).clip(0, 1)
-    return (matplotlib.colormaps["cividis"](scaled)[..., :3] * 255).round().astype(np.uint8)
-
-
 def picture_grid(pictures, titles=(), columns=4, side=2.6, class_names=(), colors=(), void=False):
     """Lay out uint8 (H, W, 3) or (H, W) pictures in rows, with titles and a legend of classes.
 
@@ -190,50 +180,11 @@ def comparison(rows, class_names, colors, scores=()):
     return picture_grid(pictures, titles, class_names=class_names, colors=colors, void=void)
 
 
-def class_bars(values, class_names, colors, xlabel="IoU", reference=None, reference_name=""):
-    """Draw a bar per class, in its colour, with its number; NaN is written as "absent".
-
-    reference: a second value per class, drawn as a black tick (such as the oracle of the stride).
-    """
-    figure, axis = _chart((6.4, 0.36 * len(class_names) + 0.9), xlabel)
-    position = np.arange(len(class_names))
-    axis.barh(position, np.nan_to_num(values), color=np.asarray(colors) / 255, edgecolor="black",
-              linewidth=0.6)
-    for y, value, other in zip(position, values, values if reference is None else reference):
-        text = "absent" if np.isnan(value) else f"{value:.2f}"
-        inside = 0 < other - value < 0.08 and value > 0.1  # keeps the number clear of the tick
-        axis.text(np.nan_to_num(value) + (-0.012 if inside else 0.012), y, text, va="center",
-                  ha="right" if inside else "left", fontsize=9,
-                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
-    if reference is not None:
-        axis.scatter(reference, position, marker="|", s=240, color="black", linewidth=2,
-                     label=reference_name, zorder=3)
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False, fontsize=9)
-    axis.set_yticks(position, class_names)
-    axis.invert_yaxis()
-    axis.set_xlim(0, max(1.0, np.nanmax(values) * 1.1))
-    return figure
-
-
-def confusion_plot(confusion, class_names):
-    """Draw a confusion matrix, (C, C) counts, each row as shares of its class."""
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    size = 0.52 * len(class_names) + 1.8
-    figure, axis = _chart((size, size), "predicted class", "true class", frame=True)
-    axis.imshow(shares, cmap="cividis", vmin=0, vmax=1)
-    for i, j in zip(*np.nonzero(shares >= 0.005)):
-        axis.text(j, i, f"{100 * shares[i, j]:.0f}", ha="center", va="center", fontsize=8,
-                  color="black" if shares[i, j] > 0.6 else "white")
-    axis.set_xticks(range(len(class_names)), class_names, rotation=90)
-    axis.set_yticks(range(len(class_names)), class_names)
-    axis.set_title("pixels of each true class, in %", fontsize=10)
-    return figure
-
-
 def curves(series, xlabel, ylabel, x=None):
     """Draw named lines: series is {name: values}; x the positions, by default 1, 2, 3, ..."""
     beside = len(series) > 3  # a longer legend would cover the lines
-    figure, axis = _chart((7.6 if beside else 5.6, 3.2), xlabel, ylabel, grid=True)
+    figure, axis = _chart((7.6 if beside else 5.6, 3.2), xlabel, ylabel)
+    axis.grid(alpha=0.3)
     styles = [(BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), ("black", ":"), (GREY, "-")]
     for (name, values), (color, style) in zip(series.items(), itertools.cycle(styles)):
         positions = np.arange(1, len(values) + 1) if x is None else x
@@ -260,23 +211,6 @@ def grouped_bars(series, names, ylabel):
     return figure
 
 
-def named_points(x, y, names, colors, xlabel, ylabel):
-    """Draw a point per class, in its colour, with its name beside it; NaN is left out."""
-    figure, axis = _chart((5.6, 3.6), xlabel, ylabel, grid=True)
-    axis.scatter(x, y, s=70, c=np.asarray(colors) / 255, edgecolors="black", linewidths=0.6,
-                 zorder=3)
-    right, near = (np.nanmax(x) - np.nanmin(x)) / 8, (np.nanmax(y) - np.nanmin(y)) / 10
-    for a, b, name in zip(x, y, names):
-        # The name goes to the left if another point is close on the right.
-        left = any(0 < c - a < right and abs(d - b) < near for c, d in zip(x, y))
-        if np.isfinite([a, b]).all():
-            axis.annotate(name, (a, b), xytext=(-7 if left else 7, 4), fontsize=9,
-                          textcoords="offset points", ha="right" if left else "left")
-    axis.axhline(0, color="black", linewidth=0.8)
-    axis.margins(x=0.15, y=0.12)
-    return figure
-
-
 def add_legend(figure, class_names, colors):
     """Put a legend of class colours below a figure."""
     patches = [Patch(facecolor=np.asarray(color) / 255, edgecolor="black", linewidth=0.5,
@@ -285,12 +219,10 @@ def add_legend(figure, class_names, colors):
                   ncols=min(len(patches), LEGEND_COLUMNS))
 
 
-def _chart(size, xlabel, ylabel="", grid=False, frame=False):
+def _chart(size, xlabel, ylabel):
     """Return (figure, axis) of a size in inches, with labels."""
     figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     axis.set(xlabel=xlabel, ylabel=ylabel)
-    axis.spines[["top", "right"]].set_visible(frame)
-    if grid:
-        axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
     return figure, axis

@@ -198,15 +198,25 @@ def enlarge(cells):
 
 def test_02_strip_shows_what_its_titles_say(run, tmp_path):
     cells = RNG.normal(size=(2, 3, 3))
-    figure, = run("02", "57219a02",
+    heat = run("02", "a0421fcf").heat
+    figure, = run("02", "57219a02", heat=heat,
                   meadow=SimpleNamespace(class_names=["ground", "horse", "disc"], colors=COLORS),
                   inference=predicts(), trained=SimpleNamespace(count_params=int), scene=PHOTO,
                   cell_scores=cells, truth=TRUTH, figures=tmp_path).shown
     same(pictures(figure), [
-        PHOTO, plots.heat(enlarge(cells[..., 1])), plots.heat(LOGITS[..., 1]),
+        PHOTO, heat(enlarge(cells[..., 1])), heat(LOGITS[..., 1]),
         painted(enlarge(cells.argmax(axis=2))), painted(LOGITS.argmax(axis=2)), painted(TRUTH)])
     saved = Image.open(tmp_path / "hero.png")
     assert saved.width > 5 * saved.height, "all six pictures are in the file"
+
+
+def test_02_heat_runs_from_dark_to_light_even_when_flat(run):
+    paint = run("02", "a0421fcf").heat
+    heat = paint([[0.0, 0.5, 1.0, 9.0]], 0, 1)
+    assert heat.shape == (1, 4, 3) and heat.dtype == np.uint8
+    light = heat.astype(int).sum(axis=2)[0]
+    assert light[0] < light[1] < light[2] == light[3]
+    assert paint(np.ones((2, 2))).shape == (2, 2, 3)
 
 
 def test_02_gradient_is_drawn_as_it_is(run):
@@ -219,9 +229,10 @@ def test_02_gradient_is_drawn_as_it_is(run):
 def test_02_animation_ends_with_the_scores_bright_where_high(run):
     cells = RNG.normal(0, 4, (8, 8, 1)).astype("float32")
     whole = keras.layers.UpSampling2D(32, interpolation="bilinear")(cells[None])[0, :, :, 0]
-    frames, = run("02", "b760272a", "tent-frames", cell_scores=cells, horse=0,
+    heat = run("02", "a0421fcf").heat
+    frames, = run("02", "b760272a", "tent-frames", cell_scores=cells, horse=0, heat=heat,
                   pixel_scores=np.array(whole)[..., None]).shown
-    expected = plots.heat(np.array(whole), -8, 8).astype(int)
+    expected = heat(np.array(whole), -8, 8).astype(int)
     assert np.abs(frames[0] - expected).max() <= 2 and len(frames) == 11
 
 
@@ -420,15 +431,39 @@ def test_04_bars_and_confusion_matrix(run):
                   model=SimpleNamespace(name="net")).shown
     assert bars(figure.axes[0]) == pytest.approx([0.1, result["mean_iou"], 0.6])
     assert names_on(figure.axes[0]) == ["all ground", "net", "oracle, stride 16"]
-    figure, = run("04", "86caebc8", only="figure", result=result,
-                  oracle_iou=np.array([0.9, 0.8, 0.7])).shown
-    assert bars(figure.axes[0]) == pytest.approx(result["iou"])
-    assert points(figure.axes[0]) == [[[0.9, 0], [0.8, 1], [0.7, 2]]]
     figure, = run("04", "cfe3f59f", confusion=CONFUSION).shown
-    np.testing.assert_allclose(pictures(figure)[0],
-                               CONFUSION / CONFUSION.sum(axis=1, keepdims=True))
-    assert ((figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel())
-            == ("predicted class", "true class"))
+    axis, shares = figure.axes[0], CONFUSION / CONFUSION.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(pictures(figure)[0], shares)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("predicted class", "true class")
+    assert names_on(axis, "x") == names_on(axis) == list(Data.class_names)
+    # (column, row): the share of the row in percent; none for 0.
+    assert {text.get_position(): text.get_text() for text in axis.texts} == {
+        (j, i): f"{100 * shares[i, j]:.0f}" for i, j in zip(*np.nonzero(shares))}
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "row 0 on top"
+    figure, = run("04", "cfe3f59f", confusion=np.diag([3, 0, 1])).shown
+    same(pictures(figure), [np.diag([1, 0, 1])])
+
+
+def test_04_bar_of_each_class_has_its_name_colour_number_and_oracle(run):
+    iou = np.array([0.65, np.nan, 0.5])
+    figure, = run("04", "86caebc8", result={"iou": iou}, oracle=ORACLE).shown
+    axis, oracle = figure.axes[0], metrics.scores(ORACLE)["iou"]
+    assert bars(axis) == [0.65, 0, 0.5] and names_on(axis) == list(Data.class_names)
+    np.testing.assert_allclose([bar.get_facecolor()[:3] for bar in axis.patches], COLORS / 255)
+    np.testing.assert_allclose(points(axis)[0], [*zip(oracle, range(3))])
+    for place, (bar, text) in enumerate(zip(axis.patches, axis.texts)):
+        assert bar.get_y() + bar.get_height() / 2 == text.get_position()[1] == place
+    assert [text.get_text() for text in axis.texts] == ["0.65", "absent", "0.50"]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1], "class 0 on top"
+
+
+def test_04_numbers_of_bars_keep_clear_of_the_ticks(run):
+    oracle = metrics.scores(ORACLE)["iou"]
+    figure, = run("04", "86caebc8", result={"iou": oracle - [0.05, 0.3, -0.05]},
+                  oracle=ORACLE).shown
+    assert [text.get_ha() for text in figure.axes[0].texts] == ["right", "left", "left"]
+    assert all((text.get_position()[0] < bar) == (text.get_ha() == "right")
+               for text, bar in zip(figure.axes[0].texts, bars(figure.axes[0])))
 
 
 def test_04_prints_scores_and_differences(run, capsys):
@@ -461,16 +496,14 @@ def test_04_bands_are_those_of_network_and_oracles(run):
 
 
 def test_04_writes_down_the_scores_and_saves_their_figures(run, tmp_path):
-    drawn = Calls(class_bars=lambda *args: Calls(), confusion_plot=lambda *args: Calls())
-    drawn.functions["DPI"] = 80
-    result = metrics.scores(CONFUSION)
+    figures, result = {"iou": Calls(), "confusion": Calls()}, metrics.scores(CONFUSION)
     names = run("04", "8ebe34ba", result=result, oracles=ORACLES, stride_of_model=16, split="val",
                 samples=[0] * 8, model=SimpleNamespace(name="net"),
                 functions=["majority", "bilinear"],
                 strides=(32, 16, 8, 4), lazy={"mean_iou": 0.1}, widths=(1, 2), seconds=4,
                 curves={"network": [0.2, 0.3], "oracle, stride 32": [0.8, 0.9]}, folder=tmp_path,
-                card={"parameters": {"seed": 3}, "seconds": 60}, confusion=CONFUSION, oracle=ORACLE,
-                oracle_iou=metrics.scores(ORACLE)["iou"], plots=drawn)
+                card={"parameters": {"seed": 3}, "seconds": 60},
+                iou_figure=figures["iou"], confusion_figure=figures["confusion"])
     report = names.report
     assert report["iou"] == dict(zip(Data.class_names, result["iou"]))
     assert (report["oracles"]
@@ -482,8 +515,9 @@ def test_04_writes_down_the_scores_and_saves_their_figures(run, tmp_path):
             and report["baseline_mean_iou"] == 0.1)
     assert (report["split"], report["images"], report["images_per_second"]) == ("val", 8, 2)
     assert report["scores"] == {name: value for name, value in result.items() if name != "iou"}
-    same([drawn.of("class_bars")[0][0][0], drawn.of("confusion_plot")[0][0][0]],
-         [result["iou"], CONFUSION])
+    for name, figure in figures.items():
+        (saved, _), = figure.of("savefig")
+        assert saved == (tmp_path / "figures" / f"{name}.png",)
 
 
 # 05
@@ -706,6 +740,19 @@ def test_06_charts(run):
     thinness = np.array([0.1, 0.2, 0.9])
     figure, = run("06", "0b69d4fb", result=result, thinness=thinness).shown
     assert points(figure.axes[0]) == [[[x, 0.5] for x in thinness]]
+    colors = figure.axes[0].collections[0].get_facecolors()[:, :3]
+    np.testing.assert_allclose(colors, COLORS / 255)
+
+
+def test_06_names_stand_beside_their_points_and_clear_of_others(run):
+    result = {8: {"iou": np.array([0.3, 0.31, np.nan])}, 32: {"iou": np.zeros(3)}}
+    figure, = run("06", "0b69d4fb", result=result, thinness=np.array([0.1, 0.11, np.nan])).shown
+    named = {text.get_text(): (*text.xy, text.get_ha()) for text in figure.axes[0].texts}
+    assert named["ground"] == (0.1, 0.3, "left") and named["block"] == (0.11, 0.31, "left")
+    result[8]["iou"] = np.array([0.3, 0.3, 0.9])
+    figure, = run("06", "0b69d4fb", result=result, thinness=np.array([0.1, 0.11, 0.9])).shown
+    assert [text.get_ha() for text in figure.axes[0].texts] == ["right", "left", "left"]
+    figure.canvas.draw()
 
 
 # 07

@@ -258,7 +258,7 @@ def lines_of(path):
     return path.read_text("utf-8").splitlines()
 
 
-@pytest.mark.parametrize("folder, most", [("utils", 2449), ("tools", 5585), ("dev", 1253)])
+@pytest.mark.parametrize("folder, most", [("utils", 2381), ("tools", 5585), ("dev", 1253)])
 def test_code_does_not_grow(folder, most):
     """The aim is 1,900, 3,800 and 900 lines; lower a limit with every cut."""
     lines = sum(len(lines_of(path)) for path in (ROOT / folder).rglob("*.py"))
@@ -272,9 +272,8 @@ def test_utils_is_seen_at_a_glance():
     assert len(files) <= 14 and all(f"`{name}`" in "\n".join(contents) for name in files)
     ideas = ("labels", "pipeline", "layers", "models", "training", "metrics", "inference")
     assert sum(len(files[name]) for name in ideas) <= 1050
-    larger = {"plots": 296}  # the aim is 230 for every file
     for name, lines in files.items():
-        assert len(lines) <= larger.get(name, 230), f"utils/{name}.py has {len(lines)} lines"
+        assert len(lines) <= 230, f"utils/{name}.py has {len(lines)} lines"
         assert max(map(len, lines)) <= 100, f"utils/{name}.py has a line over 100 characters"
 
 
