@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     tests = tuple(sorted({name for mutant in chosen for name in mutant.tests}))
     print(f"without a fault: {', '.join(tests)}", flush=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as place:
-        failed, seconds = mutants.run_tests(mutants.copy_files(Path(place)), tests, timeout=3600)
+        at_once = ("-n", str(options.n), "--dist", "loadscope")
+        failed, seconds = mutants.run_tests(mutants.copy_files(Path(place)), (*tests, *at_once),
+                                            timeout=3600)
     if failed:
         print(f"{failed} fails without any fault: repair that first.", file=sys.stderr)
         return 1
