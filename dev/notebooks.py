@@ -157,7 +157,7 @@ def not_canonical(paths: Iterable[Path]) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; return its exit code: 0 done, 1 failed or not canonical, 130 interrupted."""
+    """Run the command; return its exit code: 0 done, 1 failed or not canonical."""
     parser = argparse.ArgumentParser("python -m dev.notebooks", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", metavar="NOTEBOOK", help="name or number; else all")
@@ -180,9 +180,6 @@ def main(argv: list[str] | None = None) -> int:
     except (RunError, OSError, RuntimeError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the tracked files are as they were.", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

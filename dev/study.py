@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 
 from tools import fetch
 from utils import datasets, labels, metrics, runs
-from utils.oracles import bilinear_oracle, majority_oracle
+from utils.oracles import by_stride, majority_oracle
 
 FOLDER = runs.ROOT / "results" / "runs" / "reference"
 SCORES = ("pixel_accuracy", "mean_accuracy", "mean_iou", "frequency_weighted_iou")
@@ -160,12 +160,12 @@ def summary(rows: list[dict]) -> dict[str, object]:
 def oracles(data: datasets.Dataset) -> dict[str, dict[int, float]]:
     """Return the mean IoU of both oracles on the test split, by stride."""
     masks = [data.read(sample)[1] for sample in data.split(data.test_split)]
-    found, classes = {"majority": {}, "bilinear": {}}, data.num_classes
-    for name, oracle in (("majority", majority_oracle), ("bilinear", bilinear_oracle)):
-        for stride in (32, 16, 8):
-            confusion = sum(metrics.confusion_matrix(mask, oracle(mask, stride, classes), classes)
-                            for mask in masks)
-            found[name][stride] = metrics.scores(confusion)["mean_iou"]
+    classes, strides = data.num_classes, (32, 16, 8)
+    found = {"majority": {}, "bilinear": by_stride(masks, classes, strides)}
+    for stride in strides:
+        confusion = sum(metrics.confusion_matrix(mask, majority_oracle(mask, stride, classes),
+                                                 classes) for mask in masks)
+        found["majority"][stride] = metrics.scores(confusion)["mean_iou"]
     return found
 
 

@@ -161,8 +161,6 @@ def test_what_is_imported_is_required(folder, allowed):
     names = set().union(*map(required, allowed))
     providers = importlib.metadata.packages_distributions()
     for path in sorted((ROOT / folder).rglob("*.py")):
-        if path.name == "kits.py":  # runs in an environment of its own
-            continue
         for package in third_party(path) - OPTIONAL:
             found = {name.lower().replace("_", "-").removesuffix("-headless")
                      for name in providers.get(package, [package])}

@@ -1,27 +1,65 @@
-"""The sections of `dev.bench`: each yields rows, see `bench.row`."""
+"""Measure how fast this project is, beside what people use otherwise: results/bench.json.
 
+Each section runs in a separate process, and alone where you like: `python -m dev.bench scores`.
+Both sides of a row take turns in one run on one machine, after a warm-up that is not counted; rows
+hold medians, with the smallest and largest of all repeats. A ratio above 1 is in our favour. Rows
+of sections that are not run stay as they were measured before.
+"""
+
+import argparse
 import json
-import re
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import cv2
 import numpy as np
 
-from dev.bench import row, take_turns
-from dev.bench.beside import kits
 from utils import datasets, images, metrics, runs
 
+FILE = runs.ROOT / "results" / "bench.json"
 TIMES = 10  # so often the quickest work is repeated in a turn
-NETWORKS = (("VGG16, fc6 1x1, 4 a step", "vgg16", {"fc_kernel": 1}, 4, ">= 80"),
-            ("VGG16, the paper's fc6 7x7, 4 a step", "vgg16", {}, 4, ""),
-            ("VGG16, the paper's fc6 7x7, 10 a step", "vgg16", {}, 10, ""),
-            ("small network, 4 a step", "vgg_small", {}, 4, ""))
+
+
+def row(name: str, unit: str, ours: list[float], baseline: list[float] = (),
+        better: str = "lower") -> dict[str, object]:
+    """Return a row of the table; ours, baseline: measurements in `unit`, "lower" or "higher"."""
+    mine, other, ratio, other_range = median(ours), None, None, None
+    if baseline:
+        other, other_range = median(baseline), [min(baseline), max(baseline)]
+        ratio = other / mine if better == "lower" else mine / other
+    return {"name": name, "unit": unit, "ours": mine, "baseline": other, "ratio": ratio,
+            "ours_range": [min(ours), max(ours)], "baseline_range": other_range,
+            "repeats": len(ours)}
+
+
+def take_turns(repeats: int, *sides: Callable[[], object]) -> list[list[float]]:
+    """Return the seconds that each side's calls took: one call each not counted, then by turns."""
+    seconds = [[] for _ in sides]
+    for turn in range(repeats + 1):
+        for side, found in zip(sides, seconds):
+            start = time.perf_counter()
+            side()
+            if turn:
+                found.append(time.perf_counter() - start)
+    return seconds
+
+
+def line(found: dict[str, object]) -> str:
+    """Return a row as text."""
+    def number(value):
+        return "" if value is None else f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+
+    low, high = map(number, found["ours_range"])
+    return (f"{found['name']:<58}{number(found['ours']):>8} ({low} to {high}) {found['unit']:<10}"
+            f"{number(found['baseline']):>9}{number(found['ratio']):>8}x")
 
 
 def step(options):
@@ -42,13 +80,12 @@ def step(options):
 
     precision = training.resolve_precision("auto")
     other = "float32" if precision != "float32" else "mixed_bfloat16"
-    fast = "ratio >= 3" if precision != "float32" else ""
-    for name, backbone, changes, target in (("small network", "vgg_small", {}, ""),
-                                            ("VGG16, fc6 1x1", "vgg16", {"fc_kernel": 1}, fast),
-                                            ("VGG16, the paper's fc6 7x7", "vgg16", {}, "")):
+    for name, backbone, changes in (("small network", "vgg_small", {}),
+                                    ("VGG16, fc6 1x1", "vgg16", {"fc_kernel": 1}),
+                                    ("VGG16, the paper's fc6 7x7", "vgg16", {})):
         sides = ours(backbone, precision, **changes), ours(backbone, other, **changes)
         yield row(f"training step, {name}, precision auto ({precision}); baseline: {other}",
-                  "ms/image", *_per_image(4, options.repeats, *sides), target)
+                  "ms/image", *_per_image(4, options.repeats, *sides))
         keras.backend.clear_session()
     for at in dict.fromkeys(("float32", precision)):
         sides = ours("vgg16", at), ours("vgg16", at, im2col=False)
@@ -140,42 +177,6 @@ def label(options):
               *_per_image(TIMES, options.repeats, ours, called))
 
 
-def arithmetic(options):
-    """share of a matrix product's FLOP/s, in one precision, that networks reach at 256x256."""
-    import keras
-    import tensorflow as tf
-
-    from utils import training
-
-    rng = np.random.default_rng(0)
-    product = TIMES * 2 * 2048 ** 3
-    for precision in dict.fromkeys(("float32", training.resolve_precision("auto"))):
-        matrix = tf.cast(tf.random.normal((2048, 2048)), keras.DTypePolicy(precision).compute_dtype)
-        multiply = partial(_multiply, matrix)
-        seconds, = take_turns(4 * options.repeats, multiply)
-        yield row(f"matrix product, 2048x2048, {precision}", "GFLOP/s",
-                  [product / value / 1e9 for value in seconds], better="higher")
-        for name, backbone, changes, batch, target in NETWORKS:
-            photos = rng.uniform(0, 255, (batch, 256, 256, 3)).astype(np.float32)
-            masks = rng.integers(0, 8, (batch, 256, 256)).astype(np.uint8)
-            model = network(backbone, 8, precision=precision, **changes)
-            forward, first = flops(model)
-            training.compile_model(model, 8, 1e-3, 1000)
-            train = partial(model.train_on_batch, photos, masks)
-            predict = partial(model.predict_on_batch, photos)
-            trained, predicted, peak = take_turns(options.repeats, train, predict, multiply)
-            # Back costs a layer twice, for its weights and its input; a photo needs no gradient.
-            for what, work, times in (("training step", 3 * forward - first, trained),
-                                      ("inference", forward, predicted)):
-                # Held against the product of its own turn: shared machines change their speed.
-                shares = [100 * batch * work / value / (product / best)
-                          for value, best in zip(times, peak)]
-                yield row(f"{what}, {name}, {precision}", "% of peak", shares,
-                          target=target, better="higher")
-            del model
-            keras.backend.clear_session()
-
-
 def network(backbone, num_classes, stride=32, precision="float32", **changes):
     """Return the FCN on a backbone with some of its fields changed, see `models.Backbone`."""
     from utils import models
@@ -187,25 +188,8 @@ def network(backbone, num_classes, stride=32, precision="float32", **changes):
         del models.BACKBONES["changed"]
 
 
-def _multiply(matrix):
-    for _ in range(TIMES):  # one alone would mostly measure how long a cold cache takes
-        product = matrix @ matrix
-    return product.numpy()
-
-
-def flops(model, side=256):
-    """Return the floating-point operations of all convolutions for a photo, and of the first."""
-    import keras
-
-    # The sizes are known only where the input's is.
-    sized = keras.models.clone_model(model, input_tensors=keras.Input((side, side, 3)))
-    counts = [2 * np.prod(layer.kernel.shape[:3]) * np.prod(layer.output.shape[1:])
-              for layer in sized.layers if isinstance(layer, keras.layers.Conv2D)]
-    return float(sum(counts)), float(counts[0])
-
-
 def whole(options):
-    """the commands as a user meets them: seconds and memory, each in a process of its own."""
+    """the commands as a user meets them: seconds, each in a process of its own."""
     def run(*command):
         start = time.perf_counter()
         subprocess.check_output([sys.executable, *command], cwd=runs.ROOT)
@@ -214,31 +198,53 @@ def whole(options):
     run("-c", "import utils.metrics")
     bare = [run("-c", "pass") for _ in range(options.repeats)]
     yield row("import utils.metrics, beyond starting Python", "s",
-              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)],
-              target="<= 0.3")
+              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)])
     notebook = runs.ROOT / "notebooks" / "03_training.ipynb"
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     yield row("set-up cells of notebook 03", "s",
-              [run("-c", "\n".join(code[:2])) for _ in range(options.repeats)], target="<= 8")
+              [run("-c", "\n".join(code[:2])) for _ in range(options.repeats)])
     with tempfile.TemporaryDirectory() as folder:
         yield row("make run: notebooks 01 to 05, installed", "min",
-                  [run("-m", "tools.run", "--run-dir", folder) / 60], target="<= 4")
-        for stem in ("02_fcn32_architecture", "03_training"):
-            yield row(f"peak memory of notebook {stem[:2]}", "GB",
-                      [_peak_memory(stem, Path(folder))], target="<= 3")
-
-
-def _peak_memory(stem, folder):
-    """Return the most memory, in GB, that the kernel of a notebook has held; a fresh run of it."""
-    watch = ("import resource, sys; from tools import run; code = run.main(sys.argv[1:]); "
-             "print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); "
-             "sys.exit(code)")
-    command = [sys.executable, "-c", watch, stem, "--run-dir", str(folder / f"memory {stem}")]
-    said = subprocess.run(command, cwd=runs.ROOT, check=True, capture_output=True, text=True).stdout
-    unit = 1 if sys.platform == "darwin" else 1024
-    return unit * int(re.search(r"peak (\d+)", said)[1]) / 1e9
+                  [run("-m", "tools.run", "--run-dir", folder) / 60])
 
 
 SECTIONS = {function.__name__: function
-            for function in (step, label, pipeline, scores, arithmetic, whole, kits)}
+            for function in (step, label, pipeline, scores, whole)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m dev.bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    sections = list(SECTIONS)
+    parser.add_argument("sections", nargs="*", metavar="SECTION",
+                        help=f"of {', '.join(sections)}; default: all")
+    parser.add_argument("--repeats", type=int, default=5, help="of all but trainings (default 5)")
+    parser.add_argument("--out", type=Path, default=FILE, help="default: results/bench.json")
+    options = parser.parse_args(argv)
+    unknown = [name for name in options.sections if name not in sections]
+    if unknown:
+        parser.error(f"there is no section {', '.join(unknown)}; "
+                     f"expected some of {', '.join(sections)}.")
+    names = options.sections or sections
+    if len(names) > 1:  # each in a process of its own, so that none has the memory of others
+        given = ["--repeats", str(options.repeats), "--out", str(options.out)]
+        return max([subprocess.run([sys.executable, "-m", "dev.bench", name, *given]).returncode
+                    for name in names])
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    name, section = names[0], SECTIONS[names[0]]
+    before = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else []
+    rows = [old for old in before if old["section"] != name]
+    print(f"\n{name}: {section.__doc__.splitlines()[0]}", flush=True)
+    for measured in section(options):
+        rows.append({"section": name, **measured, "machine": runs.machine(),
+                     "versions": runs.versions()})
+        print(line(rows[-1]), flush=True)
+    rows.sort(key=lambda old: [*sections, old["section"]].index(old["section"]))
+    runs.write_json(options.out, rows)
+    print(f"\nwrote {options.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
