@@ -83,7 +83,7 @@ def run(monkeypatch):
         known, code = {}, sources(number)
         for source in code.values():
             imports = [line for line in ast.parse(source).body
-                       if isinstance(line, (ast.Import, ast.ImportFrom))]
+                       if isinstance(line, ast.Import | ast.ImportFrom)]
             exec(compile(ast.Module(imports, []), number, "exec"), known)
         known |= {"data": Data()} | names
         for cell in cells:
