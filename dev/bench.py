@@ -229,8 +229,9 @@ def main(argv: list[str] | None = None) -> int:
     names = options.sections or sections
     if len(names) > 1:  # each in a process of its own, so that none has the memory of others
         given = ["--repeats", str(options.repeats), "--out", str(options.out)]
-        return max([subprocess.run([sys.executable, "-m", "dev.bench", name, *given]).returncode
-                    for name in names])
+        codes = [subprocess.run([sys.executable, "-m", "dev.bench", name, *given]).returncode
+                 for name in names]
+        return int(any(codes))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name, section = names[0], SECTIONS[names[0]]
     before = json.loads(options.out.read_text("utf-8")) if options.out.is_file() else []

@@ -18,8 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["CONTRIBUTING.md", "data/README.md", "notebooks/*.ipynb", "notebooks/appendix/*.ipynb",
-         "results/*.md",
-         "results/*/README.md", "tools/README.md"]
+         "results/*.md", "results/*/README.md", "tools/README.md"]
 PICTURES = ["results/*.png"]
 SCENES = ["test_023", "test_014", "test_032", "test_055", "test_061", "test_078"]
 # From the packages of npm into _static/.
@@ -93,8 +92,8 @@ def lead_links(text: str, page: str, kept: set[str]) -> str:
     """Lead relative links to files without a page to the repository; README.md is the start."""
     # badges are pictures from other hosts
     text = re.sub(r"\[!\[([^\]]+)\]\(https?:[^)]+\)\]", r"[\1]", text)
-    repository = tomllib.loads((ROOT
-                                / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    repository = project["urls"]["Repository"]
 
     def lead(match: re.Match) -> str:
         link, hash_sign, anchor = match[1].partition("#")
@@ -115,9 +114,8 @@ def api_page() -> str:
     lines = ["# The code that the notebooks share", "",
              "`utils` is small. Read its modules in this order.", ""]
     for name in IDEAS + [name for name in modules if name not in IDEAS]:
-        summary = ast.get_docstring(ast.parse((ROOT / "utils"
-                                               / f"{name}.py").read_text(encoding="utf-8")))
-        assert summary, name
+        text = (ROOT / "utils" / f"{name}.py").read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), name
         lines += [f"## {name}", "",
                   f"```{{eval-rst}}\n.. automodule:: utils.{name}\n   :members:\n```", ""]
     return "\n".join(lines)
