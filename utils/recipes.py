@@ -147,8 +147,8 @@ def class_weights(rule, pairs, num_classes):
 def resolve_precision(name="auto"):
     """Return one of `PRECISIONS` as a Keras dtype policy; ValueError for other names.
 
-    "auto" takes mixed_bfloat16 if the hardware multiplies it (processors with AMX or AVX512-BF16,
-    NVIDIA Ampere and newer, TPU), else float32.
+    "auto" takes mixed_bfloat16 where it is faster: processors with AMX, AMD's with AVX512-BF16
+    (Intel's gain nothing by it, see results/README.md), NVIDIA Ampere and newer, TPU; else float32.
     """
     check_name("precision", name, PRECISIONS)
     if name == "auto":
@@ -176,7 +176,7 @@ def _has_bfloat16():
     file = Path("/proc/cpuinfo")
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     flags = text.partition("flags")[2].partition("\n")[0].split()
-    return "amx_bf16" in flags or "avx512_bf16" in flags
+    return "amx_bf16" in flags or "avx512_bf16" in flags and "AuthenticAMD" in text
 
 
 def derive(photos, side, shares, oracles):

@@ -767,14 +767,16 @@ def test_auto_asks_the_first_gpu(monkeypatch, capability, expected):
     [
         ("processor : 0\nflags : fpu sse avx2 avx512f\nbugs :\n", "float32"),
         ("processor : 0\nflags : fpu amx_bf16 amx_tile\nbugs :\n", "mixed_bfloat16"),
-        ("flags : fpu avx512_bf16\nbugs : amx_bf16\n", "mixed_bfloat16"),
+        ("vendor_id : AuthenticAMD\nflags : fpu avx512_bf16\nbugs :\n", "mixed_bfloat16"),
+        ("vendor_id : GenuineIntel\nflags : fpu avx512_bf16\nbugs : amx_bf16\n", "float32"),
+        ("vendor_id : AuthenticAMD\nflags : fpu avx512f\nbugs :\n", "float32"),
         ("flags : fpu sse\nbugs : amx_bf16\n", "float32"),
         ("Features : neon\n", "float32"),
         ("", "float32"),
         (None, "float32"),
     ],
 )
-def test_auto_takes_bfloat16_only_where_hardware_does_it(monkeypatch, cpuinfo, expected):
+def test_auto_takes_bfloat16_only_where_it_is_faster(monkeypatch, cpuinfo, expected):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     if BACKEND == "torch":
         monkeypatch.setattr(importlib.import_module("torch").cuda, "is_available", lambda: False)
