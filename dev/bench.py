@@ -189,28 +189,16 @@ def network(backbone, num_classes, stride=32, precision="float32", **changes):
 
 
 def whole(options):
-    """the commands as a user meets them: seconds, each in a process of its own."""
-    def run(*command):
-        start = time.perf_counter()
-        subprocess.check_output([sys.executable, *command], cwd=runs.ROOT)
-        return time.perf_counter() - start
-
-    run("-c", "import utils.metrics")
-    bare = [run("-c", "pass") for _ in range(options.repeats)]
-    yield row("import utils.metrics, beyond starting Python", "s",
-              [run("-c", "import utils.metrics") - min(bare) for _ in range(options.repeats)])
-    notebook = runs.ROOT / "notebooks" / "03_training.ipynb"
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    yield row("set-up cells of notebook 03", "s",
-              [run("-c", "\n".join(code[:2])) for _ in range(options.repeats)])
+    """the command as a user meets it, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        command = [sys.executable, "-m", "tools.run", "--run-dir", folder]
+        subprocess.check_output(command, cwd=runs.ROOT)
         yield row("make run: notebooks 01 to 05, installed", "min",
-                  [run("-m", "tools.run", "--run-dir", folder) / 60])
+                  [(time.perf_counter() - start) / 60])
 
 
-SECTIONS = {function.__name__: function
-            for function in (step, label, pipeline, scores, whole)}
+SECTIONS = {function.__name__: function for function in (step, label, pipeline, scores, whole)}
 
 
 def main(argv: list[str] | None = None) -> int:

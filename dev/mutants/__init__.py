@@ -6,6 +6,7 @@ what a user would see; `tests`, what pytest is given (for a notebook nbval and, 
 mutant that changes nothing anybody could see has `equivalent`, the reason.
 """
 
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLES = Path(__file__).parent
@@ -82,22 +84,32 @@ def copy_files(folder: Path) -> Path:
 
 def run_tests(folder: Path, tests: tuple[str, ...], timeout: float = 600) -> tuple[str, float]:
     """Return the first test in a copy that fails, "" for none, and the seconds."""
-    notebooks = ["--nbval"] if any(name.endswith(".ipynb") for name in tests) else []
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--tb=no",
-               "-rfE", *notebooks, *tests]
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", "--nbval", *tests]
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["keras", "nbformat", "cv2"])  # slower than most tests
     begun = time.monotonic()
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True,
-                              timeout=timeout)
-    except subprocess.TimeoutExpired:
-        return "it ran too long", time.monotonic() - begun
-    where = ""
-    if done.returncode:
-        failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        last = done.stdout.strip()[-200:] or "pytest"
-        where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else last
-    return where, time.monotonic() - begun
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
+        process = forks.Process(target=_pytest, args=(folder, options, said.name))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            return "it ran too long", time.monotonic() - begun
+        text = said.read()
+    failed = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else text.strip()[-200:]
+    return (where or "pytest") if process.exitcode else "", time.monotonic() - begun
+
+
+def _pytest(folder: Path, options: list[str], said: str) -> None:
+    """Run pytest in a copy, in a process of its own that has Keras imported already."""
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    with open(said, "w", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(pytest.main(options))
 
 
 def try_out(folder: Path, mutant: Mutant) -> tuple[str, float]:
