@@ -152,10 +152,8 @@ def mobilenet(x, precision, trained):
     """
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)  # `keras.applications` has no argument for it
-    try:
-        network = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    network = keras.applications.MobileNetV2(input_tensor=x, include_top=False, weights=None)
+    keras.config.set_dtype_policy(policy)
     for layer in network.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable, layer.momentum = not trained, 0.9  # see `convolution`

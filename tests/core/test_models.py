@@ -636,13 +636,9 @@ def test_statistics_of_pretrained_weights_are_kept_and_others_are_learned(mobile
         assert not any(changed) if weights else all(changed)
 
 
-def test_mobilenet_in_bfloat16_leaves_the_policy_of_keras_alone(monkeypatch):
+def test_mobilenet_in_bfloat16_leaves_the_policy_of_keras_alone():
     model = fcn(3, stride=16, backbone="mobilenet_v2", precision="mixed_bfloat16")
     assert model.get_layer("Conv1").compute_dtype == "bfloat16" and model.output.dtype == "float32"
-    assert keras.config.dtype_policy().name == "float32"
-    monkeypatch.setattr(keras.applications, "MobileNetV2", lambda **arguments: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        fcn(3, stride=16, backbone="mobilenet_v2", precision="mixed_bfloat16")
     assert keras.config.dtype_policy().name == "float32"
 
 
