@@ -147,8 +147,8 @@ def class_weights(rule, pairs, num_classes):
 def resolve_precision(name="auto"):
     """Return one of `PRECISIONS` as a Keras dtype policy; ValueError for other names.
 
-    "auto" takes mixed_bfloat16 where it is faster: processors with AMX, AMD's with AVX512-BF16
-    (Intel's gain nothing by it, see results/README.md), NVIDIA Ampere and newer, TPU; else float32.
+    "auto" takes mixed_bfloat16 on processors with AMX, AMD's with AVX512-BF16 (Intel's are slower
+    with it, see results/README.md), NVIDIA Ampere and newer, TPU; else float32.
     """
     check_name("precision", name, PRECISIONS)
     if name == "auto":

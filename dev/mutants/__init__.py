@@ -86,7 +86,7 @@ def run_tests(folder: Path, tests: tuple[str, ...], timeout: float = 600) -> tup
     """Return the first test in a copy that fails, "" for none, and the seconds."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=no", "-rfE", "--nbval", *tests]
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["keras", "nbformat", "cv2"])  # slower than most tests
+    forks.set_forkserver_preload(["keras", "nbformat", "cv2"])  # imported once
     begun = time.monotonic()
     with tempfile.NamedTemporaryFile("r", encoding="utf-8") as said:
         process = forks.Process(target=_pytest, args=(folder, options, said.name))
