@@ -1,12 +1,15 @@
 """What every test and every notebook under test gets: quiet logs and a run folder of its own."""
 import os
 import tempfile
+import time
 
 import pytest
 
 # Read by TensorFlow when it starts, here and in the notebooks' kernels, which inherit the
 # environment.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+BEGUN, MINUTES = time.monotonic(), float(os.environ.get("FCN_TEST_MINUTES", "inf"))
 
 try:
     from nbval.plugin import IPyNbCell, IPyNbFile
@@ -23,6 +26,8 @@ def pytest_collectstart(collector):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
+    if time.monotonic() - BEGUN > 60 * MINUTES:
+        pytest.skip(f"not reached within the {MINUTES:g} minutes of FCN_TEST_MINUTES")
     # nbval starts a notebook's kernel in the set-up of its first cell, after this hook.
     if IPyNbCell and isinstance(item, IPyNbCell) and not hasattr(item.parent, "fcn_run_dir"):
         item.parent.fcn_run_dir = tempfile.TemporaryDirectory(

@@ -481,6 +481,7 @@ training.train(dataset, recipe, sys.argv[3], precision="float32", seed=1)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+@pytest.mark.slow
 def test_killed_training_goes_on_as_if_unbroken(unbroken, dataset, shared_voc, tmp_path):
     trained, _ = unbroken
     # Killed between the two files that an epoch writes.

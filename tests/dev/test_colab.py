@@ -56,7 +56,9 @@ def remote(tmp_path):
     return remote
 
 
-@pytest.mark.parametrize("host", [COLAB, KAGGLE], ids=["colab", "kaggle"])
+@pytest.mark.parametrize("host", [
+    pytest.param(COLAB, id="colab"),
+    pytest.param(KAGGLE, id="kaggle", marks=pytest.mark.slow)])
 def test_colab_and_kaggle_clone_once_and_install_nothing(host, remote, tmp_path):
     content = tmp_path / "content"
     content.mkdir()

@@ -90,6 +90,7 @@ def data(tmp_path, monkeypatch, shared_voc):
     return data
 
 
+@pytest.mark.slow
 def test_each_variant_is_trained_once_a_seed_scored_and_summarised(data, tmp_path):
     call = ["strides", "--dataset", "voc", "--seeds", "2", "--variants", "8s at once"]
     file = tmp_path / "results" / "strides_voc.json"

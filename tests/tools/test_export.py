@@ -140,7 +140,7 @@ def assert_equal_to_keras(model, run, sizes=SIZES):
 # The same numbers
 
 
-@pytest.mark.parametrize("stride", [32, 16, 8])
+@pytest.mark.parametrize("stride", [32, pytest.param(16, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("reader", READERS)
 def test_every_format_gives_what_keras_gives_at_any_size(exports, reader, stride):
     model, folder = exports(stride)
@@ -336,6 +336,7 @@ def trained(random_fcn, make_voc, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_command_writes_every_form_and_says_how_large_they_are(trained, tmp_path, capsys):
     need_onnx()
     out = tmp_path / "out"

@@ -88,6 +88,7 @@ def test_every_option_reaches_the_training(shared_voc, tmp_path, monkeypatch, ca
     assert main(command) == 1 and "of another network" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_command_trains_what_notebook_03_then_finds_finished(shared_voc, tmp_path):
     """Two devices under JAX; `training.train` finds it as the notebook does."""
     command = [sys.executable, "-m", "tools.scale", "voc", "--data-dir",

@@ -765,6 +765,7 @@ def cluster(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows kills otherwise")
+@pytest.mark.slow
 def test_a_lost_workers_point_runs_elsewhere_and_a_failed_one_stops_nothing(toy, tmp_path,
                                                                             cluster, capfd):
     address, workers = cluster
@@ -831,6 +832,7 @@ Path(run_dir, "metrics.json").write_text(json.dumps(scores))"""
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows interrupts otherwise")
+@pytest.mark.slow
 def test_halving_stops_runs_at_their_rungs_and_the_winner_resumes(toy, tmp_path, capfd):
     notebook = nbformat.read(toy, as_version=4)
     notebook.cells[1:] = [nbformat.v4.new_code_cell(TRAINING)]
@@ -855,6 +857,7 @@ def test_halving_stops_runs_at_their_rungs_and_the_winner_resumes(toy, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT to send to one process")
+@pytest.mark.slow
 def test_interrupt_leaves_nothing_running_and_the_folder_free(toy, tmp_path):
     folder = tmp_path / "sweep"
     command = [sys.executable, "-m", "tools.sweep", str(toy), "-p", "seed=1", "-p",
