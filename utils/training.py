@@ -32,10 +32,10 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     """Train an FCN into a run folder; the same call again resumes after the last finished epoch.
 
     stride: 0 for the recipe's. weights, upsampling: see `models.fcn`; weights of another backbone
-    bring it along, unless the recipe was given one. loss: of (ids, logits), leaving out void, in
-    place of `cross_entropy` and class weights. callbacks: more of Keras'. scope, devices, share:
-    from `tools.scale`. Returns a `Trained`. Raises ValueError for faulty data or other parameters
-    than before, FileExistsError for a folder of the user's, FloatingPointError for a loss of NaN.
+    bring it along, unless the recipe was given one. loss: of (ids, logits), without void, in place
+    of `cross_entropy` and class weights. callbacks: more of Keras', as EarlyStopping. scope,
+    devices, share: from `tools.scale`. Returns a `Trained`. Raises ValueError for faulty data or
+    other parameters than before, FileExistsError for a user's folder, FloatingPointError for NaN.
     """
     check_numbers(seed=seed)
     precision = resolve_precision(precision)
