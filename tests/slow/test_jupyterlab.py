@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dev import notebooks
+from dev import mutants, notebooks
 from utils import runs
 
 pytestmark = pytest.mark.slow
@@ -36,8 +36,9 @@ OUTPUTS = """() => {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """JupyterLab in a copy of the repository's notebooks; runs go to a folder of their own."""
+    """JupyterLab in a copy of the repository, since it saves; runs go to a folder of their own."""
     home = tmp_path_factory.mktemp("jupyter")
+    copy = mutants.copy_files(tmp_path_factory.mktemp("repository"))
     environment = os.environ | {"FCN_RUN_DIR": str(tmp_path_factory.mktemp("runs")),
                                 "JUPYTER_CONFIG_DIR": str(home),
                                 "JUPYTER_DATA_DIR": str(home), "IPYTHONDIR": str(home)}
@@ -48,7 +49,7 @@ def server(tmp_path_factory):
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", f"--port={PORT}",
                "--allow-root",
                f"--IdentityProvider.token={TOKEN}", "--LabApp.expose_app_in_browser=True",
-               f"--notebook-dir={runs.ROOT}",
+               f"--notebook-dir={copy}",
                "--ContentsManager.allow_hidden=False"]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
