@@ -208,8 +208,7 @@ def main(argv: list[str] | None = None) -> int:
                         metavar="VARIANT", help=f"of strides: {', '.join(map(repr, STRIDES))}")
     parser.add_argument("--out", type=Path, help="write another file than the usual one")
     options = parser.parse_args(argv)
-    is_strides = options.study == "strides"
-    usual, least = (3, 1) if is_strides else (5, 2)
+    usual, least = (3, 1) if options.study == "strides" else (5, 2)
     seeds = usual if options.seeds is None else options.seeds
     if seeds < least:
         parser.error(f"--seeds is {seeds}; expected at least {least}.")
@@ -223,12 +222,13 @@ def main(argv: list[str] | None = None) -> int:
     files = {"reference": "reference/meadow.json", "strides": f"strides_{data.name}.json",
              "losses": f"losses_{Path(data.root).name}.json"}
     file = options.out or runs.ROOT / "results" / files.get(options.study, f"{options.study}.json")
-    if is_strides:
+    if options.study == "strides":
         found = compare_strides(data, seeds, options.variants, file)
     else:
         found = compare(options.study, data, seeds, options.precisions)
     file.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(file, found | {"machine": runs.machine(), "versions": runs.versions()})
+    runs.write_json(file, found | {"machine": runs.machine(), "versions": runs.versions(),
+                                   "commit": os.popen("git rev-parse --short HEAD").read().strip()})
     print(f"wrote {file}")
     return 0
 

@@ -20,7 +20,6 @@ from utils import oracles, recipes
 from utils.images import PHOTO_SUFFIXES, THREADS, ImageError
 from utils.images import bullets, fault_of_pair, read_image, read_mask
 from utils.labels import VOID, voc_colormap
-from utils.recipes import check_name, nearest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOC_CLASSES = tuple("background aeroplane bicycle bird boat bottle bus car cat chair cow "
@@ -77,7 +76,7 @@ class Dataset:
         """Return the samples of a split; ValueError if there is none, or it is empty."""
         if not self.splits.get(name):
             raise ValueError(f"{self.root}: {self.name} has no photos in split {name!r}"
-                             f"{nearest(name, self.splits)}")
+                             f"{recipes.nearest(name, self.splits)}")
         return self.splits[name]
 
     def find(self, split, scene, default=""):
@@ -85,7 +84,7 @@ class Dataset:
         names = [photo.stem for photo, _ in self.split(split)]
         if not scene:
             return names.index(default) if default in names else 0
-        check_name("scene", scene, names)
+        recipes.check_name("scene", scene, names)
         return names.index(scene)
 
     def identity(self):
@@ -128,7 +127,7 @@ def load_dataset(name, data_dir=""):
 
 def find_dataset(name, data_dir=""):
     """Do what `load_dataset` does, but allow missing files: `tools.check` reports them."""
-    check_name("dataset", name, NAMES)
+    recipes.check_name("dataset", name, NAMES)
     if name == "voc" and not data_dir:
         raise ValueError('dataset "voc" needs data_dir: a folder in VOC layout.')
     home = data_folder() if name in PUBLISHED else REPOSITORY / "data"

@@ -11,7 +11,6 @@ from utils.labels import VOID, colors_to_ids, palette
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Image.MAX_IMAGE_PIXELS = 2 ** 29  # Pillow's limit guards servers; aerial photos are larger
-STRIP = 512  # rows that tools count or paint at once
 THREADS = min(8, (os.cpu_count() or 1) + 1)  # that decode at once: each has a pair in memory
 
 

@@ -219,9 +219,11 @@ def check_reference(score, value, given):
     """
     if given != DEFAULTS:
         return "not the reference run: skipped"
-    reference = read_json(ROOT / "results" / "reference" / "meadow.json")["scores"][score]
+    known = read_json(ROOT / "results" / "reference" / "meadow.json")
+    reference = known["scores"][score]
     if not abs(value - reference["mean"]) <= reference["tolerance"]:
         raise AssertionError(f"{score} is {value:.4f}; the reference is {reference['mean']:.4f}, "
-                             f"give or take {reference['tolerance']:.4f}. Something that shapes "
-                             "results has changed.")
+                             f"give or take {reference['tolerance']:.4f}. Compare first your "
+                             "versions with those in results/reference/meadow.json, then the code "
+                             f"with that of commit {known['commit']}, where it was measured.")
     return f"{score}: within its tolerance of the reference"

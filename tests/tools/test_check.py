@@ -449,7 +449,7 @@ def test_hidden_files_are_no_photos(folder):
 
 
 def test_every_row_of_a_tall_mask_is_read(folder):
-    tall = np.full((2 * images.STRIP + 9, 40), 1, np.uint8)
+    tall = np.full((2 * faults.STRIP + 9, 40), 1, np.uint8)
     tall[-3:] = 2
     folder.save_mask("train1", tall)
     folder.save_photo("train1", np.repeat(tall[..., None] * 50, 3, axis=2))

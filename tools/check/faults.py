@@ -7,16 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from tools import tiff
-from utils.images import (STRIP, ImageError, Problem, decode, fault_of_pair, has_colors,
-                          strange_ids, to_ids, to_rgb)
+from utils.images import (ImageError, Problem, decode, fault_of_pair, has_colors, strange_ids,
+                          to_ids, to_rgb)
 from utils.labels import VOID, VOID_COLOR
 
+STRIP = 512  # rows that are counted at a time
 SMALL = 32  # pixels of a side: the stride of FCN-32s
 PHOTO = 2 ** 16  # colours: no mask has more, not even one that was a JPEG
 MANY = 16  # unknown colours: nobody draws more, so something has blended them
-# Share of borders that are ramps: up to 0.06 in CamVid and meadow, mostly over 0.3 in masks that
-# were resized bilinearly.
-RAMPS = 0.2
+RAMPS = 0.2  # share of borders: up to 0.06 in CamVid and meadow, mostly over 0.3 where resized
 BLENDED = "Export it again as PNG without smoothing; resize masks with nearest neighbour."
 SMOOTHED = "the mask looks smoothed (resized with interpolation, anti-aliased, or once a JPEG)."
 
