@@ -201,6 +201,15 @@ def test_palettes_that_number_colours_differently_are_not_believed(tmp_path, tar
     assert (pairs["a"][1] == ids_of(0)).all() and (pairs["b"][1] == ids_of(1)).all()
 
 
+def test_names_alone_in_the_source_do_not_make_such_palettes_right(tmp_path, target):
+    pair(tmp_path / "s", "a", colors=COLORS)
+    pair(tmp_path / "s", "b", seed=1, colors=[COLORS[0], COLORS[2], COLORS[1]])
+    (tmp_path / "s" / "classes.txt").write_text("background\nhorse\nsheep\n")
+    assert "palettes" in refusal(tmp_path / "s", target)
+    convert(tmp_path / "s", target, classes=str(tmp_path / "s" / "classes.txt"))
+    assert (served(target)[1]["b"][1] == ids_of(1)).all()
+
+
 def test_white_on_black_is_never_taken_for_void(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, mask=255 * ids_of(seed, 2), seed=seed)
@@ -261,7 +270,7 @@ def test_gaps_in_ids_are_asked_about_and_the_answer_works(tmp_path, target):
     for seed, stem in enumerate("ab"):
         pair(tmp_path / "s", stem, mask=np.uint8([0, 100, 200])[ids_of(seed)], seed=seed)
     said = refusal(tmp_path / "s", target)
-    assert "0, 100, 200" in said and "--map 100=1,200=2" in said
+    assert "0, 100, 200" in said and "--map 100=1,200=2" in said and "255 is void" in said
     convert(tmp_path / "s", target, id_map={100: 1, 200: 2})
     assert (served(target)[1]["b"][1] == ids_of(1)).all()
 
@@ -379,6 +388,28 @@ def test_a_split_folder_without_masks_is_left_out(tmp_path, target):
     done = convert(tmp_path / "s", target)
     assert served(target)[1].keys() == {"train_a", "train_b", "train_c"}
     assert any("left out: test, which has photos and no masks" in note for note in done.notes)
+
+
+def test_a_mask_that_fits_photos_of_two_folders_is_nobodys(tmp_path, target):
+    for folder in ("cam1", "cam2"):
+        save(tmp_path / "s" / "images" / folder / "1.png", pixels_of(len(folder)))
+    pair(tmp_path / "s", "2", photo="images/cam1/{}.png")
+    save(tmp_path / "s" / "masks" / "1.png", ids_of(0))
+    assert "1.png" in refusal(tmp_path / "s", target)
+
+
+def test_split_folders_may_have_a_year(tmp_path, target):
+    for seed, folder in enumerate(("train2017", "train2017", "val2017")):
+        pair(tmp_path / "s", f"{seed}", seed=seed, photo=f"images/{folder}/{{}}.png",
+             label=f"masks/{folder}/{{}}.png")
+    assert convert(tmp_path / "s", target).splits == {"train": 2, "val": 1}
+
+
+def test_further_pages_of_a_photo_are_pointed_out(source, target):
+    pages = [Image.fromarray(pixels_of(seed)) for seed in range(3)]
+    (source / "images" / "a.png").unlink()
+    pages[0].save(source / "images" / "a.tif", save_all=True, append_images=pages[1:])
+    assert any("first page" in note and "a.tif" in note for note in convert(source, target).notes)
 
 
 def test_several_masks_of_one_photo_are_a_fault(source, target):
@@ -809,6 +840,32 @@ def box(left, top, right, bottom):
     inside = np.zeros((24, 32), bool)
     inside[top:bottom + 1, left:right + 1] = True
     return inside
+
+
+@pytest.mark.parametrize("folder", ["annotations", "images", "."])
+def test_split_folders_of_labelme_are_found(tmp_path, target, folder):
+    for split, count in (("train", 2), ("val", 1)):
+        for i in range(count):
+            labelled(tmp_path / "s" / folder / split, f"{i}", shape("cow", (2, 2), (9, 2), (9, 9)))
+    assert convert(tmp_path / "s", target, format="labelme").splits == {"train": 2, "val": 1}
+
+
+def test_a_labelled_photo_is_not_taken_for_background_too(tmp_path, target):
+    """Whether its file embeds it, or its suffix has capitals."""
+    root = tmp_path / "s"
+    cow = shape("cow", (2, 2), (9, 2), (9, 9))
+    labelled(root, "0", cow)
+    (root / "0.png").rename(root / "0.PNG")
+    labelled(root / "json", "1", cow, imagePath="..\\photos\\1.png")
+    (root / "photos").mkdir()
+    (root / "json" / "1.png").rename(root / "photos" / "1.png")
+    file = root / "json" / "1.json"
+    embedded = base64.b64encode((root / "photos" / "1.png").read_bytes()).decode()
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"imageData": embedded}))
+    save(root / "photos" / "2.png", pixels_of(2, (24, 32)))
+    convert(root, target, missing="background", val=0)
+    masks = {stem: mask for stem, (_, mask) in served(target)[1].items()}
+    assert len(masks) == 3 and sum(mask.any() for mask in masks.values()) == 2
 
 
 def test_polygons_and_rectangles_include_their_borders(tmp_path):

@@ -178,7 +178,8 @@ def test_crowds_are_void_below_objects_unless_a_tool_marks_all_masks_so(source, 
     expected[box(5, 15, 30, 24)] = 2
     assert (served(target)[1]["a"] == expected).all()
     expected[box(*SMALL)] = 1
-    for number, info in enumerate(({"contributor": "", "year": ""}, {}, None)):
+    darwin = {"description": "Exported from Darwin", "year": 2026}
+    for number, info in enumerate(({"contributor": "", "year": ""}, {}, None, darwin)):
         write(source / "labels.json", data | {"info": info})
         assert (mask_of(source, tmp_path / f"other {number}") == expected).all()
 
@@ -210,6 +211,35 @@ def test_the_folders_of_coco_itself_are_read(source, target):
         "train_0001_train", "train_0002", "val_0001_val", "val_0002"}
     assert (masks["train_0002"] == box(*BOX)).all() and (masks["val_0002"] == box(*SMALL)).all()
     assert any("2 photos without a mask or shapes" in note for note in done.notes)
+
+
+def test_files_of_coco_say_the_split_before_folders_do(source, target):
+    """As where val was held out of the photos in a folder called train."""
+    for split, names in (("train", "ab"), ("val", "c")):
+        for name in names:
+            photo(source / "images" / "train" / f"{name}.png", ord(name))
+        data = coco((1, [flat(STAR)]))
+        data["images"] = [{"id": 7 + i, "file_name": f"{name}.png", "width": WIDTH,
+                           "height": HEIGHT} for i, name in enumerate(names)]
+        write(source / "annotations" / f"instances_{split}.json", data)
+    assert convert(source, target).splits == {"train": 2, "val": 1}
+    assert load_dataset("voc", target).splits["val"][0][0].stem.endswith("c")
+
+
+def test_masks_are_no_photos_of_background(source, target):
+    for name in "ab":
+        photo(source / "images" / f"{name}.png", ord(name))
+        photo(source / "masks" / f"{name}.png", ord(name))
+    write(source / "labels.json", coco((1, [flat(STAR)])))
+    convert(source, target, format="coco", missing="background", val=0)
+    assert served(target)[1].keys() == {"a", "b"}
+
+
+def test_a_file_in_which_nothing_is_drawn_is_refused(source, target):
+    photo(source / "a.png")
+    write(source / "annotations.xml",
+          cvat('<box label="cow" xtl="5" ytl="4" xbr="30" ybr="9"></box>'))
+    assert "nothing to learn" in refusal(source, target)
 
 
 def test_masks_beside_coco_files_are_not_taken_for_photos(source, target):
@@ -250,7 +280,8 @@ def test_roboflows_coco_has_photos_beside_and_a_category_that_groups(source, tar
     ((9, [[1, 2, 3, 4, 5, 1]]), "KeyError"),
     ((1, {"size": [40, 60], "counts": [10 ** 12]}), "do not fill"),
     ((1, {"size": [40, 60], "counts": [2500, -100]}), "do not fill"),
-    ((1, {"size": [10 ** 9, 10 ** 9], "counts": [10 ** 18]}), "no size of a photo"),
+    ((1, {"size": [10 ** 9, 10 ** 9], "counts": [10 ** 18]}), "not the photo's"),
+    ((1, {"size": [80, 120], "counts": [100, 9500]}), "not the photo's"),
     ((1, {"size": [40, 60], "counts": "o" * 10 ** 6}), "damaged"),
     ((1, {"size": [40, 60], "counts": "\u00e9"}), "damaged"),
     ((1, {"size": [40], "counts": [2400]}), "cannot be "),
@@ -358,6 +389,23 @@ def test_subsets_of_cvat_are_splits(source, target):
     done = convert(source, target)
     assert (done.splits == {"train": 1, "val": 1}
             and served(target)[1].keys() == {"train_cam_1_a", "val_cam_1_b"})
+
+
+def test_equal_names_in_two_subsets_of_cvat_are_found_in_their_folders(source, target):
+    """CVAT writes images/SUBSET/NAME, the subset spelled as in the task."""
+    text = cvat(polygon("cow", STAR), name="f_0.png", more=' subset="Train"')
+    image = text[text.index("<image"):text.index("</annotations>")]
+    other = image.replace("Train", "Validation").replace("cow", "sheep")
+    write(source / "annotations.xml",
+          text.replace("</annotations>", other + "</annotations>"))
+    for seed, subset in enumerate(("Train", "Validation")):
+        photo(source / "images" / subset / "f_0.png", seed)
+    assert convert(source, target).splits == {"train": 1, "val": 1}
+    dataset, masks = served(target)
+    assert sorted(np.unique(masks[name])[-1] for name in masks) == [1, 2]
+    image = Image.open(dataset.splits["val"][0][0])
+    assert (np.array(image)
+            == np.array(Image.open(source / "images" / "Validation" / "f_0.png"))).all()
 
 
 @pytest.mark.parametrize("shape", [

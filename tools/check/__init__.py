@@ -58,9 +58,6 @@ def survey(dataset, progress=None):
     return Report(problems, {name: count[classes] for name, count in pixels.items()})
 
 
-# How it is shown --------------------------------------------------------------------------------
-
-
 def table(problems, root="", width=110):
     """Return problems as text, `width` characters wide; `root` is left off file names.
 
@@ -103,9 +100,6 @@ def verdict(problems: list) -> str:
     if counts["error"]:
         return f"{found}: training would go wrong."
     return f"{found or 'Nothing to complain about'}: training can start."
-
-
-# Files and lists --------------------------------------------------------------------------------
 
 
 def _missing(paths):
@@ -176,9 +170,6 @@ def _copies(dataset, looks):
                               "error" if home == "train" != split else "warning")
 
 
-# All masks together -----------------------------------------------------------------------------
-
-
 def _numbering(pixels, num_classes):
     """Yield what the ids of all masks together say about how they were numbered."""
     used = np.flatnonzero(pixels).tolist()
@@ -211,7 +202,7 @@ def _classes(dataset, pixels):
         train = seen.get("train", shown)
         if dataset.splits[split] and not shown and any(seen.values()):
             yield Problem(f"split {split}", f"the masks of {split} hold nothing but void.",
-                          "Draw classes in them, or list other photos: there is nothing to score.")
+                          "Draw classes in them, list other photos, or delete the list.")
         if shown - train:
             yield Problem(f"split {split}", f"{split} shows {named(shown - train)}, and train "
                           "never does.", "Move photos between the lists: what training never shows "

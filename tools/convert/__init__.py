@@ -197,9 +197,8 @@ def _check_samples(found, options, root):
 
 def _check_shown(shown, class_names, to):
     """Refuse masks that show nothing to learn. shown: bool (C + 1,), void last."""
-    if to == "voc" and not shown[1:-1].any() and (shown[-1] or len(class_names) == 1):
-        names = [name for name, there in zip([*class_names, "void"], shown) if there]
-        raise ValueError(f"all masks together show nothing but {' and '.join(names)}, so there is "
+    if to == "voc" and not shown[1:-1].any():
+        raise ValueError(f"no mask shows anything but {class_names[0]} or void, so there is "
                          "nothing to learn. Check --void, --map and --binary, or label more.")
 
 
@@ -209,11 +208,15 @@ def _remarks(format, found, kept, faults):
     empty = [sample for sample, written in kept
              if sample.label is None or drawn and not written.pixels[1:].any()]
     unsure = [sample.file.name for sample, written in kept if written.unsure]
+    paged = [sample.file.name for sample, written in kept if written.paged]
     notes = []
     if empty:
         shown = dict(enumerate(found.class_names)).get(found.background, "void")
         notes.append(f"{plural(len(empty), 'photo')} without a mask or shapes taken for nothing "
                      f"but {shown}")
+    if paged:
+        notes.append(f"only the first page was read of {plural(len(paged), 'photo')}, such as "
+                     f"{paged[0]}: save pages as files")
     if faults:
         notes.append(f"left out: {plural(len(faults), 'fault')}, see conversion.txt")
     if unsure and format != "labelme":

@@ -81,6 +81,7 @@ class Sample:
     label: Path | None
     read_mask: Callable | None = None
     as_stored: bool = False
+    original: Path | None = None
     fault: Problem | None = None
 
     @property
@@ -106,12 +107,13 @@ class Source:
     background: int = 0
 
 
-def files_below(folder, suffixes):
-    """Return the files below `folder` with one of `suffixes` (lower case), sorted, none hidden."""
+def files_below(folder, suffixes, without=()):
+    """Return the files below `folder` with `suffixes`, sorted; none hidden, or in `without`."""
     found = [path for path in folder.rglob("*")
              if path.suffix.lower() in suffixes and path.is_file()]
+    left = "|".join([r"\.", "__MACOSX", *(f"{name}/" for name in without)])
     return sorted(path for path in found if not re.search(
-        r"(^|/)(\.|__MACOSX)", path.relative_to(folder).as_posix()))
+        rf"(?i)(^|/)({left})", path.relative_to(folder).as_posix()))
 
 
 def files_holding(folder, suffix, text):
@@ -126,10 +128,17 @@ def key_of(path, folder):
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
+def split_named(name):
+    """Return the split that the last word of a name says, such as instances_val2017, or ""."""
+    word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", name.lower())
+    return SPLITS.get(word[1], "") if word else ""
+
+
 def split_of(key):
-    """Return the split whose folder a key starts with, such as train/a, or ""."""
-    first, slash, _ = key.partition("/")
-    return SPLITS.get(first.lower(), "") if slash else ""
+    """Return the split that the first folder of a key names, but for images/ and masks/, or ""."""
+    folders = [part for part in key.lower().split("/")[:-1]
+               if part not in (*IMAGE_FOLDERS, *MASK_FOLDERS)]
+    return SPLITS.get(folders[0].rstrip("0123456789"), "") if folders else ""
 
 
 def faulty(file, found, remedy):

@@ -7,15 +7,14 @@ import numpy as np
 
 from tools.convert.base import STRANGE, files_holding, plural, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import (area, labels_of, photo_finder, runs_to_bits, source_of,
-                                    split_named)
+from tools.convert.outlines import area, labels_of, photo_finder, runs_to_bits, source_of
 
 
 def read_coco(root, options):
     """Read COCO's instances into a `Source`; categories in the order of their ids.
 
     Crowds (`iscrowd`) are void and lie below all, but not in files without `info`: datumaro, CVAT
-    and supervision, which write none, mark every mask so.
+    and supervision, which write none, mark every mask so, and Darwin all that have several parts.
     """
     find, labelled, names, crowds = photo_finder(root, options), [], {}, 0
     files = [*files_holding(root, ".json", '"segmentation"')]
@@ -23,7 +22,8 @@ def read_coco(root, options):
     for file in files:
         try:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
-            has_crowds = any((data.get("info") or {}).values())
+            info = data.get("info") or {}
+            has_crowds = any(info.values()) and "Darwin" not in str(info)
             objects = {image["id"]: [] for image in data["images"]}
             for one in data["annotations"]:
                 one["iscrowd"] = bool(one.get("iscrowd")) and has_crowds
@@ -36,7 +36,7 @@ def read_coco(root, options):
                           if one["id"] in used or one.get("supercategory") != "none"}
             names |= dict.fromkeys(categories.values())
             for image in data["images"]:
-                sample = find(image["file_name"], file, split_named(file.stem))
+                sample = find(image["file_name"], file, file.stem)
                 labelled.append(labels_of(sample, _read, image, objects[image["id"]], categories))
         except STRANGE as error:
             raise ValueError(f"{file}: is no whole COCO file ({error!r}); export again.") from None
@@ -57,6 +57,8 @@ def _read(_, image, objects, categories):
         if isinstance(outline, dict):
             counts = outline["counts"]
             counts = decode(counts) if isinstance(counts, str) else counts
+            if outline["size"] != [int(image["height"]), int(image["width"])]:
+                raise ValueError(f"run lengths of size {outline['size']}, which is not the photo's")
             shapes = [{"shape_type": "mask", "points": [(0, 0)],
                        "bits": partial(runs_to_bits, counts, outline["size"], "F")}]
         else:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from tools.convert.base import files_below, some
 from tools.convert.classes import clean_name
-from tools.convert.outlines import labels_of, photo_finder, runs_to_bits, source_of, split_named
+from tools.convert.outlines import labels_of, photo_finder, runs_to_bits, source_of
 
 
 def read_cvat_images(root, options):
@@ -26,8 +26,8 @@ def read_cvat_images(root, options):
         names |= {clean_name(one.findtext("name", "")): one for one in tree.iterfind("meta//label")
                   if one.find("parent") is None}
         for image in tree.iterfind("image"):
-            split = split_named(image.get("subset") or file.stem)
-            labelled.append(labels_of(find(image.get("name", ""), file, split), _read, image))
+            photo = find(image.get("name", ""), file, image.get("subset") or file.stem)
+            labelled.append(labels_of(photo, _read, image))
             left.update(one.tag for one in image if one.tag not in DRAWN)
     return source_of(labelled, root, options, names, some(file.name for file in files), left)
 

@@ -50,7 +50,7 @@ def read_folder(root, options):
     if not entries:
         name_classes(source, scans, table, options)
     if not colored:
-        source.colors = palette_colors(scans, table, source.colors, bool(entries))
+        source.colors = palette_colors(scans, table, source.colors, bool(options.classes))
     kind = "colours" if by_color else "ids"
     source.notes.append(f"classes from {origin}; masks go by their {kind}" if origin else
                         "the classes have no names: see --classes")
@@ -174,7 +174,7 @@ def _masks_of(photos, labels, options):
         name = name.removeprefix(options.mask_prefix).removesuffix(options.mask_suffix)
         for one in {name, MASK_MARK.sub("", name)}:
             stripped.setdefault(f"{folder}/{one}" if folder else one, []).append(path)
-    find, found = finder(exact), {}
+    find, back, found = finder(exact), finder(photos.values()), {}
     for photo, key in photos.items():
         same = exact.get(key) or exact.get(key + photo.suffix)
         found[photo] = [same] if same else (stripped.get(key)
@@ -182,6 +182,6 @@ def _masks_of(photos, labels, options):
     taken = {path for paths in found.values() for path in paths}
     for photo, key in photos.items():
         other = exact.get(find(key))
-        if other and not found[photo] and other not in taken:
+        if other and not found[photo] and other not in taken and back(labels[other]) == key:
             found[photo] = [other]
     return found

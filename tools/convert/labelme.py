@@ -29,17 +29,18 @@ def _read(sample, find):
     data = json.loads(sample.label.read_text(encoding="utf-8-sig"))
     for shape in data["shapes"]:
         shape["label"] = clean_name(shape["label"])
+    path = PureWindowsPath(str(data.get("imagePath", ""))).as_posix()
+    beside = sample.label.parent / path
+    photo = (beside if beside.is_file() else find(path, sample.label).photo
+             or find(sample.label.stem, sample.label).photo)
     if data.get("imageData"):  # large, and read again by `embedded_photo`
         # labelme turns photos before it embeds them; a tag that is still there had no effect.
-        sample.as_stored = True
+        sample.as_stored, sample.original = True, photo
+    elif photo is None:
+        raise ValueError(f"its photo {data.get('imagePath')!r} is not there; put it beside the "
+                         "JSON file, or name its folder with --images")
     else:
-        path = PureWindowsPath(str(data.get("imagePath", ""))).as_posix()
-        beside = sample.label.parent / path
-        sample.photo = (beside if beside.is_file() else find(path, sample.label).photo
-                        or find(sample.label.stem, sample.label).photo)
-        if sample.photo is None:
-            raise ValueError(f"its photo {data.get('imagePath')!r} is not there; put it beside the "
-                             "JSON file, or name its folder with --images")
+        sample.photo = photo
     return (data["imageWidth"], data["imageHeight"]), data["shapes"]
 
 

@@ -130,7 +130,8 @@ def name_classes(source, scans, table, options):
         new = ",".join(f"{value}={i}" for i, value in enumerate(used[:12]) if value != i)
         raise ValueError(f"The masks hold the ids {some(used, 12)}, and classes count from 0 "
                          f"without gaps. Say --map {new}, or list all with --classes FILE ('ID "
-                         "NAME' a line). Ids of no class: see --void; of smoothing: --binary.")
+                         "NAME' a line). Ids of no class: see --void; of smoothing: --binary. "
+                         f"{VOID} is void, unless you say --map {VOID}=CLASS.")
     source.class_names = tuple(f"class_{i}" for i in range(count))
     if options.binary:
         source.class_names = ("background", "foreground")

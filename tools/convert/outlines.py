@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import re
 from functools import partial
 from pathlib import Path, PureWindowsPath
 
@@ -11,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, STRANGE, VOID_NAMES, Sample,
-                                Source, apply_lists, faulty, files_below, finder, key_of, plural,
-                                some)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, STRANGE, VOID_NAMES, Sample, Source,
+                                apply_lists, faulty, files_below, finder, key_of, plural, some,
+                                split_named)
 from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
@@ -53,10 +52,11 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
         source.samples.append(sample)
     if left:
         source.notes.append("not drawn: " + some(f"{n} {kind}" for kind, n in left.items()))
-    used = {sample.photo.resolve() for sample in source.samples if sample.photo}
-    used |= {sample.label.with_suffix(end).resolve()
-             for sample in source.samples for end in PHOTO_SUFFIXES}
-    photos = [path for path in files_below(root, PHOTO_SUFFIXES) if path.resolve() not in used]
+    used = {path.resolve() for sample in source.samples for path in (sample.photo, sample.original)
+            if path}
+    beside = {sample.label.with_suffix("") for sample in source.samples}
+    photos = [path for path in files_below(root, PHOTO_SUFFIXES, MASK_FOLDERS)
+              if path.resolve() not in used and path.with_suffix("") not in beside]
     if options.missing == "background":
         source.samples += [_sample(photo, root, None, "", options) for photo in photos]
     elif photos:
@@ -66,16 +66,10 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
     return source
 
 
-def split_named(name):
-    """Return the split that the last word of a name says, such as instances_val2017, or ""."""
-    word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", name.lower())
-    return SPLITS.get(word[1], "") if word else ""
-
-
 def _sample(photo, folder, label, split, options):
     """Return the `Sample` of a photo; its key has no images/, and begins with its split, if any."""
     *folders, name = key_of(photo, folder).split("/")
-    split = next(filter(None, map(split_named, folders)), split)
+    split = split or next(filter(None, map(split_named, folders)), "")
     kept = [part for part in folders
             if split_named(part) != (split or None) and part.lower() not in IMAGE_FOLDERS]
     return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
@@ -90,15 +84,14 @@ def photo_finder(root, options):
     """
     photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
     for folder in folders if options.images else [root]:
-        for path in files_below(folder, PHOTO_SUFFIXES):
-            if not {*MASK_FOLDERS}.intersection(
-                    path.relative_to(folder).as_posix().lower().split("/")[:-1]):
-                photos.setdefault(key_of(path, folder), (path, folder))
+        for path in files_below(folder, PHOTO_SUFFIXES, MASK_FOLDERS):
+            photos.setdefault(key_of(path, folder), (path, folder))
     find_key = finder(photos)
 
-    def find(name, file, split=""):
+    def find(name, file, named=""):
+        split = split_named(named)
         beside, name = file.parent.relative_to(root).as_posix(), PureWindowsPath(name).as_posix()
-        for place in (beside, *file.stem.split("_"), split, "."):
+        for place in (beside, *file.stem.split("_"), named, split, "."):
             if key := find_key(f"{place}/{name}"):
                 return _sample(*photos[key], file, split, options)
         return Sample(name, split, None, file, fault=Problem(

@@ -25,12 +25,14 @@ KEPT = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "TIFF": ".t
 class Written(NamedTuple):
     """pixels: int (C + 1,), of each class, void last. photo: bytes that only equal photos share.
 
-    unsure: EXIF turns the photo, and its size does not tell if the mask was turned, too.
+    unsure: EXIF turns the photo, and its size does not tell if the mask was turned, too. paged: the
+    photo's file has more pages, which are not read.
     """
 
     pixels: np.ndarray
     photo: bytes
     unsure: bool
+    paged: bool
 
 
 def write_samples(found, part, show, options):
@@ -89,7 +91,8 @@ def _convert_one(sample, found, part, options):
         (part / f"{sample.stem}.json").write_text(contents, encoding="utf-8")
     counts = np.bincount(ids.ravel(), minlength=VOID + 1)
     return Written(np.append(counts[:len(found.class_names)], counts[VOID]), digest_of(image),
-                   stored.orientation in (2, 3, 4) or (turned and square))
+                   stored.orientation in (2, 3, 4) or (turned and square),
+                   stored.pages > 1 and stored.format != "MPO")
 
 
 def _photo_as_labelled(sample, folder):
