@@ -24,7 +24,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.keep = Path(folder), keep
         self.history, self._kept = [], []
-        self.parameters = json.loads(json.dumps(parameters))
+        self.parameters = json.loads(json.dumps(parameters, default=lambda number: number.item()))
         self.state = self.folder / "state.npz"
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state.is_file():

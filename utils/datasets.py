@@ -141,7 +141,7 @@ def find_dataset(name, data_dir=""):
         raise FileNotFoundError(f"{folder}: holds no {name} data (no ImageSets/Segmentation/"
                                 f"train.txt in it or in a folder below). {remedy}")
     root = found[0].parents[2]
-    lists = {file.stem: file for file in sorted(found[0].parent.glob("*.txt"))}
+    lists = {file.stem: file for file in sorted(found[0].parent.glob("[!.]*.txt"))}
     if {"train", "val"} <= lists.keys():
         lists.pop("trainval", None)  # VOC's name for both together
     if name == "voc2012":

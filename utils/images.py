@@ -89,21 +89,21 @@ def decode(path):
         raise _error(path, "is not an image that can be read.", "Save it as JPEG, PNG, BMP, WebP "
                      "or TIFF, with 8 or 16 bits per channel.") from None
     except Exception as error:  # Pillow's decoders raise whatever broken bytes lead to
-        found = "the image is damaged"
+        found, remedy = "the image is damaged", "Copy or export it again."
         if isinstance(error, (Image.DecompressionBombError, MemoryError, PermissionError)):
-            found = "the image cannot be read"
-        raise _error(path, f"{found} ({error}).", "Copy or export it again.") from None
+            found, remedy = "the image cannot be read", "Make it smaller, or allow it to be read."
+        raise _error(path, f"{found} ({error}).", remedy) from None
 
 
 def to_rgb(image, path):
     """Return a Pillow image as uint8 (H, W, 3) RGB; `path` is for the error."""
     if image.mode == "F" or image.mode.startswith("I"):
-        low, high = image.getextrema()
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
         if image.mode == "F" or low < 0 or high > 65535:
             raise _error(path, f"holds numbers from {low:g} to {high:g}; expected 8 or 16 bits per "
                          "channel.", "Scale them to 0 to 255, or to 0 to 65535, and save again.")
-        grey = (np.asarray(image).astype(np.uint32) + 128) // 257
-        return grey.astype(np.uint8)[..., None].repeat(3, axis=2)
+        return np.uint8((values.astype(np.uint32) + 128) // 257)[..., None].repeat(3, axis=2)
     if "transparency" in image.info:
         image = image.convert("RGBA")  # in one step, Pillow would warn of what gets lost
     return np.array(image.convert("RGB"))

@@ -161,12 +161,12 @@ def load_trained(run_dir, dataset):
     return load(file), card, "trained by notebook 03 in this run"
 
 
-def backbone_for(weights):
-    """Return the backbone that `weights`, as in `fcn`, belong to; "" for none."""
-    if not weights:
-        return ""
-    path = Path(weights).expanduser()
-    return load(path).name.partition("_")[2] if runs.is_own(path) else "vgg16"
+def backbone_for(weights, usual=""):
+    """Return the backbone that `weights`, as in `fcn`, belong to; "" for none. usual: Keras'."""
+    path = Path(weights or "").expanduser()
+    if runs.is_own(path):
+        return load(path).name.partition("_")[2]
+    return (usual if usual in CLASSIFIERS else "vgg16") if weights else ""
 
 
 def _start_from(model, backbone, weights):

@@ -186,7 +186,7 @@ def derive(photos, side, shares, oracles):
     shares: float (C,), each class's share of the known pixels. oracles: stride -> mean IoU of the
     training masks drawn at that stride (`oracles.by_stride`).
     """
-    stride = next((stride for stride in STRIDES if oracles[stride] >= ENOUGH), STRIDES[-1])
+    stride = next((stride for stride in STRIDES if not oracles[stride] < ENOUGH), STRIDES[-1])
     drawn = ", ".join(f"{stride}: {oracles[stride]:.2f}" for stride in STRIDES)
     image_size = min(256, max(64, math.ceil(side / 32) * 32))
     widest = max(0.25, min(0.7, 2 * image_size / side))

@@ -13,7 +13,6 @@ from utils import models, pipeline, runs
 from utils.callbacks import Checkpoint, Progress, StopOnNaN
 from utils.labels import VOID
 from utils.recipes import OPTIMIZERS, check_name, check_numbers, class_weights, resolve_precision
-from utils.runs import save, save_recipe
 
 
 @dataclass(frozen=True)
@@ -42,18 +41,18 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
     keras.utils.set_random_seed(seed)
     recipe = recipe.override(stride=stride)
     if recipe.reasons.get("backbone") != "given":
-        recipe = recipe.override(backbone=models.backbone_for(weights))
+        recipe = recipe.override(backbone=models.backbone_for(weights, recipe.backbone))
     arguments = {"num_classes": dataset.num_classes, "stride": recipe.stride,
                  "backbone": recipe.backbone, "upsampling": upsampling}
     parameters = {**arguments, **recipe.values(), **dataset.identity(),
                   "weights": str(weights or ""), "precision": precision, "seed": seed,
-                  "loss": getattr(loss or cross_entropy, "__name__", None) or loss.name}
+                  "loss": getattr(loss or cross_entropy, "__name__", type(loss).__name__)}
     run_dir = runs.run_folder(run_dir)
-    checkpoint = Checkpoint(run_dir / "training", parameters, keep=recipe.keep)
-    pairs, val_pairs = (pipeline.DecodedPairs(dataset.split(split), dataset.read, split)
-                        for split in ("train", "val"))
-    save_recipe(recipe, run_dir)
-    with runs.lock(checkpoint.folder):
+    with runs.lock(run_dir / "training"):
+        checkpoint = Checkpoint(run_dir / "training", parameters, keep=recipe.keep)
+        pairs, val_pairs = (pipeline.DecodedPairs(dataset.split(split), dataset.read, split)
+                            for split in ("train", "val"))
+        runs.save_recipe(recipe, run_dir)
         last = run_dir / "history.json"  # of the files written: if it exists, all are whole
         with scope:
             model = models.fcn(**arguments, weights=weights, precision=precision)
@@ -61,12 +60,11 @@ def train(dataset, recipe, run_dir, *, stride=0, weights=None, upsampling="bilin
                  {"multiple_of": devices, "share": share})
         exportable = models.fcn(**arguments)
         checkpoint.load_kept(exportable)
-        path = run_dir / "model.keras"
-        if not (path.is_file() and last.is_file()):
-            save(exportable, run_dir, dataset, fcn=arguments, parameters=parameters, given=None,
-                 seconds=checkpoint.seconds)
+        if not all((run_dir / name).is_file() for name in runs.MODEL):
+            runs.save(exportable, run_dir, dataset, fcn=arguments, parameters=parameters,
+                      given=None, seconds=checkpoint.seconds)
             runs.write_json(last, checkpoint.history)
-    return Trained(exportable, checkpoint.history, checkpoint.seconds, path)
+    return Trained(exportable, checkpoint.history, checkpoint.seconds, run_dir / "model.keras")
 
 
 def _fit(model, pairs, val_pairs, recipe, checkpoint, loss, callbacks, last, seed, shared):
@@ -76,7 +74,7 @@ def _fit(model, pairs, val_pairs, recipe, checkpoint, loss, callbacks, last, see
     compile_model(model, num_classes, recipe.learning_rate, steps * recipe.epochs, weights,
                   recipe.optimizer, loss)
     done = checkpoint.restore(model)
-    if done == recipe.epochs:
+    if done == recipe.epochs or done and last.is_file():  # or a callback ended it
         return
     last.unlink(missing_ok=True)
     batches = pipeline.batches(
@@ -99,8 +97,10 @@ def compile_model(model, num_classes, learning_rate, steps, weights=None, optimi
         # Not a scalar: Keras would not divide it by the number of TensorFlow's devices.
         return ops.expand_dims(value, 0)
 
-    rule = Muon if optimizer == "muon" else keras.optimizers.Adam
-    model.compile(rule(schedule(learning_rate, steps)), loss=loss_fn, metrics=[Scores(num_classes)])
+    rule = (Muon if optimizer == "muon" else keras.optimizers.Adam)(schedule(learning_rate, steps))
+    if any(layer.compute_dtype == "float16" for layer in model.layers):
+        rule = keras.optimizers.LossScaleOptimizer(rule)  # small gradients would become zero
+    model.compile(rule, loss=loss_fn, metrics=[Scores(num_classes)])
     model.optimizer.build(model.trainable_variables)  # else `fit` traces the step twice
 
 
@@ -161,13 +161,15 @@ def cross_entropy(y_true, y_pred, weights=None):
 class Scores(keras.metrics.Metric):
     """The four scores of `metrics.scores`, of logits (B, H, W, C), inside `fit` and `evaluate`.
 
-    All come from `confusion`, int32 (C, C), rows are truth. `result` returns a dict of them.
+    All come from `confusion`, integers (C, C), rows are truth. `result` returns a dict of them.
     """
 
     def __init__(self, num_classes, name="scores", **kwargs):
-        super().__init__(name=name, **{"dtype": "int32", **kwargs})
+        # JAX has no 64-bit numbers by default, and torch none on Apple's GPUs.
+        wide = "int64" if keras.backend.backend() == "tensorflow" else "int32"
+        super().__init__(name=name, **{"dtype": wide, **kwargs})
         self.num_classes = num_classes
-        self.confusion = self.add_variable((num_classes, num_classes), "zeros", dtype="int32",
+        self.confusion = self.add_variable((num_classes, num_classes), "zeros", dtype=self.dtype,
                                            name="confusion")
 
     def update_state(self, y_true, y_pred, sample_weight=None):
@@ -179,9 +181,7 @@ class Scores(keras.metrics.Metric):
         self.confusion.assign_add(ops.reshape(counts[:classes * classes], (classes, classes)))
 
     def result(self):
-        # JAX has no 64-bit numbers by default, and torch none on Apple's GPUs.
-        precise = "float64" if keras.backend.backend() == "tensorflow" else "float32"
-        confusion = ops.cast(self.confusion, precise)
+        confusion = ops.cast(self.confusion, "float64" if self.dtype == "int64" else "float32")
         truth, predicted = ops.sum(confusion, axis=1), ops.sum(confusion, axis=0)
         correct = ops.diagonal(confusion)
         iou = correct / (truth + predicted - correct)  # NaN for an absent class

@@ -293,3 +293,10 @@ def test_every_data_set_reads_what_it_writes(tmp_path, voc):
     write_mask(tmp_path / "a.png", mask, dataset.colors)
     assert (read_mask(tmp_path / "a.png") == mask).all()
     assert dataset.read((dataset.split("train")[0][0], tmp_path / "a.png"))[1].shape == mask.shape
+
+
+def test_hidden_twins_of_lists_are_no_lists(voc):
+    """As macOS writes beside its own on other systems' disks."""
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "._train.txt").write_bytes(b"\x00\x05\x16\x07\xa3\xff")
+    assert load_dataset("voc", voc).splits.keys() == {"train", "val"}

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils import images
 from utils.datasets import load_dataset
 from utils.images import ImageError, read_image, read_mask, write_mask
 from utils.labels import VOID, VOID_COLOR, voc_colormap
@@ -167,11 +166,19 @@ def test_a_photo_may_be_one_pixel(tmp_path, suffix):
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16", "P"])
 def test_tall_photos_are_whole(tmp_path, mode):
-    grey = np.random.default_rng(3).integers(0, 256, (2 * images.STRIP + 7, 5), dtype=np.uint8)
+    grey = np.random.default_rng(3).integers(0, 256, (1031, 5), dtype=np.uint8)
     picture = (Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16"
                else Image.fromarray(grey).convert(mode))
     picture.save(tmp_path / "a.tif")
     assert (read_image(tmp_path / "a.tif") == grey[..., None]).all()
+
+
+def test_sixteen_bits_are_read_in_either_order_of_bytes(tmp_path):
+    grey = np.random.default_rng(3).integers(0, 256, (6, 5), dtype=np.uint8)
+    for mode, order in (("I;16", "<u2"), ("I;16B", ">u2")):
+        stored = (grey.astype(np.uint16) * 257).astype(order)
+        Image.frombytes(mode, (5, 6), stored.tobytes()).save(tmp_path / "a.tif")
+        assert (read_image(tmp_path / "a.tif") == grey[..., None]).all(), mode
 
 
 def test_aerial_photos_are_read_and_bombs_are_not(tmp_path):

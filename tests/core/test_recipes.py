@@ -30,6 +30,10 @@ def test_the_stride_is_the_coarsest_that_can_draw_the_masks(drawn, stride):
     assert f"{drawn[8]:.2f}" in recipe.reasons["stride"]
 
 
+def test_masks_that_show_nothing_where_they_are_measured_keep_the_papers_stride():
+    assert derived(drawn=dict.fromkeys(STRIDES, np.nan)).stride == 32
+
+
 @pytest.mark.parametrize("photos, low, high", [
     (1, 1500, 1500), (24, 1500, 1500), (60, 1500, 1515), (200, 2000, 2000), (367, 3680, 3680),
     (1560, 5800, 6200), (23_000, 5750, 5750), (200_000, 50_000, 50_000)])
@@ -127,6 +131,8 @@ def test_weights_name_their_backbone(tmp_path, random_fcn):
     assert models.backbone_for("") == models.backbone_for(None) == ""
     assert (models.backbone_for("imagenet")
             == models.backbone_for("some/vgg16.weights.h5") == "vgg16")
+    assert models.backbone_for("imagenet", "mobilenet_v2") == "mobilenet_v2"
+    assert models.backbone_for("imagenet", "vgg_small") == "vgg16"
     assert (models.backbone_for(models.KEPT_MODEL) == models.backbone_for(tmp_path / "model.keras")
             == "vgg_small")
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils import callbacks, training
+from utils import callbacks, runs, training
 from utils.datasets import load_dataset
 from utils.recipes import Recipe
 
@@ -184,7 +184,7 @@ def test_results_of_an_earlier_training_are_not_taken_for_a_later_ones(run_dir,
     tf.config.run_functions_eagerly(True)
     changed = dataclasses.replace(RECIPE, learning_rate=1e-2)
     with monkeypatch.context() as patched:
-        patched.setattr(training, "save", lambda *args,
+        patched.setattr(runs, "save", lambda *args,
                         **card: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             training.train(dataset, changed, run_dir, precision="float32")

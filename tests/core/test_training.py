@@ -195,6 +195,10 @@ def test_early_stopping_is_handed_in(tmp_path, dataset):
     recipe = dataclasses.replace(RECIPE, epochs=9)
     trained = train(dataset, recipe, tmp_path, precision="float32", callbacks=[stop])
     assert len(trained.history) == 2 and trained.path.is_file()
+    (tmp_path / "model.json").unlink()
+    again = train(dataset, recipe, tmp_path, precision="float32", callbacks=[stop])
+    assert again.history == trained.history, "what a callback ended is finished"
+    assert (tmp_path / "model.json").is_file(), "what is missing is written again"
 
 
 def test_upsampling_reaches_the_training_and_the_card(tmp_path, dataset):
@@ -348,6 +352,26 @@ def test_metric_agrees_with_numpy_on_any_confusion(seed):
     expected = metrics.scores(confusion)
     for name, value in metric.result().items():
         assert float(value) == pytest.approx(expected[name], rel=DIGITS)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="others count in 32 bits")
+def test_metric_counts_more_pixels_than_32_bits_hold():
+    metric = Scores(2)
+    metric.confusion.assign([[2 ** 31 - 10, 300], [50, 100]])
+    metric.update_state(np.zeros((1, 5, 5)), np.float32([[[[1, 0]] * 5] * 5]))
+    assert (ops.convert_to_numpy(metric.confusion) == [[2 ** 31 + 15, 300], [50, 100]]).all()
+    assert float(metric.result()["pixel_accuracy"]) < 1
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_float16_scales_its_loss(optimizer):
+    """Gradients of many pixels would become zero; Keras does so for models of that policy."""
+    model = models.fcn(3, backbone="vgg_small", precision="mixed_float16")
+    training.compile_model(model, 3, 1e-3, 10, optimizer=optimizer)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    x, y = np.full((1, 32, 32, 3), 99, np.float32), np.zeros((1, 32, 32), np.uint8)
+    assert np.isfinite(model.train_on_batch(x, y)[0])
+    assert float(model.optimizer.learning_rate) > 0
 
 
 def test_metric_inside_fit_and_evaluate_equals_numpy():
@@ -561,6 +585,7 @@ def test_a_folder_in_use_is_refused(dataset, tmp_path):
     with runs.lock(tmp_path / "training"):
         with pytest.raises(RuntimeError, match="is in use: another process writes there"):
             train(dataset, RECIPE, tmp_path, precision="float32", seed=1)
+    assert not (tmp_path / "recipe.json").exists(), "the record is that of the other process"
 
 
 def test_faulty_data_stop_before_the_first_step_and_can_be_mended(voc, tmp_path, eager):

@@ -837,7 +837,7 @@ def test_07_saves_the_fine_tuned_network_with_its_settings(run, tmp_path):
     run("07", "b41127e4", models=Calls(fcn=lambda **options: network), arguments={"stride": 8},
         tuned=Calls(get_weights=lambda: "tuned"), recipe=Data.recipe, weights="",
         policy="float32", seed=3,
-        training=saved, place=tmp_path / "own-1")
+        runs=saved, place=tmp_path / "own-1")
     assert network.of("set_weights") == [(("tuned",), {})]
     parameters = saved.of("save")[0][1]["parameters"]
     assert (parameters

@@ -169,7 +169,7 @@ def test_notebook_06_starts_from_any_network_of_the_run(stride, upsampling, tmp_
                  "upsampling": upsampling}
     trained = models.fcn(**arguments)
     trained.get_layer("score").bias.assign([1.0, -1.0])
-    training.save(trained, folder, data, fcn=arguments, given=None)
+    runs.save(trained, folder, data, fcn=arguments, given=None)
     names = first_cells("06", "fcn32", dataset="voc", data_dir=str(data.root), run_dir=str(folder))
     fcn32, said = names["fcn32"], capsys.readouterr().out
     assert fcn32.name == "fcn32s_vgg_small"
