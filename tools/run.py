@@ -59,7 +59,7 @@ def find_notebooks(names: Iterable[str]) -> list[Path]:
     for name in names:
         path = Path(name).expanduser().resolve()
         if path.suffix != ".ipynb" or not path.is_file():
-            path = numbers.get(name.zfill(2)) or known.get(path.stem)
+            path = numbers.get(name.zfill(2)) or known.get(name.removesuffix(".ipynb"))
         if path is None:
             raise RunError(f"There is no notebook {name}{recipes.nearest(name, known)}")
         if found.setdefault(path.stem, path) != path:
@@ -97,8 +97,8 @@ def convert(name: str, value: object, type_name: str) -> object:
     elif isinstance(value, str):
         with contextlib.suppress(yaml.YAMLError):
             parsed = yaml.load(value, Loader=Loader)
-        if type_name == "str" and not isinstance(parsed, str):
-            parsed = value
+        if type_name == "str" and not (value[:1] in "'\"" and isinstance(parsed, str)):
+            parsed = value  # text is text, but in quotation marks
         if type_name == "str" and parsed and (name.endswith("_dir") or Path(parsed).is_file()):
             parsed = os.path.abspath(os.path.expanduser(parsed))  # notebooks run elsewhere
     kind, words = TYPES.get(type_name, (object, ""))
@@ -177,6 +177,9 @@ def check_timeout(timeout: int | None) -> None:
 
 def find_data(name: str, data_dir: str) -> tuple[datasets.Dataset, str]:
     """Return a data set, fetched or converted at its first use, and the folder it is read from."""
+    if name == "meadow" and data_dir:
+        raise RunError(f"data_dir is {data_dir}, and the data set meadow: add --dataset voc for a "
+                       "folder of your own.")
     try:
         data_dir = fetch.ensure(name, data_dir)
         # Of an own folder, check_data lists what is missing.
@@ -312,8 +315,8 @@ def take_parameters(argv: list[str]) -> tuple[list[str], dict[str, str]]:
             continue
         name, equals, value = next(words, "").partition("=")
         value = value if equals else next(words, None)
-        if not name or value is None:
-            raise RunError("-p needs a name and a value: -p epochs 5, or -p epochs=5.")
+        if not name or value is None or name in given:
+            raise RunError("-p needs a name, once, and a value: -p epochs 5, or -p epochs=5.")
         given[name] = value
     return rest, given
 
@@ -335,6 +338,8 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Name
     """Return the options of a command line for `parser`, and the texts of all parameters."""
     rest, given = take_parameters(argv)
     options = made.parse_intermixed_args(rest)
+    if getattr(options, "parameter", None):  # --param, -pseed=0
+        raise RunError("write parameters as -p epochs 5, or -p epochs=5.")
     given |= {name: getattr(options, name) for name in ("dataset", "data_dir")
               if getattr(options, name) is not None}
     return options, given

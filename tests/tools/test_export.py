@@ -336,6 +336,15 @@ def trained(random_fcn, make_voc, tmp_path):
     return folder
 
 
+def test_models_of_train_are_exported_too(trained, tmp_path, capsys):
+    """Their cards say `given: null`, since no notebook was given anything."""
+    need_onnx()
+    card = trained / "model.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"given": None}))
+    assert export.main([str(trained), "--to", "onnx", "--out", str(tmp_path / "out")]) == 0
+    assert "largest difference" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_command_writes_every_form_and_says_how_large_they_are(trained, tmp_path, capsys):
     need_onnx()

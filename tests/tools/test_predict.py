@@ -395,6 +395,44 @@ def test_truth_scores_all_photos_together(run, network, folder, truth, tmp_path,
     assert f"{found['mean_iou']:.3f}" in said and all(f"IoU of {name}" in said for name in NAMES)
 
 
+def test_true_masks_are_never_replaced(run, no_model, folder, truth, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    truth.rename(tmp_path / "out" / "masks")
+    before = (tmp_path / "out" / "masks" / "a.png").read_bytes()
+    assert run(folder, "--truth", tmp_path / "out" / "masks", "--force") == 2
+    assert "is read" in capsys.readouterr().err
+    assert (tmp_path / "out" / "masks" / "a.png").read_bytes() == before
+
+
+def test_true_masks_are_not_taken_for_photos(run, folder, truth, tmp_path):
+    """As in the folder that tools.convert writes, given whole."""
+    truth.rename(folder / "SegmentationClass")
+    assert run(folder, "--truth", folder / "SegmentationClass") == 0
+    assert {row["photo"] for row in areas(tmp_path / "out")} == {"a.png", "day 2/b.TIF"}
+
+
+def test_rows_that_another_command_adds_meanwhile_stay(run, folder, tmp_path, monkeypatch):
+    assert run(folder / "a.png", "--write", "mask") == 0
+    rest = tool.label_all
+
+    def meanwhile(*arguments):
+        file = tmp_path / "out" / "areas.csv"
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join([*lines, lines[1].replace("a.png", "photo")]) + "\n")
+        return rest(*arguments)
+
+    monkeypatch.setattr(tool, "label_all", meanwhile)
+    assert run(folder / "day 2" / "b.TIF", "--write", "mask") == 0
+    assert [row["photo"] for row in areas(tmp_path / "out")] == ["a.png", "photo", "b.TIF"]
+
+
+def test_further_pages_are_pointed_out(run, tmp_path, capsys):
+    pages = [Image.fromarray(photo(seed=seed)) for seed in range(3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    assert run(tmp_path / "stack.tif", "--write", "mask") == 0
+    assert "stack.tif: only the first of its 3 pages" in capsys.readouterr().err
+
+
 def test_photos_without_truth_are_named(run, folder, truth, tmp_path, capsys):
     (truth / "day 2" / "b.png").unlink()
     assert run(folder, "--truth", truth) == 0

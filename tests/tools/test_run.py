@@ -55,7 +55,7 @@ def status(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("text, type_name, value", [
     ("1e-3", "float", 0.001), ("1E-3", "None", 0.001), ("5", "float", 5.0), ("010", "int", 10),
     ("1e3", "int", 1000), ("no", "str", "no"), ("007", "str", "007"), ("a: b", "str", "a: b"),
-    ("'7'", "str", "7"), ("", "str", ""),
+    ("'7'", "str", "7"), ("", "str", ""), ("a #2", "str", "a #2"), ("&x y", "str", "&x y"),
     ("yes", "bool", True), ("[1e-3, 2]", "list", [0.001, 2]), (3, "int", 3), (3, "float", 3.0),
     ("2026-01-01", "str", "2026-01-01"), ("C:\\data\\new", "str", "C:\\data\\new"),
 ])
@@ -130,10 +130,18 @@ def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
                                                  tmp_path / "run", capsys))
 
 
-@pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"]])
-def test_parameter_without_value(argv, capsys):
+@pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"],
+                                  ["-p", "seed=0", "-p", "seed=1"], ["--param", "epochs", "5"]])
+def test_parameters_that_would_be_lost_are_refused(argv, capsys):
     assert main(argv) == 1
-    assert "-p needs a name and a value" in capsys.readouterr().err
+    assert "-p epochs 5, or -p epochs=5" in capsys.readouterr().err
+
+
+def test_own_data_are_not_trained_as_meadow(shared_voc, tmp_path, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb", parameters='dataset: str = "meadow"\n'
+                                                         'data_dir: str = ""')
+    said = refused([toy, "--data-dir", str(shared_voc)], tmp_path / "run", capsys)
+    assert "--dataset voc" in said
 
 
 def test_unknown_unreadable_and_clashing_notebooks(tmp_path, capsys):
@@ -146,6 +154,11 @@ def test_unknown_unreadable_and_clashing_notebooks(tmp_path, capsys):
     assert "would both become 01_toy.ipynb" in refused([one, two], tmp_path / "run", capsys)
     assert "02_broken.ipynb: cannot read" in refused([str(broken)], tmp_path / "run", capsys)
     assert "03_derived.ipynb: cannot read" in refused([derived], tmp_path / "run", capsys)
+
+
+def test_a_mistyped_path_is_not_a_notebook_of_the_repository(tmp_path):
+    with pytest.raises(RunError, match="no notebook"):
+        runner.find_notebooks([str(tmp_path / "03_training.ipynb")])
 
 
 def test_notebooks_are_found_by_number_name_and_path_in_order(tmp_path, monkeypatch):

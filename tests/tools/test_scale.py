@@ -88,6 +88,18 @@ def test_every_option_reaches_the_training(shared_voc, tmp_path, monkeypatch, ca
     assert main(command) == 1 and "of another network" in capsys.readouterr().err
 
 
+def test_the_folder_is_that_of_the_runner(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(scale, "train", lambda _, recipe, folder, **options: called.append(folder)
+                        or SimpleNamespace(history=[], seconds=0, path=tmp_path))
+    monkeypatch.setenv("FCN_RUN_DIR", str(tmp_path / "there"))
+    assert main(["meadow"]) == main(["meadow", "--name", "a"]) == 0
+    monkeypatch.delenv("FCN_RUN_DIR")
+    assert main(["meadow"]) == 0
+    assert [*map(str, called)] == [str(tmp_path / "there"), str(ROOT / "results" / "runs" / "a"),
+                                   str(ROOT / "results" / "runs" / "meadow")]
+
+
 @pytest.mark.slow
 def test_command_trains_what_notebook_03_then_finds_finished(shared_voc, tmp_path):
     """Two devices under JAX; `training.train` finds it as the notebook does."""

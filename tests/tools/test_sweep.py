@@ -95,6 +95,25 @@ def test_sweeps_of_faulty_data_leave_no_folder(toy, tmp_path, make_voc):
         assert not (tmp_path / "sweep").exists()
 
 
+def test_points_know_the_folder_that_their_runs_read(toy, tmp_path, monkeypatch):
+    """A published copy is converted at first use: the record of a run says where to."""
+    with_data = nbformat.read(toy, as_version=4)
+    with_data.cells[0].source += "\ndataset: str = 'camvid'"
+    nbformat.write(with_data, tmp_path / "01_toy.ipynb")
+    monkeypatch.setattr(run, "find_data", lambda name, folder: (None, f"{folder} converted"))
+    seen = []
+    monkeypatch.setattr(sweep, "_is_finished", lambda point, paths: seen.append(point) or True)
+    monkeypatch.setattr(sweep, "_collect", lambda *_: [])
+    sweep.sweep({"seed": [0, 1], "data_dir": "/copy"}, notebooks=[tmp_path / "01_toy.ipynb"],
+                folder=tmp_path / "sweep")
+    assert [point.parameters["data_dir"] for point in seen] == ["/copy converted"] * 2
+
+
+def test_whole_numbers_of_a_file_are_counted(toy):
+    points = combine({"seed": "0..4", "rate": 0.5}, [])
+    assert [point["seed"] for point in points] == list("01234")
+
+
 def test_a_leaderboard_of_the_users_is_not_replaced(toy, tmp_path):
     (tmp_path / "leaderboard.csv").write_text("the user's")
     with pytest.raises(RunError, match="leaderboard.csv"):
@@ -350,7 +369,7 @@ def test_workers_divide_the_gpus_and_points_get_their_share_of_the_cores(tmp_pat
 @pytest.mark.parametrize("value, kind", [
     (True, "bool"), (1e-3, "float"), ([16, 32], "list"), ({"a": 1}, "dict"), ("", "str"),
     ("C:\\new data", "str"), ("a, b=c", "str"), ("7", "str"), ("true", "str"),
-    ("château", "str")])
+    ("château", "str"), ("my 📷/a #2.jpg", "str")])
 def test_values_reach_a_point_as_they_are(value, kind, tmp_path, monkeypatch):
     class Client:
         def submit(self, function, folder, arguments, *_, **__):

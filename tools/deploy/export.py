@@ -286,7 +286,7 @@ def training_photos(card, size=None, most=32):
     """
     try:
         data = datasets.load_dataset(card.get("dataset", ""),
-                                     card.get("given", {}).get("data_dir", ""))
+                                     (card.get("given") or {}).get("data_dir", ""))
         samples = data.split("train")[::max(1, len(data.split("train")) // most)][:most]
         photos = [images.read_image(sample[0]) for sample in samples]
     except (OSError, ValueError) as error:

@@ -68,7 +68,7 @@ class Job:
         return FOLDERS[kind] / self.name.with_suffix(suffixes.get(kind, ".png"))
 
 
-def find_jobs(inputs: Sequence[Path], out: Path, kinds: Sequence[str]) -> list[Job]:
+def find_jobs(inputs: Sequence[Path], skip: Sequence[Path], kinds: Sequence[str]) -> list[Job]:
     """Return a job for every photo and video, photos first. Raises UsageError if none is found."""
     jobs = []
     for given in inputs:
@@ -76,7 +76,7 @@ def find_jobs(inputs: Sequence[Path], out: Path, kinds: Sequence[str]) -> list[J
             raise UsageError(f"{given}: there is no such file or folder.")
         files, folder = [given], given.parent
         if given.is_dir():
-            files, folder = _files_below(given, out), given
+            files, folder = _files_below(given, skip), given
         jobs += [Job(path, path.relative_to(folder)) for path in files]
     if not jobs:
         raise UsageError(f"{', '.join(map(str, inputs))}: holds no photos "
@@ -91,11 +91,11 @@ def find_jobs(inputs: Sequence[Path], out: Path, kinds: Sequence[str]) -> list[J
     return sorted(dict.fromkeys(jobs), key=lambda job: job.is_video)
 
 
-def _files_below(folder: Path, out: Path) -> Iterator[Path]:
-    own = os.path.realpath(out)  # not Path.resolve, which fails on links that lead in a circle
+def _files_below(folder: Path, skip: Sequence[Path] = ()) -> Iterator[Path]:
+    left = {*map(os.path.realpath, skip)}  # Path.resolve fails on links that lead in a circle
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".")
-                            and os.path.realpath(Path(place) / name) != own)
+                            and os.path.realpath(Path(place) / name) not in left)
         for path in (Path(place) / name for name in sorted(names)):
             wanted = path.suffix.lower() in (*images.PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
             if wanted and not path.name.startswith(".") and os.path.exists(path):
@@ -105,7 +105,7 @@ def _files_below(folder: Path, out: Path) -> Iterator[Path]:
 def find_truths(jobs: Sequence[Job], folder: Path) -> dict[Job, Path]:
     """Return the true masks of photos: in `folder`, with the photo's path or name, any suffix."""
     masks = {path.relative_to(folder).with_suffix(""): path
-             for path in _files_below(folder, folder) if path.suffix not in VIDEO_SUFFIXES}
+             for path in _files_below(folder) if path.suffix not in VIDEO_SUFFIXES}
     photos = [job for job in jobs if not job.is_video]
     truths = {job: masks.get(job.name.with_suffix(""), masks.get(Path(job.name.stem)))
               for job in photos}
@@ -180,19 +180,25 @@ def predict(options: argparse.Namespace) -> int:
     kinds, out, done = options.write, options.out, {}
     if not 0 <= options.min_confidence <= 1:
         raise UsageError(f"--min-confidence {options.min_confidence}: expected 0 to 1.")
-    jobs = find_jobs(options.inputs, out, kinds)
+    skip = [out, *(out / name for name in FOLDERS.values()), options.truth or out]
+    jobs = find_jobs(options.inputs, skip, kinds)
     truths = find_truths(jobs, options.truth) if options.truth else {}
     targets = [out / job.target(kind) for job in jobs for kind in kinds]
     if truths:
         targets.append(out / "scores.json")
+    read = {os.path.realpath(path) for path in (*truths.values(), *(job.source for job in jobs))}
+    for target in targets:
+        if os.path.realpath(target) in read:
+            raise UsageError(f"{target} is read, and would be replaced: give another --out.")
     check_out(targets, out, options.force)
     labeller = load_labeller(options.model, options.tile, options.flip, options.min_confidence)
     header = ["photo", "width", "height", *labeller.class_names, "void"]
-    rows = read_areas(out / "areas.csv", header, options.force)
+    read_areas(out / "areas.csv", header, options.force)
     try:
         failed, confusion = label_all(jobs, labeller, out, kinds, truths, done)
     finally:
         if done:
+            rows = read_areas(out / "areas.csv", header, options.force)  # others may add, too
             write_areas(out / "areas.csv", {**rows, **done})
     if confusion.any():
         report_scores(confusion, labeller.class_names, out / "scores.json")

@@ -27,7 +27,11 @@ def label_photo(job, labeller: Labeller, made: dict[str, Path]) -> tuple:
     Returns pixels per class, void last; the best class of each pixel, None of a video; (H, W).
     """
     drops = tiff.drops_fourth_band(job.source)
-    image = images.read_image(job.source)
+    picture, stored = images.decode(job.source)
+    image = images.to_rgb(picture, job.source)
+    if stored.format == "TIFF" and stored.pages > 1:
+        print(f"{job.source}: only the first of its {stored.pages} pages is labelled.",
+              file=sys.stderr)
     if drops:
         print(f"{job.source}: its fourth band, no transparency, is left out.", file=sys.stderr)
     best, confidence = labeller.predict(image)
@@ -124,20 +128,20 @@ def draw_legend(width: int, class_names: Sequence[str], colors: np.ndarray) -> n
 
 
 def read_areas(path: Path, header: list[str], force: bool) -> dict[str, list]:
-    """Return the rows of an earlier areas.csv by their first cell, or `header` alone.
+    """Return the rows of an earlier areas.csv by their first cell, or `header` alone, by 0.
 
     Raises UsageError for other classes, unless `force`.
     """
     rows = {}
     if path.is_file():
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows = {row[0]: row for row in csv.reader(file) if row}
+            rows = {number and row[0]: row for number, row in enumerate(csv.reader(file)) if row}
     if next(iter(rows.values()), None) == header:
         return rows
     if rows and not force:
         raise UsageError(f"{path} has other columns than this model has classes. Give another "
                          "--out, or --force to replace it.")
-    return {"photo": header}
+    return {0: header}
 
 
 def write_areas(path: Path, rows: dict[str, list]) -> None:

@@ -21,6 +21,7 @@ LONGEST = 100  # characters of a folder name
 LARGEST = 100_000  # values that a range may have
 NUMBER = r"\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*"
 RANGE = re.compile(rf"{NUMBER}\.\.{NUMBER}")
+WHOLE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Point:
     def options(self) -> list[str]:
         """Return the words that give tools.run what the sweep sets."""
         return [word for name, value in self.given.items()
-                for word in ("-p", f"{name}={json.dumps(value)}")]
+                for word in ("-p", f"{name}={json.dumps(value, ensure_ascii=False)}")]
 
 
 def read_file(path: Path) -> dict:
@@ -58,7 +59,7 @@ def read_values(name: str, text: str) -> list[str]:
     """Return the values that a text such as "1e-3,3e-3" or "0..4" lists."""
     found = []
     for word in map(str.strip, text.split(",")):
-        ends = re.fullmatch(r"(-?\d+)\.\.(-?\d+)", word)
+        ends = WHOLE.fullmatch(word)
         numbers = range(int(ends[1]), int(ends[2]) + 1) if ends else [word]
         if not 0 < len(numbers) <= LARGEST:
             raise RunError(f"Parameter {name} is {word}, which is {len(numbers):,} values; "
@@ -93,7 +94,8 @@ def combine(grid: dict[str, object], listed: Iterable[dict],
 
 
 def _lists(grid: dict[str, object]) -> dict[str, list]:
-    values = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
+    values = {name: read_values(name, value) if WHOLE.fullmatch(str(value)) else
+              value if isinstance(value, list) else [value] for name, value in grid.items()}
     for name in values:
         if not values[name]:
             raise RunError(f"Parameter {name} has no values to sweep over.")

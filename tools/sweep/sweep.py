@@ -72,9 +72,14 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
     planned, paths, arguments = _plan(grid, points, notebooks, folder, timeout, limit)
     if halve and any("epochs" not in point.parameters for point in planned):
         raise RunError(halving.LACKING)
-    for name, data_dir in sorted({(point.parameters["dataset"], point.parameters["data_dir"])
-                                  for point in planned if "dataset" in point.parameters}):
-        runner.check_data(runner.find_data(name, data_dir)[0])
+    sets = {}
+    for point in planned:
+        if "dataset" in point.parameters:
+            given = point.parameters["dataset"], point.parameters["data_dir"]
+            if given not in sets:
+                dataset, sets[given] = runner.find_data(*given)
+                runner.check_data(dataset)
+            point.parameters["data_dir"] = sets[given]  # as the run's record will say
     waiting = [point for point in planned if not _is_finished(point, paths)]
     workers = workers or cluster.workers_here(len(waiting))
     environment, devices = ({}, []) if scheduler else (cluster.share_of(workers), cluster.gpus())
