@@ -131,7 +131,8 @@ def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("argv", [["-p"], ["-p", "epochs"], ["-p", "=5"],
-                                  ["-p", "seed=0", "-p", "seed=1"], ["--param", "epochs", "5"]])
+                                  ["-p", "seed=0", "-p", "seed=1", "--timeout", "0"],
+                                  ["--param", "epochs", "5", "--timeout", "0"]])
 def test_parameters_that_would_be_lost_are_refused(argv, capsys):
     assert main(argv) == 1
     assert "-p epochs 5, or -p epochs=5" in capsys.readouterr().err
