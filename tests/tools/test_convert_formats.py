@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tools.check import check_dataset
 from tools.convert import UsageError, convert
 from tools.convert.__main__ import main
 from tools.convert.coco import decode
@@ -235,11 +236,13 @@ def test_masks_are_no_photos_of_background(source, target):
     assert served(target)[1].keys() == {"a", "b"}
 
 
-def test_a_file_in_which_nothing_is_drawn_is_refused(source, target):
+def test_of_a_file_in_which_nothing_is_drawn_the_check_says_so(source, target):
     photo(source / "a.png")
     write(source / "annotations.xml",
           cvat('<box label="cow" xtl="5" ytl="4" xbr="30" ybr="9"></box>'))
-    assert "nothing to learn" in refusal(source, target)
+    assert "not drawn: 1 box" in convert(source, target, val=0).notes
+    said = "; ".join(map(str, check_dataset(load_dataset("voc", target))))
+    assert "none shows ['cow', 'sheep']" in said
 
 
 def test_masks_beside_coco_files_are_not_taken_for_photos(source, target):

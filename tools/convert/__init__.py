@@ -197,7 +197,7 @@ def _check_samples(found, options, root):
 
 def _check_shown(shown, class_names, to):
     """Refuse masks that show nothing to learn. shown: bool (C + 1,), void last."""
-    if to == "voc" and not shown[1:-1].any():
+    if to == "voc" and not shown[1:-1].any() and (shown[-1] or len(class_names) == 1):
         raise ValueError(f"no mask shows anything but {class_names[0]} or void, so there is "
                          "nothing to learn. Check --void, --map and --binary, or label more.")
 
