@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 
 import nbformat
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 from PIL import Image
 
 from tools.check import check_dataset
-from tools.execute import RunError
 from tools.run import declared_parameters, find_notebooks, run
 from utils import models, plots, runs, training
 from utils.datasets import load_dataset
@@ -201,12 +199,3 @@ def test_notebooks_run_on_odd_folders(make, tmp_path):
     notebooks = ["01", "02", "03", "04", "05", "06", "07", "09"]
     texts = run_on(make(tmp_path / "data"), tmp_path / "run", notebooks)
     assert list(texts) == notebooks and not without_last_line(texts)
-
-
-@pytest.mark.slow
-def test_errors_stop_notebook_01_which_shows_them(tmp_path):
-    data = odd_folders.everyday(tmp_path / "data")
-    for folder in ("JPEGImages", "SegmentationClass"):
-        shutil.copy(data / folder / "train_0.png", data / folder / "val_0.png")
-    with pytest.raises(RunError, match=r"(?s)01_data_loading failed.*val_0\.png"):
-        run_on(data, tmp_path / "run", ["01"])
