@@ -338,7 +338,7 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Name
     """Return the options of a command line for `parser`, and the texts of all parameters."""
     rest, given = take_parameters(argv)
     options = made.parse_intermixed_args(rest)
-    if getattr(options, "parameter", None):  # --param, -pseed=0
+    if options.parameter:  # --param, -pseed=0
         raise RunError("write parameters as -p epochs 5, or -p epochs=5.")
     given |= {name: getattr(options, name) for name in ("dataset", "data_dir")
               if getattr(options, name) is not None}

@@ -162,7 +162,7 @@ def load_trained(run_dir, dataset):
 
 
 def backbone_for(weights, usual=""):
-    """Return the backbone that `weights`, as in `fcn`, belong to; "" for none. usual: Keras'."""
+    """Return the backbone that `weights`, as in `fcn`, have, "" for none. usual: of Keras' own."""
     path = Path(weights or "").expanduser()
     if runs.is_own(path):
         return load(path).name.partition("_")[2]

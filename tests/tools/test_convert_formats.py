@@ -381,12 +381,17 @@ def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
     assert served(target)[0].class_names == ("background", "traffic_light", "sheep", "cow")
 
 
+def write_subsets(source, name, *changes):
+    """Write a file of two photos, in the subsets Train and Validation; changes: of the second."""
+    text = cvat(polygon("cow", STAR), name=name, more=' subset="Train"')
+    other = text[text.index("<image"):text.index("</annotations>")]
+    for old, new in (("Train", "Validation"), *changes):
+        other = other.replace(old, new)
+    write(source / "annotations.xml", text.replace("</annotations>", other + "</annotations>"))
+
+
 def test_subsets_of_cvat_are_splits(source, target):
-    text = cvat(polygon("cow", STAR), name="cam 1/a.png", more=' subset="Train"')
-    image = text[text.index("<image"):text.index("</annotations>")]
-    other = image.replace("a.png", "b.png").replace("Train", "Validation")
-    write(source / "annotations.xml",
-          text.replace("</annotations>", other + "</annotations>"))
+    write_subsets(source, "cam 1/a.png", ("a.png", "b.png"))
     for seed, stem in enumerate("ab"):
         photo(source / "images" / "cam 1" / f"{stem}.png", seed)
     done = convert(source, target)
@@ -396,11 +401,7 @@ def test_subsets_of_cvat_are_splits(source, target):
 
 def test_equal_names_in_two_subsets_of_cvat_are_found_in_their_folders(source, target):
     """CVAT writes images/SUBSET/NAME, the subset spelled as in the task."""
-    text = cvat(polygon("cow", STAR), name="f_0.png", more=' subset="Train"')
-    image = text[text.index("<image"):text.index("</annotations>")]
-    other = image.replace("Train", "Validation").replace("cow", "sheep")
-    write(source / "annotations.xml",
-          text.replace("</annotations>", other + "</annotations>"))
+    write_subsets(source, "f_0.png", ("cow", "sheep"))
     for seed, subset in enumerate(("Train", "Validation")):
         photo(source / "images" / subset / "f_0.png", seed)
     assert convert(source, target).splits == {"train": 1, "val": 1}

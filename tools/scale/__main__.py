@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     weights = options.weights
     if Path(weights).is_file():
         weights = os.path.abspath(weights)  # as the runner hands it to notebook 03
-    run_dir = options.run_dir or runs.ROOT / "results" / "runs" / (options.name or options.dataset)
-    if not (options.run_dir or options.name) and os.environ.get("FCN_RUN_DIR"):
-        run_dir = os.environ["FCN_RUN_DIR"]  # as the runner does
+    run_dir = options.run_dir or (not options.name and os.environ.get("FCN_RUN_DIR"))
+    run_dir = run_dir or runs.ROOT / "results" / "runs" / (options.name or options.dataset)
     try:
         scale.join()
         data = datasets.load_dataset(options.dataset, options.data_dir)

@@ -94,9 +94,11 @@ def combine(grid: dict[str, object], listed: Iterable[dict],
 
 
 def _lists(grid: dict[str, object]) -> dict[str, list]:
-    values = {name: read_values(name, value) if WHOLE.fullmatch(str(value)) else
-              value if isinstance(value, list) else [value] for name, value in grid.items()}
-    for name in values:
+    values = {}
+    for name, value in grid.items():
+        if WHOLE.fullmatch(str(value)):
+            value = read_values(name, value)
+        values[name] = value if isinstance(value, list) else [value]
         if not values[name]:
             raise RunError(f"Parameter {name} has no values to sweep over.")
     return values
