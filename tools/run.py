@@ -80,7 +80,13 @@ def declared_parameters(path: Path) -> dict[str, tuple[str, object]]:
 
 
 class Loader(NoDatesSafeLoader):
-    """YAML that reads 1e-3 as a number."""
+    """YAML that reads 1e-3 as a number, and refuses a key that is given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [str(key.value) for key, _ in node.value]
+        if len({*keys}) < len(keys):
+            raise yaml.YAMLError(f"a key is given twice: {', '.join(keys)}")
+        return super().construct_mapping(node, deep)
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float",

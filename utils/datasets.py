@@ -191,7 +191,7 @@ def _listed_photo(folder, line):
     """Return the photo that a line names: its stem, perhaps with a suffix or, as in VOC, a 1."""
     stem = re.sub(r"\s+-?[01]$", "", line)
     for name in (line, stem):
-        for suffix in ("", *PHOTO_SUFFIXES, *map(str.upper, PHOTO_SUFFIXES)):
+        for suffix in (*PHOTO_SUFFIXES, *map(str.upper, PHOTO_SUFFIXES), ""):
             photo = folder / f"{name}{suffix}"
             if photo.suffix.lower() in PHOTO_SUFFIXES and photo.is_file():
                 return photo
@@ -212,8 +212,8 @@ def _classes(root):
         names.append(row[1])
         colors.append([int(value) for value in row.groups()[1:]])
     twice = {name for name in names if names.count(name) > 1}
-    if twice or not names:
-        raise ValueError(f"{file}: expected one class or more; duplicate: {sorted(twice)}.")
+    if twice or len(names) < 2:  # what is not the one class is a class, too
+        raise ValueError(f"{file}: expected two classes or more; duplicate: {sorted(twice)}.")
     return tuple(names), np.uint8(colors)
 
 

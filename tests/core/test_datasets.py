@@ -68,7 +68,8 @@ def test_an_empty_split_is_named(voc):
 
 
 @pytest.mark.parametrize("text, said", [
-    ("", "one class or more"),
+    ("", "two classes or more"),
+    ("0 cow 0 0 0\n", "two classes or more"),
     ("0 cow 0 0 0\n1 cow 1 1 1\n", "duplicate: .*cow"),
     ("\n".join(f"{i} c{i} 0 0 0" for i in range(256)), "c255.* at most 254"),
 ])

@@ -217,13 +217,6 @@ def void_in_val(folder):
         folder.save_mask(f"val{i}", np.full((48, 64), VOID, np.uint8))
 
 
-def single_class(folder):
-    (folder.root / "classes.txt").write_text("0 ground 40 160 40\n", encoding="utf-8")
-    for path in folder.masks.iterdir():
-        void = folder.mask(path.stem) == VOID
-        folder.save_mask(path.stem, np.where(void, VOID, 0).astype(np.uint8))
-
-
 def no_val(folder):
     (folder.lists / "val.txt").unlink()
 
@@ -357,7 +350,6 @@ FAULTS = [
     (black_and_white, "error", "all masks", "they hold 0 and 255"),
     (nothing_but_void, "error", "all masks", "they hold nothing but void"),
     (void_in_val, "error", "split val", "val hold nothing"),
-    (single_class, "error", "classes.txt", "one class"),
     (no_val, "error", "split val", "there are train"),
     (empty_val, "error", "split val", "empty"),
     (empty_test, "warning", "split test", "empty"),

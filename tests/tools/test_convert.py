@@ -442,7 +442,7 @@ def test_stems_that_differ_in_case_alone_are_refused(tmp_path, target):
     for seed, stem in enumerate(["b/A", "b_a", "c"]):
         pair(tmp_path / "s", stem, seed=seed)
     said = refusal(tmp_path / "s", target)
-    assert "would get the name b_A" in said and "would get the name b_a" in said
+    assert said.count("would get the name b_a") == 2
 
 
 def test_plain_photos_are_copied_byte_for_byte(tmp_path, target):

@@ -172,6 +172,7 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     ("gird: {}", "there is no key gird; did you mean 'grid'?"),
     ("grid: [1]", "grid is .1.; expected a dict"),
     ("points: {a: 1}", "points is .*; expected a list"),
+    ("grid:\n  seed: [0, 1]\n  stride: 8\n  seed: 2", "given twice: seed, stride, seed"),
 ])
 def test_files_without_sense_are_refused(text, sentence, tmp_path, capsys):
     (tmp_path / "grid.yaml").write_text(text)

@@ -191,9 +191,6 @@ def _classes(dataset, pixels):
     def named(ids):
         return [dataset.class_names[i] for i in sorted(ids)]
 
-    if dataset.num_classes == 1:
-        yield Problem("classes.txt", f"names one class only: {dataset.class_names[0]}.",
-                      "Add a class for all that is not it, such as background, and draw both.")
     never = set(range(dataset.num_classes)).difference(*seen.values())
     if never:
         yield Problem("all masks", f"none shows {named(never)}.",

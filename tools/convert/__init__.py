@@ -70,13 +70,18 @@ def convert(source, target, progress=False, **options):
         (part / ".work").mkdir(parents=True)
         root = _opened(source, unpacked)
         format = options.format or _guess(root)
+        for option in ("id_map", "binary", "masks", "mask_prefix", "mask_suffix"):
+            if getattr(options, option) and READERS[format] is not read_folder:
+                raise UsageError(f"--{option.replace('id_', '').replace('_', '-')}: is for masks, "
+                                 f"and {source} is read as {format}; see --rename, --void NAME.")
         found = READERS[format](root, options)
         _check_samples(found, options, root)
         check_splits(found.samples, options)
         results = write_samples(found, part, progress, options)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
-        if not kept or (faults and not options.skip_faulty):
+        lost = {one.split for one in found.samples} - {sample.split for sample, _ in kept}
+        if not kept or "train" in lost or (faults and not options.skip_faulty):
             raise ValueError(f"{source} cannot be converted as it is, and nothing was written.\n\n"
                              f"{plural(len(faults), 'fault')}:{bullets(faults)}\n\n"
                              "Fix them, or leave those files out with --skip-faulty.")
@@ -146,11 +151,12 @@ def _opened(source, folder):
         root = folder
         try:
             with zipfile.ZipFile(source) as archive:
-                for name in archive.namelist():
+                for one in archive.infolist():
+                    name = one.filename = one.filename.replace("\\", "/")  # as old Windows tools
                     if ".." in Path(name).parts or Path(name).is_absolute():
                         raise ValueError(f"{source}: holds {name!r}, which leads out of its "
                                          "folder; not unpacked.")
-                archive.extractall(root)
+                archive.extractall(root, archive.infolist())
         except (zipfile.BadZipFile, RuntimeError, zlib.error, EOFError) as error:
             raise ValueError(f"{source}: cannot be unpacked ({error}). Make it again.") from None
     while True:
@@ -186,20 +192,24 @@ def _check_samples(found, options, root):
             raise UsageError(f"--map {file_id}={class_id}: there are the classes 0 to "
                              f"{len(found.class_names) - 1} ({some(found.class_names)}), and "
                              f"{VOID} for void.")
-    stems = {}
+    first = {}
     for sample in found.samples:
-        other = stems.setdefault(sample.stem.lower(), sample)
-        for one, two in ((sample, other), (other, sample)):
-            if other is not sample and not one.fault:
-                one.fault = Problem(str(one.file), f"would get the name {one.stem}, as {two.file} "
-                                    "would.", "Rename one of them.")
+        photo = sample.photo and f"label {sample.photo.resolve()}"
+        for mark in filter(None, (f"get the name {sample.stem.lower()}", photo)):
+            other = first.setdefault(mark, sample)
+            for one, two in ((sample, other), (other, sample)):
+                if other is not sample and not one.fault:
+                    one.fault = Problem(str(one.label or one.file), f"would {mark}, as "
+                                        f"{two.label or two.file} would.", "Rename one of them, "
+                                        "or put each photo where its label says.")
 
 
 def _check_shown(shown, class_names, to):
     """Refuse masks that show nothing to learn. shown: bool (C + 1,), void last."""
     if to == "voc" and not shown[1:-1].any() and (shown[-1] or len(class_names) == 1):
-        raise ValueError(f"no mask shows anything but {class_names[0]} or void, so there is "
-                         "nothing to learn. Check --void, --map and --binary, or label more.")
+        raise ValueError(f"no mask shows anything but {' or '.join([*class_names[:1], 'void'])}, "
+                         "so there is nothing to learn. Check --void, --map and --binary, or label "
+                         "more.")
 
 
 def _remarks(format, found, kept, faults):

@@ -1,9 +1,11 @@
 """What the formats of `tools.convert` share: samples, options, faults and split lists."""
 
+import glob
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -109,11 +111,10 @@ class Source:
 
 def files_below(folder, suffixes, without=()):
     """Return the files below `folder` with `suffixes`, sorted; none hidden, or in `without`."""
-    found = [path for path in folder.rglob("*")
-             if path.suffix.lower() in suffixes and path.is_file()]
-    left = "|".join([r"\.", "__MACOSX", *(f"{name}/" for name in without)])
-    return sorted(path for path in found if not re.search(
-        rf"(?i)(^|/)({left})", path.relative_to(folder).as_posix()))
+    left = "|".join(["__MACOSX", *(f"{name}/" for name in without)])
+    found = [folder / name for name in glob.glob("**/*", root_dir=folder, recursive=True)
+             if not re.search(rf"(?i)(^|[/\\])({left})", name)]  # unlike rglob, it follows links
+    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
 
 
 def files_holding(folder, suffix, text):
@@ -125,7 +126,7 @@ def files_holding(folder, suffix, text):
 
 def key_of(path, folder):
     """Return the path of a file below `folder`, with slashes and without its suffix."""
-    return path.relative_to(folder).with_suffix("").as_posix()
+    return normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
 
 
 def split_named(name):
@@ -135,10 +136,9 @@ def split_named(name):
 
 
 def split_of(key):
-    """Return the split that the first folder of a key names, but for images/ and masks/, or ""."""
-    folders = [part for part in key.lower().split("/")[:-1]
-               if part not in (*IMAGE_FOLDERS, *MASK_FOLDERS)]
-    return SPLITS.get(folders[0].rstrip("0123456789"), "") if folders else ""
+    """Return the split that the first folder of a key with a split's name names, or ""."""
+    named = (SPLITS.get(part.rstrip("0123456789")) for part in key.lower().split("/")[:-1])
+    return next(filter(None, named), "")
 
 
 def faulty(file, found, remedy):
@@ -195,7 +195,7 @@ def finder(keys):
         by_name.setdefault(key.rsplit("/", 1)[-1], []).append(key)
 
     def find(name):
-        name = name.replace("\\", "/").removeprefix("./").strip("/")
+        name = normalize("NFC", name).replace("\\", "/").removeprefix("./").strip("/")
         if Path(name).suffix.lower() in PHOTO_SUFFIXES:
             name = name[:-len(Path(name).suffix)]
         found = [key for key in by_name.get(name.rsplit("/", 1)[-1], ())

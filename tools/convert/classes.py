@@ -14,7 +14,7 @@ from utils.recipes import nearest
 CLASS_FILES = ("classes.txt", "labelmap.txt", "label_colors.txt", "class_dict.csv", "labels.txt",
                "class_names.txt", "dataset_meta.json", "obj_class_to_machine_color.json",
                "_classes.csv")
-HEADER = re.compile(r"(id\W+)?name\W+r(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
+HEADER = re.compile(r".*\Wr(ed)?\W+g(reen)?\W+b(lue)?|pixel value\W+class", re.I)
 
 
 class Entry(NamedTuple):
@@ -66,7 +66,7 @@ def read_entries(file):
     (CVAT) and "id, name" (Roboflow). Raises ValueError for other lines and for duplicates.
     """
     lines = _lines_of_json(file) if file.suffix == ".json" else [
-        line.split("#")[0].strip() for line in read_lines(file)]
+        re.split(r"\s#", line)[0].strip() for line in read_lines(file)]
     entries = _entries(file, [line for line in lines if not HEADER.fullmatch(line)])
     if not entries:
         raise ValueError(f"{file}: holds no class; expected one a line.")
@@ -101,7 +101,7 @@ def _lines_of_json(file):
 def _entry(place, line, number):
     """Return the entry of a line; three numbers are a colour, one is an id, the rest the name."""
     parts = line.split(":")
-    text = " ".join(parts[:2]) if len(parts) > 2 else line
+    text = " ".join(parts[:2]) if len(parts) == 4 else line
     words = [word for word in re.split(r"[\s,;]+", text) if word]
     numeric, color, file_id = [word.isdecimal() for word in words], None, number
     if len(words) > 3 and all(numeric[-3:]):

@@ -16,9 +16,9 @@ def read_coco(root, options):
     Crowds (`iscrowd`) are void and lie below all, but not in files without `info`: datumaro, CVAT
     and supervision, which write none, mark every mask so, and Darwin all that have several parts.
     """
-    find, labelled, names, crowds = photo_finder(root, options), [], {}, 0
+    find, labelled, names, crowds, lost = photo_finder(root, options), [], {}, 0, 0
     files = [*files_holding(root, ".json", '"segmentation"')]
-    files = [file for file in files if "instances" in file.stem] or files
+    files = [file for file in files if not file.stem.startswith(("person_key", "stuff"))] or files
     for file in files:
         try:
             data = json.loads(file.read_text(encoding="utf-8-sig"))
@@ -37,11 +37,15 @@ def read_coco(root, options):
             names |= dict.fromkeys(categories.values())
             for image in data["images"]:
                 sample = find(image["file_name"], file, file.stem)
-                labelled.append(labels_of(sample, _read, image, objects[image["id"]], categories))
+                labelled.append(labels_of(sample, _read, image, objects.pop(image["id"]),
+                                          categories))
+            lost += sum(map(len, objects.values()))
         except STRANGE as error:
             raise ValueError(f"{file}: is no whole COCO file ({error!r}); export again.") from None
     source = source_of(labelled, root, options, names, some(file.name for file in files))
     source.notes.append("smaller objects lie over larger ones, since COCO has no order of depth")
+    if lost:
+        source.notes.append(f"left out: {plural(lost, 'object')} of photos that no file lists")
     if crowds:
         source.notes.append(f"void: {plural(crowds, 'crowd')} (iscrowd)")
     return source

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, Sample, Source, UsageError,
-                                apply_lists, files_below, finder, key_of, some, split_of)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, VOID_NAMES, Sample, Source,
+                                UsageError, apply_lists, files_below, finder, key_of, some,
+                                split_of)
 from tools.convert.classes import Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
@@ -31,6 +32,10 @@ def read_folder(root, options):
     entries, origin = find_entries(root, options.classes)
     if origin == "labelmap.txt":  # CVAT's, whose background is black, or else called so
         entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
+    ids = [entry.file_id for entry in entries if entry.name.lower() not in VOID_NAMES]
+    if ids in ([0], [1], [0, VOID]) and not entries[-1].color:
+        # The thing alone, or called by its white: what is not it is background.
+        entries = [Entry(0, "background", None), entries[-1]._replace(file_id=1)]
     source = _collect(root, options)
     labels = [sample.label for sample in source.samples if sample.label]
     if not entries and any(label.stem.endswith("_gtFine_labelIds") for label in labels):
@@ -47,6 +52,8 @@ def read_folder(root, options):
         source.notes.append(f"the masks hold 0 and {VOID} and nothing else, so {VOID} becomes "
                             f"class 1; if it means void (not labelled), say --void {VOID}")
     table = id_table(number_classes(source, entries, options), options)
+    source.background = next((table[entry.file_id] for entry in entries
+                              if entry.name.lower() == "background"), VOID if entries else table[0])
     if not entries:
         name_classes(source, scans, table, options)
     if not colored:
@@ -80,13 +87,13 @@ def _places(root, options):
     masks = _folder(root, options.masks, "--masks", MASK_FOLDERS)
     if images and masks:
         return [("", images, masks)]
-    if options.images and _holds_pictures(root):
+    if options.images and files_below(root, MASK_SUFFIXES):
         return [("", images, root)]
     folders, places = sorted(path for path in root.iterdir() if path.is_dir()), []
     for folder in folders:
         split = SPLITS.get(folder.name.lower(), "")
         pair = [folder_called(folder, names) for names in (IMAGE_FOLDERS, MASK_FOLDERS)]
-        if split and not all(pair):
+        if (split or pair[0]) and not all(pair):
             # Masks are in a folder beside it (train_labels), or among its photos.
             beside = [path for path in folders if path != folder
                       and MASK_MARK.sub("", path.name).lower() == folder.name.lower()]
@@ -117,12 +124,8 @@ def _folder(root, given, option, names):
 def folder_called(root, names):
     """Return the folder in `root` with the first of the names that holds pictures, or None."""
     found = [path for path in root.iterdir()
-             if path.is_dir() and path.name.lower() in names and _holds_pictures(path)]
+             if path.is_dir() and path.name.lower() in names and files_below(path, MASK_SUFFIXES)]
     return min(found, key=lambda path: names.index(path.name.lower()), default=None)
-
-
-def _holds_pictures(folder):
-    return any(path.suffix.lower() in MASK_SUFFIXES for path in folder.rglob("*"))
 
 
 def _pair(source, split, images, masks, options):
@@ -177,9 +180,11 @@ def _masks_of(photos, labels, options):
     find, back, found = finder(exact), finder(photos.values()), {}
     for photo, key in photos.items():
         same = exact.get(key) or exact.get(key + photo.suffix)
-        found[photo] = [same] if same else (stripped.get(key)
-                                            or stripped.get(IMAGE_MARK.sub("", key)) or [])
+        found[photo] = [same] if same else []
     taken = {path for paths in found.values() for path in paths}
+    for photo, key in photos.items():
+        alike = stripped.get(key) or stripped.get(IMAGE_MARK.sub("", key)) or []
+        found[photo] = found[photo] or [path for path in alike if path not in taken]
     for photo, key in photos.items():
         other = exact.get(find(key))
         if other and not found[photo] and other not in taken and back(labels[other]) == key:

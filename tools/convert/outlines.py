@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, STRANGE, VOID_NAMES, Sample, Source,
                                 apply_lists, faulty, files_below, finder, key_of, plural, some,
-                                split_named)
+                                split_named, split_of)
 from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
@@ -55,10 +55,10 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
     used = {path.resolve() for sample in source.samples for path in (sample.photo, sample.original)
             if path}
     beside = {sample.label.with_suffix("") for sample in source.samples}
-    photos = [path for path in files_below(root, PHOTO_SUFFIXES, MASK_FOLDERS)
-              if path.resolve() not in used and path.with_suffix("") not in beside]
+    photos = {path.resolve(): (path, folder) for path, folder in photos_of(root, options)
+              if path.resolve() not in used and path.with_suffix("") not in beside}
     if options.missing == "background":
-        source.samples += [_sample(photo, root, None, "", options) for photo in photos]
+        source.samples += [_sample(*pair, None, "", options) for pair in photos.values()]
     elif photos:
         source.notes.append(f"left out, without labels: {plural(len(photos), 'photo')}; see "
                             "--missing background")
@@ -69,11 +69,18 @@ def source_of(labelled, root, options, names=(), origin="", left=None):
 def _sample(photo, folder, label, split, options):
     """Return the `Sample` of a photo; its key has no images/, and begins with its split, if any."""
     *folders, name = key_of(photo, folder).split("/")
-    split = split or next(filter(None, map(split_named, folders)), "")
+    split = split or split_of(key_of(photo, folder))
     kept = [part for part in folders
-            if split_named(part) != (split or None) and part.lower() not in IMAGE_FOLDERS]
+            if split_of(f"{part}/") != (split or None) and part.lower() not in IMAGE_FOLDERS]
     return Sample("/".join(filter(None, [split, *kept, name])), split, photo, label,
                   as_stored=options.ignore_exif)
+
+
+def photos_of(root, options):
+    """Return (path, folder) of the photos below `root` and in the folder of --images."""
+    folders = [root, root / options.images, Path(options.images).expanduser()]
+    return [(path, folder) for folder in (folders if options.images else folders[:1])
+            for path in files_below(folder, PHOTO_SUFFIXES, MASK_FOLDERS)]
 
 
 def photo_finder(root, options):
@@ -82,10 +89,9 @@ def photo_finder(root, options):
     Of several photos called so, it is the one beside the label file, or in a folder that the file's
     name says: val2017 for instances_val2017.json.
     """
-    photos, folders = {}, [root, root / options.images, Path(options.images).expanduser()]
-    for folder in folders if options.images else [root]:
-        for path in files_below(folder, PHOTO_SUFFIXES, MASK_FOLDERS):
-            photos.setdefault(key_of(path, folder), (path, folder))
+    photos = {}
+    for path, folder in photos_of(root, options):
+        photos.setdefault(key_of(path, folder), []).append((path, folder))
     find_key = finder(photos)
 
     def find(name, file, named=""):
@@ -93,7 +99,8 @@ def photo_finder(root, options):
         beside, name = file.parent.relative_to(root).as_posix(), PureWindowsPath(name).as_posix()
         for place in (beside, *file.stem.split("_"), named, split, "."):
             if key := find_key(f"{place}/{name}"):
-                return _sample(*photos[key], file, split, options)
+                found = max(photos[key], key=lambda pair: name.endswith(pair[0].suffix))
+                return _sample(*found, file, split, options)
         return Sample(name, split, None, file, fault=Problem(
             str(file), f"its photo {name} is not there, or several are called so.",
             "Put it where its name says, or name the folder of photos with --images."))

@@ -33,7 +33,7 @@ def check_splits(samples, options):
 
 def _name(sample):
     """Return a photo's path below its folder, without its split's folder and without suffix."""
-    return sample.key.partition("/")[2] if split_of(sample.key) else sample.key
+    return "/".join(part for part in sample.key.split("/") if not split_of(f"{part}/"))
 
 
 def groups_of(samples, photos, group, notes):

@@ -24,7 +24,7 @@ def read_yolo(root, options):
 
 def _names(root):
     """Return class id -> name, and the file that says so."""
-    file = min(root.glob("*.y*ml"), default=root / "data.yaml")
+    file = next(root.glob("data.y*ml"), min(root.glob("*.y*ml"), default=root / "data.yaml"))
     try:
         names = yaml.safe_load(file.read_text(encoding="utf-8-sig"))["names"]
         names = names if isinstance(names, dict) else dict(enumerate(names))
