@@ -39,7 +39,6 @@ NOTEBOOKS = runs.ROOT / "notebooks"
 DEFAULT = ("01", "02", "03", "04", "05")
 TYPES = {"str": (str, "text"), "int": (int, "a whole number"), "float": (float, "a number"),
          "bool": (bool, "true or false"), "list": (list, "a list"), "dict": (dict, "a mapping")}
-FORMER_DEFAULTS = {"scene": "test_023", "stride": 32}  # today "" and 0, the recipe's choice
 EXAMPLES = """examples:
   python -m tools.run                                    01 to 05 on the embedded meadow scenes
   python -m tools.run -p epochs 5 --name short           fewer epochs, into results/runs/short
@@ -57,7 +56,7 @@ def find_notebooks(names: Iterable[str]) -> list[Path]:
     numbers = {stem.split("_")[0]: path for stem, path in known.items()}
     found = {}
     for name in names:
-        path = Path(name).expanduser().resolve()
+        path = Path(os.path.expanduser(name)).resolve()
         if path.suffix != ".ipynb" or not path.is_file():
             path = numbers.get(name.zfill(2)) or known.get(name.removesuffix(".ipynb"))
         if path is None:
@@ -80,13 +79,7 @@ def declared_parameters(path: Path) -> dict[str, tuple[str, object]]:
 
 
 class Loader(NoDatesSafeLoader):
-    """YAML that reads 1e-3 as a number, and refuses a key that is given twice."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [str(key.value) for key, _ in node.value]
-        if len({*keys}) < len(keys):
-            raise yaml.YAMLError(f"a key is given twice: {', '.join(keys)}")
-        return super().construct_mapping(node, deep)
+    """YAML that reads 1e-3 as a number."""
 
 
 Loader.add_implicit_resolver("tag:yaml.org,2002:float",
@@ -105,7 +98,7 @@ def convert(name: str, value: object, type_name: str) -> object:
             parsed = yaml.load(value, Loader=Loader)
         if type_name == "str" and not (value[:1] in "'\"" and isinstance(parsed, str)):
             parsed = value  # text is text, but in quotation marks
-        if type_name == "str" and parsed and (name.endswith("_dir") or Path(parsed).is_file()):
+        if type_name == "str" and parsed and (name.endswith("_dir") or os.path.isfile(parsed)):
             parsed = os.path.abspath(os.path.expanduser(parsed))  # notebooks run elsewhere
     kind, words = TYPES.get(type_name, (object, ""))
     if not isinstance(parsed, kind) or (isinstance(value, bool) and kind in (int, float)):
@@ -129,13 +122,6 @@ def resolve(declared: dict[Path, dict], given: dict[str, object]) -> dict[str, o
         raise RunError(f"Parameter {error}") from None
     values.pop("run_dir", None)
     return values
-
-
-def changes(stored: dict, values: dict) -> str:
-    """Return how the parameters of a run differ from those that its folder has stored, or ""."""
-    stored = {name: value for name, value in stored.items()
-              if values.get(name) or FORMER_DEFAULTS.get(name) != value}
-    return runs.differences(stored, values)
 
 
 # The run ---------------------------------------------------------------------------------------
@@ -222,7 +208,8 @@ def check_data(dataset: datasets.Dataset | None, checked: str = "") -> str:
 
 def _keep_own_notebooks(folder: Path, paths: Iterable[Path]) -> None:
     """Raise RunError where executed notebooks would replace files that no run has written."""
-    for file in (folder / path.name for path in paths):
+    own = runs.read_record(folder)["notebooks"]  # a full disk or a kill may have cut these off
+    for file in (folder / path.name for path in paths if path.stem not in own):
         if file.exists() and file.stat().st_size and not runs.is_executed(file):
             raise RunError(f"{file}: no run wrote this notebook, and this one would replace it. "
                            "Choose another folder with --name or --run-dir.")
@@ -234,12 +221,14 @@ def _open_record(folder: Path, values: dict, checked: str) -> dict:
     checked: the digest of `check_data`.
     """
     record = runs.read_record(folder)
-    changed = changes(record["parameters"], values)
+    changed = runs.differences(record["parameters"], values)
     finished = [entry for entry in record["notebooks"].values() if entry["status"] == "finished"]
     # A run that broke before anything was finished has nothing to lose.
     if changed and (finished or (folder / "training" / "state.npz").is_file()):
         raise RunError(f"{short(folder)} holds a run with other parameters: {changed}.\n"
                        "Give this run another folder with --name, or delete that folder first.")
+    if record.get("data", checked) != checked:  # results of other photos and masks are not kept
+        record["notebooks"] = {}
     record["parameters"] |= values
     record |= {"versions": runs.versions(), "machine": runs.machine(), "data": checked}
     runs.write_json(folder / "run.json", record)
@@ -346,17 +335,19 @@ def parse(made: argparse.ArgumentParser, argv: list[str]) -> tuple[argparse.Name
     options = made.parse_intermixed_args(rest)
     if options.parameter:  # --param, -pseed=0
         raise RunError("write parameters as -p epochs 5, or -p epochs=5.")
-    given |= {name: getattr(options, name) for name in ("dataset", "data_dir")
+    chosen = {name: getattr(options, name) for name in ("dataset", "data_dir")
               if getattr(options, name) is not None}
-    return options, given
+    if twice := sorted(chosen.keys() & given.keys()):
+        raise RunError(f"{twice[0]} is given twice: with -p, and with an option of its own.")
+    return options, given | chosen
 
 
 def folder_of(options: argparse.Namespace, usual: str) -> str | Path:
     """Return the folder that --run-dir or --name gives, else "" for FCN_RUN_DIR, else `usual`'s."""
-    if not options.name and (options.run_dir or os.environ.get("FCN_RUN_DIR")):
+    if options.name is None and (options.run_dir or os.environ.get("FCN_RUN_DIR")):
         return options.run_dir
-    name = options.name or usual
-    if name in (".", "..") or re.search(r"[/\\:]", name):
+    name = usual if options.name is None else options.name
+    if name in ("", ".", "..") or re.search(r"[/\\:]", name):
         raise RunError(f"--name is {name!r}; it must be a plain folder name. Else: --run-dir.")
     return runs.ROOT / "results" / "runs" / name
 

@@ -154,7 +154,7 @@ def fingerprint(name: str, versions: str) -> str:
 def set_up(venv: Path, extra: bool = False, versions: str = "locked") -> None:
     """Bring ``venv`` up to date: core, this repository (editable), with ``extra`` the rest."""
     started, python, record = time.monotonic(), make_venv(venv), venv / RECORD
-    done = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    done = json.loads(record.read_text("utf-8") or "{}") if record.exists() else {}
     wanted = ["core", "extra"] if extra else ["core"]
     stale = [name for name in wanted if done.get(name) != fingerprint(name, versions)]
     if not stale:

@@ -1,5 +1,7 @@
 """Finding data sets on disk, what is said about faulty ones, and their recipes."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,6 +98,17 @@ def test_lists_name_photos_in_several_ways(voc, stem, line):
     mask = mask.rename(mask.with_name(f"{stem}.png"))
     (voc / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\n", encoding="utf-8")
     assert load_dataset("voc", voc).split("train") == [(photo, mask)]
+
+
+@pytest.mark.parametrize("line, name", [("5", "5.jpg"), ("5.jpg", "5.jpg.jpg")])
+def test_lists_name_stems_before_files(voc, line, name):
+    photo, mask = load_dataset("voc", voc).split("train")[0]
+    for stem in ("5", "5.jpg"):
+        shutil.copyfile(photo, photo.with_name(f"{stem}.jpg"))
+        shutil.copyfile(mask, mask.with_name(f"{stem}.png"))
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text(f"{line}\n", encoding="utf-8")
+    (found, _), = load_dataset("voc", voc).split("train")
+    assert found.name == name
 
 
 def test_without_classes_txt_the_classes_are_vocs(voc):

@@ -8,7 +8,9 @@ import errno
 import hashlib
 import io
 import json
+import os
 import re
+import unicodedata
 import zipfile
 
 import cv2
@@ -120,6 +122,7 @@ def test_palette_masks_give_their_ids_and_colours(tmp_path, target):
     "0 background 0 0 0\n1 horse 128 0 0\n2 sheep 0 128 0\n",
     "background 0 0 0\nhorse 128 0 0  # 12 % of the pixels\n\nsheep 0 128 0\n",
     "name,r,g,b\nbackground, 0, 0, 0\nhorse, 128, 0, 0\nsheep, 0, 128, 0\n",
+    "class_name,r,g,b\nbackground,0,0,0\nhorse,128,0,0\nsheep,0,128,0\n",
     "0 0 0\tbackground\n128 0 0\thorse\n0 128 0\tsheep\n",
     "# label:color_rgb:parts:actions\nbackground:0,0,0::\nhorse:128,0,0::\nsheep:0,128,0::\n",
 ])
@@ -244,6 +247,12 @@ def test_binary_takes_128_and_brighter_for_the_foreground(tmp_path, target):
     np.testing.assert_array_equal(served(target)[1]["a"][1], greys // 128)
 
 
+def test_binary_masks_may_be_white_all_over(tmp_path, target):
+    pair(tmp_path / "s", mask=np.full(SIZE, 255))
+    convert(tmp_path / "s", target, binary=True, val=0)
+    assert (served(target)[1]["a"][1] == 1).all()
+
+
 def test_void_is_255_and_what_is_said_to_be(tmp_path, target):
     ids = ids_of(0, 4)
     ids[5, 5] = 255
@@ -314,6 +323,13 @@ def test_faulty_lists_of_classes_are_refused(tmp_path, text, said):
         read_entries(tmp_path / "classes.txt")
 
 
+def test_names_of_classes_may_hold_number_signs_and_colons(tmp_path):
+    (tmp_path / "classes.txt").write_text("C# 0 0 0\nbolt_#1 9 8 7  # a bolt\na:b:c 1 2 3\n")
+    entries = read_entries(tmp_path / "classes.txt")
+    assert [entry.name for entry in entries] == ["C#", "bolt_#1", "a:b:c"]
+    assert [entry.color for entry in entries] == [(0, 0, 0), (9, 8, 7), (1, 2, 3)]
+
+
 # Photos and masks that belong together
 
 
@@ -363,6 +379,46 @@ def test_hidden_twins_of_macos_are_no_photos(tmp_path, target):
     assert sorted(served(target)[1]) == ["day_1_a", "day_1_b"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows lets few users make links")
+def test_folders_that_are_links_are_read(source, target, tmp_path):
+    (source / "images").rename(tmp_path / "disk")
+    (source / "images").mkdir()
+    (source / "images" / "cam").symlink_to(tmp_path / "disk")
+    for folder in ("images", "masks"):
+        (source / folder / "up").symlink_to(source)  # a circle
+    convert(source, target)
+    assert served(target)[1].keys() == {"cam_a", "cam_b", "cam_c", "cam_d"}
+
+
+def test_names_with_composed_and_combining_letters_mean_the_same(tmp_path, target):
+    """macOS writes an e and its accent as two letters, most others as one."""
+    for seed, stem in enumerate(["caf\u00e9 1", "caf\u00e9 2"]):
+        pair(tmp_path / "s", stem, seed=seed)
+        photo = tmp_path / "s" / "images" / f"{stem}.png"
+        photo.rename(photo.with_name(unicodedata.normalize("NFD", photo.name)))
+    convert(tmp_path / "s", target)
+    assert (served(target)[1]["caf\u00e9_2"][1] == ids_of(1)).all()
+
+
+@pytest.mark.parametrize("photos, mask, left", [
+    (["0", "0_rgb"], "0", "0_rgb"), (["img_z", "z"], "z_mask", "img_z"),
+    (["0_rgb", "img_0"], "0_mask", "img_0")])
+def test_a_mask_belongs_to_one_photo(tmp_path, target, photos, mask, left):
+    for seed, stem in enumerate(photos):
+        save(tmp_path / "s" / "images" / f"{stem}.png", pixels_of(seed))
+    save(tmp_path / "s" / "masks" / f"{mask}.png", ids_of(0))
+    said = refusal(tmp_path / "s", target)
+    assert "1 fault" in said and f"{left}.png: has no mask" in said
+
+
+def test_a_folder_whose_masks_are_called_otherwise_is_not_dropped(tmp_path, target):
+    for seed, (folder, masks) in enumerate({"day1": "masks", "day2": "label_maps"}.items()):
+        pair(tmp_path / "s", "a", seed=seed, photo=f"{folder}/images/{{}}.png",
+             label=f"{folder}/{masks}/{{}}.png")
+    said = refusal(tmp_path / "s", target)
+    assert "day2/label_maps/a.png: is a mask" in said and "day2/images/a.png: has no mask" in said
+
+
 def test_an_exact_name_goes_before_an_ending(tmp_path, target):
     for seed, stem in enumerate(["car", "car_l", "bus"]):
         pair(tmp_path / "s", stem, seed=seed)
@@ -379,6 +435,14 @@ def test_photos_without_masks_can_be_skipped_or_show_background(source, target):
     done = convert(source, target.with_name("other"), missing="background")
     assert (served(target.with_name("other"))[1]["b"][1] == 0).all()
     assert any("1 photo without a mask" in note for note in done.notes)
+
+
+@pytest.mark.parametrize("classes, shown", [("road,sky,car", 255), ("sky,background,car", 1)])
+def test_photos_without_masks_show_the_class_called_background_or_void(source, target, classes,
+                                                                       shown):
+    (source / "masks" / "b.png").unlink()
+    convert(source, target, missing="background", classes=classes)
+    assert (served(target)[1]["b"][1] == shown).all()
 
 
 def test_a_split_folder_without_masks_is_left_out(tmp_path, target):
@@ -402,6 +466,16 @@ def test_split_folders_may_have_a_year(tmp_path, target):
     for seed, folder in enumerate(("train2017", "train2017", "val2017")):
         pair(tmp_path / "s", f"{seed}", seed=seed, photo=f"images/{folder}/{{}}.png",
              label=f"masks/{folder}/{{}}.png")
+    assert convert(tmp_path / "s", target).splits == {"train": 2, "val": 1}
+
+
+@pytest.mark.parametrize("format", ["folder", "labelme"])
+def test_split_folders_may_lie_in_other_folders(tmp_path, target, format):
+    for seed, folder in enumerate(("a/train", "b/train", "b/val")):
+        if format == "folder":
+            pair(tmp_path / "s", f"{folder}/1", seed=seed)
+        else:
+            labelled(tmp_path / "s" / folder, "1", shape("cow", (2, 2), (9, 2), (9, 9)))
     assert convert(tmp_path / "s", target).splits == {"train": 2, "val": 1}
 
 
@@ -648,6 +722,14 @@ def test_faulty_files_can_be_left_out(faulty, target):
     assert (target / "conversion.txt").read_text().splitlines()[-5:] == done.skipped
 
 
+@pytest.mark.parametrize("lost", ["train", "val"])
+def test_a_split_of_faulty_files_alone_cannot_be_left_out(tmp_path, target, lost):
+    for seed, name in enumerate(("train/a", "train/b", "val/c")):
+        pair(tmp_path / "s", name, seed=seed, mask=ids_of(0)[:8] if lost in name else None)
+    said = refusal(tmp_path / "s", target, skip_faulty=True)
+    assert f"nothing of {lost} is left" in said and f"{lost}/" in said and not target.exists()
+
+
 def test_the_target_must_be_new_or_empty_and_outside_the_source(source, target):
     (target / "sub").mkdir(parents=True)
     with pytest.raises(UsageError, match="is there already, and not empty"):
@@ -776,7 +858,16 @@ def test_a_black_label_of_cvat_is_the_background_whatever_its_name(cvat, target)
     assert (pairs["cam_1_frame_0"][1] == ids_of(0)).all()
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt"])
+def test_archives_with_the_backslashes_of_windows_are_read(cvat, target, tmp_path):
+    with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+        for path in cvat.rglob("*.*"):
+            name = str(path.relative_to(cvat.parent)).replace("/", "\\")
+            archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
+    convert(tmp_path / "task.zip", target)
+    check_cvat(target)
+
+
+@pytest.mark.parametrize("name", ["..\\out.txt", "../out.txt", "/out.txt", "a/../../out.txt"])
 def test_archives_that_lead_outside_are_refused(tmp_path, target, name):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         archive.writestr(name, "x")
@@ -1054,6 +1145,21 @@ def test_masks_that_show_nothing_but_background_are_refused(tmp_path, target):
     for stem in "ab":
         pair(tmp_path / "s", stem, mask=np.zeros(SIZE))
     assert "nothing to learn" in refusal(tmp_path / "s", target)
+
+
+@pytest.mark.parametrize("classes, said", [("", "but void"), ("sky,cow", "but sky or void")])
+def test_masks_that_show_nothing_but_void_are_refused(tmp_path, target, classes, said):
+    for seed, stem in enumerate("ab"):
+        pair(tmp_path / "s", stem, mask=np.full(SIZE, 255), seed=seed)
+    assert said in refusal(tmp_path / "s", target, classes=classes)
+
+
+@pytest.mark.parametrize("classes, value, said", [
+    ("0 void,1 horse", 1, "but horse or void"), ("0 horse,255 void", 255, "but 0 and 255")])
+def test_a_class_and_void_are_not_two_classes(tmp_path, target, classes, value, said):
+    for seed, stem in enumerate("ab"):
+        pair(tmp_path / "s", stem, mask=value * ids_of(seed, 2), seed=seed)
+    assert said in refusal(tmp_path / "s", target, classes=classes)
 
 
 def test_photos_without_a_labelme_file_are_left_out_or_background(tmp_path, target):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -212,6 +213,68 @@ def test_the_folders_of_coco_itself_are_read(source, target):
         "train_0001_train", "train_0002", "val_0001_val", "val_0002"}
     assert (masks["train_0002"] == box(*BOX)).all() and (masks["val_0002"] == box(*SMALL)).all()
     assert any("2 photos without a mask or shapes" in note for note in done.notes)
+
+
+def test_files_of_coco_are_read_whatever_they_are_called(source, target):
+    for split, name in (("train", "instances_train"), ("val", "val")):
+        photo(source / split / "a.png", len(split))
+        write(source / "annotations" / f"{name}.json", coco((1, [flat(STAR)])))
+    assert convert(source, target).splits == {"train": 1, "val": 1}
+
+
+def test_objects_of_photos_that_coco_does_not_list_are_counted(source, target):
+    photo(source / "a.png")
+    stray = {"category_id": 1, "segmentation": [flat(STAR)], "image_id": 99}
+    data = coco((1, [flat(corners(*BOX))]), stray)
+    write(source / "labels.json", data)
+    notes = convert(source, target, val=0).notes
+    assert any("1 object of photos that no file lists" in note for note in notes)
+    write(source / "labels.json", data | {"images": 2 * data["images"]})
+    assert "labels.json: is no whole COCO file" in refusal(source, target.with_name("other"))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_of_photos_with_two_suffixes_the_named_one_is_taken(source, target, name):
+    photo(source / "images" / "a.jpg", 0)
+    photo(source / "images" / "a.png", 1)
+    write(source / "labels.json", coco((1, [flat(STAR)]), file_name=name))
+    convert(source, target, val=0)
+    assert [path.name for path in (target / "JPEGImages").iterdir()] == [name]
+
+
+@pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_with_composed_and_combining_letters_mean_the_same(source, target, forms):
+    file, name = (unicodedata.normalize(form, "caf\u00e9.png") for form in forms)
+    photo(source / file)
+    write(source / "labels.json", coco((1, [flat(STAR)]), file_name=name))
+    assert mask_of(source, target).any()
+
+
+def test_a_folder_whose_name_ends_in_the_word_of_a_split_is_none(source, target):
+    data = coco((1, [flat(STAR)]))
+    data["images"].append(data["images"][0] | {"id": 8, "file_name": "b.png"})
+    photo(source / "steam_train" / "a.png", 0)
+    photo(source / "bus" / "b.png", 1)
+    write(source / "labels.json", data)
+    convert(source, target, val=0)
+    assert served(target)[1].keys() == {"steam_train_a", "bus_b"}
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco", "cvat"])
+def test_two_labels_of_one_photo_are_refused(source, target, form):
+    """As where the photo of one is missing, and that of the other is called so, too."""
+    photo(source / "val" / "a.png")
+    shapes = {"shapes": [{"label": "cow", "points": STAR, "shape_type": "polygon"}],
+              "imagePath": "a.png", "imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    for split in ("train", "val"):
+        if form == "labelme":
+            write(source / split / "a.json", shapes)
+        elif form == "coco":
+            write(source / f"instances_{split}.json", coco((1, [flat(STAR)])))
+        else:
+            write_subsets(source, "a.png")
+    message = refusal(source, target)
+    assert "2 faults" in message and message.count("would label") == 2 and "a.png" in message
 
 
 def test_files_of_coco_say_the_split_before_folders_do(source, target):
@@ -477,6 +540,46 @@ def test_photos_of_yolo_without_a_file_are_left_out_or_background(source, target
     assert any("without labels: 1 photo" in note for note in convert(source, target, val=0).notes)
     convert(source, tmp_path / "other", missing="background", val=0)
     assert not served(tmp_path / "other")[1]["train_b"].any()
+
+
+def test_photos_elsewhere_without_labels_are_left_out_or_background(source, target, tmp_path):
+    write(source / "data.yaml", "names: [cow]")
+    write(source / "labels" / "a.txt", yolo_line(0, STAR))
+    for seed, stem in enumerate("ab"):
+        photo(tmp_path / "photos" / f"{stem}.jpg", seed)
+    notes = convert(source, target, images=tmp_path / "photos", val=0).notes
+    assert any("without labels: 1 photo" in note for note in notes)
+    convert(source, tmp_path / "other", images=tmp_path / "photos", missing="background", val=0)
+    assert served(tmp_path / "other")[1].keys() == {"a", "b"}
+
+
+def test_a_folder_of_photos_in_the_source_goes_before_one_here(source, target, monkeypatch):
+    write(source / "data.yaml", "names: [cow]")
+    write(source / "labels" / "a.txt", yolo_line(0, STAR))
+    photo(source / "images" / "a.jpg")
+    photo(source.parent / "images" / "b.jpg", 1)
+    monkeypatch.chdir(source.parent)
+    convert(source, target, images="images", missing="background", val=0)
+    assert served(target)[1].keys() == {"a"}
+
+
+@pytest.mark.parametrize("other", ["coco8-seg.yaml", "args.yaml"])
+def test_yolo_has_its_names_in_data_yaml(source, target, other):
+    yolo(source, "a", yolo_line(0, STAR))
+    write(source / "data.yaml", "names: [cow]")
+    write(source / other, "names: {0: person, 1: bicycle}")
+    convert(source, target, val=0)
+    assert served(target)[0].class_names == ("background", "cow")
+
+
+@pytest.mark.parametrize("options", [
+    ["--map", "1=0"], ["--binary"], ["--masks", "labels"], ["--mask-prefix", "a"],
+    ["--mask-suffix", "a"], ["--images", "nowhere"]])
+def test_options_that_outlines_cannot_follow_are_refused(source, target, options, capsys):
+    yolo(source, "a", yolo_line(0, STAR))
+    write(source / "data.yaml", "names: [cow]")
+    assert main([str(source), str(target), "--val", "0", *options]) == 2
+    assert options[0] in capsys.readouterr().err and not target.exists()
 
 
 def test_photos_of_yolo_are_measured_as_they_are_seen(source, target, tmp_path):

@@ -217,6 +217,14 @@ def test_photos_without_a_match_stand_alone_and_folders_count(tmp_path):
     assert groups_in(done) == 4 and "2 photos without a match" in str(done)
 
 
+@pytest.mark.parametrize("names", [["a/train/1", "a/train/2", "b/val/1"],
+                                   ["train1", "train2", "val1"]])
+def test_groups_go_by_names_without_the_folders_of_splits(tmp_path, names):
+    write(tmp_path / "s", [[1]] * 3, names)
+    done = convert(tmp_path / "s", tmp_path / "t", group=r"^(./|[a-z]+)\d$")
+    assert r"\d$: 3 photos in 2 groups" in str(done)
+
+
 @pytest.mark.parametrize("form", ["{}.rf.{}", "{}_jpg.rf.{}"])
 def test_copies_that_roboflow_made_stay_together(tmp_path, form):
     hashes = [f"{number:032x}" for number in range(24)]
@@ -328,7 +336,11 @@ def test_the_splits_of_a_roboflow_export_have_one_list_of_classes(tmp_path):
 
 
 @pytest.mark.parametrize("options, names", [({}, ("background", "foreground")),
-                                            ({"classes": "membrane,cell"}, ("membrane", "cell"))])
+                                            ({"classes": "membrane,cell"}, ("membrane", "cell")),
+                                            ({"classes": "0 sky,255 cow"}, ("sky", "cow")),
+                                            ({"classes": "255 cow,0 sky"}, ("sky", "cow")),
+                                            ({"classes": ["cow"]}, ("background", "cow")),
+                                            ({"classes": ["1 cow"]}, ("background", "cow"))])
 def test_masks_of_0_and_255_are_two_classes(tmp_path, options, names):
     write(tmp_path / "s", [[255], [255], [], [255]])
     done = convert(tmp_path / "s", tmp_path / "t", **options)

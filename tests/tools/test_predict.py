@@ -449,6 +449,26 @@ def test_truth_is_found_by_the_name_alone(run, folder, truth):
         tool.Job(folder, Path("day 2/b.TIF")): truth / "b.png"}
 
 
+def test_one_true_mask_is_not_that_of_two_photos(run, no_model, folder, truth, capsys):
+    shutil.copy(folder / "a.png", folder / "day 2" / "a.png")
+    assert run(folder, "--truth", truth) == 2
+    assert "photos of one name would share a mask" in capsys.readouterr().err
+
+
+def test_scores_of_an_earlier_command_do_not_stay(run, folder, truth, tmp_path):
+    assert run(folder, "--truth", truth) == 0 and (tmp_path / "out" / "scores.json").exists()
+    for file, size in ((truth / "a.png", (60, 90)), (truth / "day 2" / "b.png", (33, 47))):
+        images.write_mask(file, np.full(size, 255, np.uint8), COLORS)
+    assert run(folder, "--truth", truth, "--force") == 0
+    assert not (tmp_path / "out" / "scores.json").exists()
+
+
+def test_earlier_results_are_not_taken_for_photos(run, folder):
+    for name in ("one", "two"):
+        assert run(folder, "--out", folder / name) == 0
+    assert {row["photo"] for row in areas(folder / "two")} == {"a.png", "day 2/b.TIF"}
+
+
 def test_truth_of_another_size_is_named_and_the_rest_is_scored(run, folder, truth,
                                                                tmp_path, capsys):
     images.write_mask(truth / "day 2" / "b.png", np.zeros((5, 7), np.uint8), COLORS)
@@ -594,6 +614,16 @@ def test_broken_files_are_named_and_the_rest_is_done(run, folder, tmp_path, caps
 def test_video_without_frames_leaves_nothing(run, tmp_path, capsys):
     assert run(write_video(tmp_path / "empty.avi", frames=0)) == 1
     assert "empty.avi: no frame can be read" in capsys.readouterr().err
+    assert not written(tmp_path / "out")
+
+
+def test_overlays_that_are_cut_off_are_a_fault(run, tmp_path, capsys, monkeypatch):
+    """By a full disk, or where files may have four gigabytes; OpenCV says nothing."""
+    real = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda path: real(
+        "nothing" if path.endswith(".mp4") else path))
+    assert run(write_video(tmp_path / "clip.avi")) == 1
+    assert "clip.avi: its overlays cannot be written" in capsys.readouterr().err
     assert not written(tmp_path / "out")
 
 

@@ -85,6 +85,7 @@ def test_relative_folders_and_files_become_absolute(tmp_path, monkeypatch):
     assert convert("data_dir", "data", "str") == str(tmp_path / "data")
     assert convert("photo", "photo.jpg", "str") == str(tmp_path / "photo.jpg")
     assert convert("dataset", "meadow", "str") == "meadow"
+    assert convert("name", "a" * 300, "str") == "a" * 300  # longer than a file's name may be
 
 
 def refused(argv: list[str], folder: Path, capsys) -> str:
@@ -136,6 +137,12 @@ def test_a_timeout_that_cannot_be_is_refused(seconds, tmp_path, capsys):
 def test_parameters_that_would_be_lost_are_refused(argv, capsys):
     assert main(argv) == 1
     assert "-p epochs 5, or -p epochs=5" in capsys.readouterr().err
+
+
+def test_a_data_set_given_in_two_ways_is_refused(tmp_path, capsys):
+    toy = notebook(tmp_path / "01_toy.ipynb")
+    said = refused([toy, "-p", "dataset=voc", "--dataset", "meadow"], tmp_path / "run", capsys)
+    assert "dataset is given twice" in said
 
 
 def test_own_data_are_not_trained_as_meadow(shared_voc, tmp_path, capsys):
@@ -198,7 +205,7 @@ def test_folder_that_cannot_be_used(tmp_path, monkeypatch, capsys):
     assert str(tmp_path / "run") in said and "Permission denied" in said
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "a\\b", "C:x"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "C:x"])
 def test_name_must_be_a_plain_folder_name(name, capsys):
     assert main(["--name", name, "01"]) == 1
     assert "plain folder name" in capsys.readouterr().err
@@ -352,6 +359,19 @@ def test_a_notebook_whose_result_is_gone_runs_again(tmp_path, executed):
     (tmp_path / "run" / "02_two.ipynb").unlink()
     run(paths, run_dir=tmp_path / "run")
     assert executed == ["01_one", "02_two", "02_two"]
+
+
+def test_a_notebook_that_was_cut_off_runs_again(tmp_path, monkeypatch, executed):
+    """By a full disk, or a kill while papermill wrote it."""
+    def cut(path, output, *more):
+        output.write_text("{")
+        raise RunError("No space left on device.")
+
+    path, whole = notebook(tmp_path / "01_one.ipynb"), runner.execute
+    monkeypatch.setattr(runner, "execute", cut)
+    assert main([path, "--run-dir", str(tmp_path / "run")]) == 1
+    monkeypatch.setattr(runner, "execute", whole)
+    assert main([path, "--run-dir", str(tmp_path / "run")]) == 0 and executed == ["01_one"]
 
 
 def test_a_change_in_utils_makes_a_result_stale_and_one_in_prose_does_not(
@@ -534,23 +554,23 @@ def test_warnings_about_own_data_are_printed_once_and_the_run_goes_on(own, tmp_p
     assert command() == 1 and read and "val0.png" in capsys.readouterr().err
 
 
+def test_corrected_masks_make_results_stale(own, tmp_path, monkeypatch):
+    (command, voc), executed = own, []
+    monkeypatch.setattr(runner, "execute",
+                        lambda path, output, *more: (executed.append(path.stem), output.touch()))
+    assert command() == command() == 0 and executed == ["01_toy"]
+    file = voc / "SegmentationClass" / "train0.png"
+    mask = Image.open(file)
+    mask.putpixel((0, 0), 1)
+    mask.save(file)
+    assert command() == 0 and executed == ["01_toy"] * 2
+
+
 def test_published_data_are_not_read_before(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "execute", lambda path, output, *more: output.touch())
     monkeypatch.setattr(check, "look_at", lambda *_: pytest.fail("a photo was read"))
     assert (main([notebook(tmp_path / "01_toy.ipynb", parameters=OWN), "--run-dir",
                   str(tmp_path / "run")]) == 0)
-
-
-# Folders of earlier versions
-
-
-def test_a_folder_with_a_former_default_still_opens():
-    stored = {"scene": "test_023", "stride": 32, "seed": 1}
-    assert runner.changes(stored, {"scene": "", "stride": 0, "seed": 1}) == ""
-    assert runner.changes(stored, {"scene": "test_023", "stride": 32, "seed": 1}) == ""
-    said = runner.changes(stored, {"scene": "test_001", "stride": 16, "seed": 0})
-    assert "scene was" in said and "stride was" in said and "seed was" in said
-    assert "scene was" in runner.changes({"scene": "test_007"}, {"scene": ""})
 
 
 # What is shown

@@ -44,8 +44,7 @@ def survey(dataset, progress=None):
             if progress:
                 progress(len(looks), len(whole))
     pixels = {name: sum((looks[sample].pixels for sample in split if sample in looks),
-                        np.zeros(VOID + 1, np.int64))
-              for name, split in dataset.splits.items()}
+                        np.zeros(VOID + 1, np.int64)) for name, split in dataset.splits.items()}
     problems = [problem for look in looks.values() for problem in look.problems]
     problems += [*_missing(missing), *_unlisted(dataset), *_lists(dataset),
                  *_copies(dataset, looks)]
@@ -81,8 +80,7 @@ def table(problems, root="", width=110):
 
 def shares(dataset: Dataset, report: Report) -> str:
     """Return a table: pairs per split, and the share of its pixels that each class has."""
-    order = ["train", "val", "test"]
-    splits = sorted(dataset.splits, key=[*order, *dataset.splits].index)
+    splits = sorted(dataset.splits, key=["train", "val", "test", *dataset.splits].index)
     parts = [report.pixels[split] / max(report.pixels[split].sum(), 1) for split in splits]
     rows = [["", *splits], ["pairs", *(str(len(dataset.splits[split])) for split in splits)]]
     rows += [[name, *(f"{part[i]:.2%}" for part in parts)]
@@ -121,12 +119,10 @@ def _unlisted(dataset):
                           if file.suffix.lower() in PHOTO_SUFFIXES} for home in homes)
         listed = {photo.stem for photo, _ in samples if photo.parent == homes[0]}
         for stem in masks.keys() - listed:
+            found, remedy = "a mask without a photo, in no list.", "Add its photo."
             if stem in photos:
-                yield Problem(str(photos[stem]), "photo and mask are in no list.",
-                              "Add them to one.", "warning")
-            else:
-                yield Problem(str(masks[stem]), "a mask without a photo, in no list.",
-                              "Add its photo.", "warning")
+                found, remedy = "photo and mask are in no list.", "Add them to one."
+            yield Problem(str(photos.get(stem, masks[stem])), found, remedy, "warning")
 
 
 def _lists(dataset):
@@ -143,25 +139,19 @@ def _lists(dataset):
             if times > 1:
                 yield Problem(str(sample[0]), f"is in the list of {name} {times} times.",
                               "Keep one line.", "warning")
-    for one, other in combinations(_train_first(dataset), 2):
+    for one, other in combinations(dataset.splits, 2):
         for photo, _ in set(dataset.splits[one]) & set(dataset.splits[other]):
             yield Problem(str(photo), f"is in the lists of both {one} and {other}.",
                           "Keep it in one: scores on photos seen in training mean nothing.",
-                          "error" if one == "train" else "warning")
-
-
-def _train_first(dataset):
-    return sorted(dataset.splits, key=lambda name: name != "train")
+                          "error" if "train" in (one, other) else "warning")
 
 
 def _copies(dataset, looks):
     """Yield photos that are pixel for pixel equal to another one."""
     first = {}
-    for split in _train_first(dataset):
-        for sample in dataset.splits[split]:
-            look = looks.get(sample)
-            if look is None or look.photo is None:
-                continue
+    for split in sorted(dataset.splits, key=lambda name: name != "train"):
+        for sample in [one for one in dataset.splits[split] if one in looks and looks[one].photo]:
+            look = looks[sample]
             original, home, mask = first.setdefault(look.photo, (sample, split, look.mask))
             if sample != original:
                 masks = "" if look.mask == mask else ", with another mask"
@@ -187,23 +177,21 @@ def _classes(dataset, pixels):
     """Yield the classes that all masks, or those of one split, never show."""
     seen = {split: set(np.flatnonzero(count[:dataset.num_classes]))
             for split, count in pixels.items()}
-
-    def named(ids):
-        return [dataset.class_names[i] for i in sorted(ids)]
-
+    names = np.array(dataset.class_names)
     never = set(range(dataset.num_classes)).difference(*seen.values())
     if never:
-        yield Problem("all masks", f"none shows {named(never)}.",
+        yield Problem("all masks", f"none shows {names[sorted(never)].tolist()}.",
                       "Does classes.txt name this data set's classes?", "warning")
     for split, shown in seen.items():
         train = seen.get("train", shown)
+        new, lost = (names[sorted(ids)].tolist() for ids in (shown - train, train - shown))
         if dataset.splits[split] and not shown and any(seen.values()):
             yield Problem(f"split {split}", f"the masks of {split} hold nothing but void.",
                           "Draw classes in them, list other photos, or delete the list.")
-        if shown - train:
-            yield Problem(f"split {split}", f"{split} shows {named(shown - train)}, and train "
-                          "never does.", "Move photos between the lists: what training never shows "
-                          "cannot be found.")
-        if train - shown:
-            yield Problem(f"split {split}", f"{split} never shows {named(train - shown)}.",
+        if new:
+            yield Problem(f"split {split}", f"{split} shows {new}, and train never does.",
+                          "Move photos between the lists: what training never shows cannot be "
+                          "found.")
+        if lost:
+            yield Problem(f"split {split}", f"{split} never shows {lost}.",
                           "None: its mean IoU leaves them out.", "note")

@@ -61,9 +61,8 @@ def _photo(path):
         say("warning", f"is only {width}x{height} pixels",
             "Thumbnails do not train well; get the original.")
     if (stored.deep or stored.mode == "I") and image.max() < 64:
-        bits = 16 if stored.deep else 32
-        say("warning", f"has {bits} bits per channel but uses low values only: it is read as "
-            "almost black", "Scale its values up to 65535.")
+        say("warning", f"has {16 if stored.deep else 32} bits per channel but uses low values "
+            "only: it is read as almost black", "Scale its values up to 65535.")
     if fourth:
         say("note", "has a fourth band that is not transparency", "None: it is left out.")
     elif picture.has_transparency_data:
@@ -83,8 +82,7 @@ def _mask(path, dataset):
         if stored.format == "JPEG":
             return None, 0, Problem(path, "the mask is a JPEG inside, which blends ids and "
                                     "colours.", "Export it again, as PNG.")
-        fault = _of_colors(path, picture, dataset) if has_colors(picture) else None
-        if fault:
+        if has_colors(picture) and (fault := _of_colors(path, picture, dataset)):
             return None, 0, fault
         ids = to_ids(picture, path, dataset.colors)
     except ImageError as error:

@@ -65,7 +65,7 @@ def convert(source, target, progress=False, **options):
     _check_places(source, target)
     _check_options(options)
     part = target.absolute().with_name(f".{target.absolute().name}.{os.getpid()}.part")
-    unpacked = part / ".source"
+    unpacked = part / ".work" / "source"
     try:
         (part / ".work").mkdir(parents=True)
         root = _opened(source, unpacked)
@@ -80,11 +80,13 @@ def convert(source, target, progress=False, **options):
         results = write_samples(found, part, progress, options)
         faults = found.faults + [result for result in results if isinstance(result, Problem)]
         kept = [pair for pair in zip(found.samples, results) if not isinstance(pair[1], Problem)]
-        lost = {one.split for one in found.samples} - {sample.split for sample, _ in kept}
-        if not kept or "train" in lost or (faults and not options.skip_faulty):
+        lost = {one.split for one in found.samples if one.split} - {one.split for one, _ in kept}
+        if lost or not kept or (faults and not options.skip_faulty):
+            remedy = (f"since without them nothing of {some(sorted(lost))} is left" if lost else
+                      "or leave those files out with --skip-faulty")
             raise ValueError(f"{source} cannot be converted as it is, and nothing was written.\n\n"
                              f"{plural(len(faults), 'fault')}:{bullets(faults)}\n\n"
-                             "Fix them, or leave those files out with --skip-faulty.")
+                             f"Fix them, {remedy}.")
         kept.sort(key=lambda pair: pair[0].stem)
         samples, written = zip(*kept)
         counts = np.array([one.pixels for one in written])
@@ -101,7 +103,6 @@ def convert(source, target, progress=False, **options):
         record = [f"{source} read as {format} with {options}", str(done), *skipped]
         (part / "conversion.txt").write_text("\n".join(record), encoding="utf-8")
         shutil.rmtree(part / ".work")
-        shutil.rmtree(unpacked, ignore_errors=True)
         if target.is_dir():
             target.rmdir()
         os.replace(part, target)
@@ -170,10 +171,9 @@ def _opened(source, folder):
 def _guess(root):
     """Return the format of a folder; UsageError where several fit."""
     masks = "cvat" if (root / "labelmap.txt").is_file() else "folder"
-    found = {masks: folder_called(root, MASK_FOLDERS), "yolo": next(root.glob("data.y*ml"), None)}
-    for path in files_below(root, (".txt",)):
-        if "labels" in path.relative_to(root).parts and not found["yolo"]:
-            found["yolo"] = path
+    outlines = [*root.glob("data.y*ml"), *(path for path in files_below(root, (".txt",))
+                                           if "labels" in path.relative_to(root).parts)]
+    found = {masks: folder_called(root, MASK_FOLDERS), "yolo": next(iter(outlines), None)}
     for format, marks in MARKS.items():
         found[format] = next(files_holding(root, *marks), None)
     found = {format: file for format, file in found.items() if file}
@@ -207,9 +207,8 @@ def _check_samples(found, options, root):
 def _check_shown(shown, class_names, to):
     """Refuse masks that show nothing to learn. shown: bool (C + 1,), void last."""
     if to == "voc" and not shown[1:-1].any() and (shown[-1] or len(class_names) == 1):
-        raise ValueError(f"no mask shows anything but {' or '.join([*class_names[:1], 'void'])}, "
-                         "so there is nothing to learn. Check --void, --map and --binary, or label "
-                         "more.")
+        raise ValueError(f"no mask shows anything but {' or '.join([*class_names[:1], 'void'])}: "
+                         "nothing to learn. Check --void, --map and --binary, or label more.")
 
 
 def _remarks(format, found, kept, faults):

@@ -1,9 +1,8 @@
 """What the formats of `tools.convert` share: samples, options, faults and split lists."""
 
-import glob
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from unicodedata import normalize
 
@@ -109,30 +108,36 @@ class Source:
     background: int = 0
 
 
-def files_below(folder, suffixes, without=()):
+def files_below(folder, suffixes, without=(), above=()):
     """Return the files below `folder` with `suffixes`, sorted; none hidden, or in `without`."""
-    left = "|".join(["__MACOSX", *(f"{name}/" for name in without)])
-    found = [folder / name for name in glob.glob("**/*", root_dir=folder, recursive=True)
-             if not re.search(rf"(?i)(^|[/\\])({left})", name)]  # unlike rglob, it follows links
-    return sorted(path for path in found if path.suffix.lower() in suffixes and path.is_file())
+    found, above = [], {*above, folder.resolve(), *folder.resolve().parents}  # no circle of links
+    for path in folder.iterdir():
+        if path.name.startswith((".", "__MACOSX")):
+            continue
+        if path.suffix.lower() in suffixes and path.is_file():
+            found.append(path)
+        elif path.is_dir() and path.name.lower() not in without and path.resolve() not in above:
+            found += files_below(path, suffixes, without, above)
+    return sorted(found)
+
+
+def folder_named(root, option, given):
+    """Return the folder in `root`, or else here, that an option names, or None without."""
+    found = [path for path in (root / given, Path(given).expanduser()) if path.is_dir()]
+    if not found:
+        raise UsageError(f"{option} {given}: there is no such folder, neither in {root} nor here.")
+    return found[0] if given else None
 
 
 def files_holding(folder, suffix, text):
-    """Yield the files below `folder` with a suffix in which a text stands."""
-    for file in files_below(folder, (suffix,)):
-        if text in file.read_text(encoding="utf-8", errors="replace"):
-            yield file
+    """Return an iterator over the files below `folder` with a suffix in which a text stands."""
+    return (file for file in files_below(folder, (suffix,))
+            if text in file.read_text(encoding="utf-8", errors="replace"))
 
 
 def key_of(path, folder):
     """Return the path of a file below `folder`, with slashes and without its suffix."""
     return normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
-
-
-def split_named(name):
-    """Return the split that the last word of a name says, such as instances_val2017, or ""."""
-    word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", name.lower())
-    return SPLITS.get(word[1], "") if word else ""
 
 
 def split_of(key):
@@ -183,9 +188,8 @@ def apply_lists(root, source):
             source.faults.append(Problem(str(file), f"names {line!r}, {found}.", "Fix that line."))
     if left := len(source.samples) - len(splits):
         source.notes.append(f"left out, since no list names them: {plural(left, 'photo')}")
-    source.samples = [sample for sample in source.samples if sample.key in splits]
-    for sample in source.samples:
-        sample.split = splits[sample.key]
+    source.samples = [replace(sample, split=splits[sample.key]) for sample in source.samples
+                      if sample.key in splits]
 
 
 def finder(keys):

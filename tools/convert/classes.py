@@ -38,8 +38,7 @@ def find_entries(root, given):
     Roboflow writes them, in the folders of its splits.
     """
     if "," in given and not Path(given).expanduser().is_file():
-        names = [name for name in given.split(",") if name.strip()]
-        return _entries("--classes", names), "--classes"
+        return _entries("--classes", [one for one in given.split(",") if one.strip()]), "--classes"
     if given:
         files = [Path(given).expanduser()]
     else:

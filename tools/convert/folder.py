@@ -3,11 +3,10 @@
 import re
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, VOID_NAMES, Sample, Source,
-                                UsageError, apply_lists, files_below, finder, key_of, some,
-                                split_of)
+                                UsageError, apply_lists, files_below, finder, folder_named,
+                                key_of, some, split_of)
 from tools.convert.classes import Entry, find_entries, number_classes
 from tools.convert.masks import (check_colors, goes_by_color, id_map_of_white, id_table,
                                  name_classes, palette_colors, read_colors, read_ids, scan_all)
@@ -32,10 +31,11 @@ def read_folder(root, options):
     entries, origin = find_entries(root, options.classes)
     if origin == "labelmap.txt":  # CVAT's, whose background is black, or else called so
         entries.sort(key=lambda entry: (entry.color != (0, 0, 0), entry.name != "background"))
-    ids = [entry.file_id for entry in entries if entry.name.lower() not in VOID_NAMES]
-    if ids in ([0], [1], [0, VOID]) and not entries[-1].color:
+    listed = sorted(entries)
+    if ([entry.file_id for entry in listed] in ([0], [1], [0, VOID]) and not listed[-1].color
+            and listed[-1].name.lower() not in VOID_NAMES):
         # The thing alone, or called by its white: what is not it is background.
-        entries = [Entry(0, "background", None), entries[-1]._replace(file_id=1)]
+        entries = [*(listed[:-1] or [Entry(0, "background", None)]), listed[-1]._replace(file_id=1)]
     source = _collect(root, options)
     labels = [sample.label for sample in source.samples if sample.label]
     if not entries and any(label.stem.endswith("_gtFine_labelIds") for label in labels):
@@ -46,9 +46,11 @@ def read_folder(root, options):
     colored = any(entry.color for entry in entries)
     if not colored:
         check_colors(scans)
-    if not by_color and (white := id_map_of_white(entries, scans, options)):
+    white = {} if by_color else id_map_of_white(entries, scans, options)
+    if not entries and (white or options.binary):
+        entries = [Entry(0, "background", None), Entry(1, "foreground", None)]
+    if white:
         options = replace(options, id_map=options.id_map | white)
-        entries = entries or [Entry(0, "background", None), Entry(1, "foreground", None)]
         source.notes.append(f"the masks hold 0 and {VOID} and nothing else, so {VOID} becomes "
                             f"class 1; if it means void (not labelled), say --void {VOID}")
     table = id_table(number_classes(source, entries, options), options)
@@ -83,8 +85,8 @@ def _collect(root, options):
 
 def _places(root, options):
     """Return [(split or folder or "", folder of photos, folder of masks)]."""
-    images = _folder(root, options.images, "--images", IMAGE_FOLDERS)
-    masks = _folder(root, options.masks, "--masks", MASK_FOLDERS)
+    images = folder_named(root, "--images", options.images) or folder_called(root, IMAGE_FOLDERS)
+    masks = folder_named(root, "--masks", options.masks) or folder_called(root, MASK_FOLDERS)
     if images and masks:
         return [("", images, masks)]
     if options.images and files_below(root, MASK_SUFFIXES):
@@ -100,25 +102,14 @@ def _places(root, options):
             pair = [folder, *beside, folder][:2]
         if all(pair):
             places.append((split or folder.name, *pair))
+    if places:
+        return places
     flat = any(path.suffix.lower() in MASK_SUFFIXES for path in root.iterdir())
-    if flat and not places and not images and not masks:
+    if flat and not images and not masks:
         return [("", root, root)]
-    if not places:
-        there = some(f"{path.name}/" for path in folders) or "no folders"
-        raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks "
-                         f"(such as masks); there are: {there}. Name them with --images FOLDER and "
-                         "--masks FOLDER.")
-    return places
-
-
-def _folder(root, given, option, names):
-    """Return the folder that an option names, or else one in `root` with a usual name."""
-    if not given:
-        return folder_called(root, names)
-    found = [path for path in (root / given, Path(given).expanduser()) if path.is_dir()]
-    if not found:
-        raise UsageError(f"{option} {given}: there is no such folder, neither in {root} nor here.")
-    return found[0]
+    there = some(f"{path.name}/" for path in folders) or "no folders"
+    raise UsageError(f"{root}: found no folder of photos (such as images) beside one of masks "
+                     f"(such as masks); there are: {there}. Name them with --images and --masks.")
 
 
 def folder_called(root, names):
@@ -147,8 +138,7 @@ def _pair(source, split, images, masks, options):
     for photo, key in photos.items():
         key, mine, fault = f"{split}/{key}" if split else key, found[photo], None
         if len(mine) > 1:
-            names = some(path.name for path in mine)
-            fault = Problem(str(photo), f"has {len(mine)} masks: {names}.",
+            fault = Problem(str(photo), f"has {len(mine)} masks: {some(one.name for one in mine)}.",
                             f"To take one kind, {NAMES}.")
         elif not mine and not options.missing:
             fault = Problem(str(photo), f"has no mask in {masks}.", "Add it, or see --missing skip "
@@ -177,14 +167,14 @@ def _masks_of(photos, labels, options):
         name = name.removeprefix(options.mask_prefix).removesuffix(options.mask_suffix)
         for one in {name, MASK_MARK.sub("", name)}:
             stripped.setdefault(f"{folder}/{one}" if folder else one, []).append(path)
-    find, back, found = finder(exact), finder(photos.values()), {}
-    for photo, key in photos.items():
-        same = exact.get(key) or exact.get(key + photo.suffix)
-        found[photo] = [same] if same else []
-    taken = {path for paths in found.values() for path in paths}
-    for photo, key in photos.items():
+    find, back = finder(exact), finder(photos.values())
+    found = {photo: [exact[name] for name in (key, key + photo.suffix) if name in exact][:1]
+             for photo, key in photos.items()}
+    taken = {path: photos[photo] for photo, paths in found.items() for path in paths}
+    for photo, key in sorted(photos.items(), key=lambda pair: pair[1] not in stripped):
         alike = stripped.get(key) or stripped.get(IMAGE_MARK.sub("", key)) or []
-        found[photo] = found[photo] or [path for path in alike if path not in taken]
+        found[photo] = found[photo] or [
+            path for path in alike if taken.setdefault(path, key) == key]
     for photo, key in photos.items():
         other = exact.get(find(key))
         if other and not found[photo] and other not in taken and back(labels[other]) == key:

@@ -37,9 +37,8 @@ def _scan(path, options):
         return None
     counted = sorted(Image.fromarray(rgb).getcolors(rgb.size), reverse=True)[:256]
     ids = None if raw is None else np.unique(raw).tolist()
-    palette = {}
-    if picture.mode == "P" and ids:
-        palette = {value: tuple(rgb[raw == value][0].tolist()) for value in ids}
+    palette = {value: tuple(rgb[raw == value][0].tolist())
+               for value in (ids if picture.mode == "P" else ())}
     return Scan(ids, {color: count for count, color in counted}, palette)
 
 
@@ -91,8 +90,7 @@ def id_table(class_of, options):
         table[list(class_of)] = list(class_of.values())
     if options.binary:
         table[:] = np.arange(VOID + 1) >= 128
-    for file_id, class_id in options.id_map.items():
-        table[file_id] = class_id
+    table[list(options.id_map)] = list(options.id_map.values())
     table[[int(word) for word in options.void if word.isdecimal()]] = VOID
     return table
 
@@ -133,8 +131,6 @@ def name_classes(source, scans, table, options):
                          "NAME' a line). Ids of no class: see --void; of smoothing: --binary. "
                          f"{VOID} is void, unless you say --map {VOID}=CLASS.")
     source.class_names = tuple(f"class_{i}" for i in range(count))
-    if options.binary:
-        source.class_names = ("background", "foreground")
     source.colors = voc_colormap(len(source.class_names))
 
 

@@ -3,16 +3,17 @@
 import base64
 import io
 import math
+import re
 from functools import partial
-from pathlib import Path, PureWindowsPath
+from pathlib import PureWindowsPath
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, STRANGE, VOID_NAMES, Sample, Source,
-                                apply_lists, faulty, files_below, finder, key_of, plural, some,
-                                split_named, split_of)
+from tools.convert.base import (IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, STRANGE, VOID_NAMES, Sample,
+                                Source, apply_lists, faulty, files_below, finder, folder_named,
+                                key_of, plural, some, split_of)
 from tools.convert.classes import Entry, find_entries, number_classes
 from utils.images import PHOTO_SUFFIXES, Problem
 from utils.labels import VOID
@@ -78,8 +79,8 @@ def _sample(photo, folder, label, split, options):
 
 def photos_of(root, options):
     """Return (path, folder) of the photos below `root` and in the folder of --images."""
-    folders = [root, root / options.images, Path(options.images).expanduser()]
-    return [(path, folder) for folder in (folders if options.images else folders[:1])
+    folders = [root, folder_named(root, "--images", options.images)]
+    return [(path, folder) for folder in filter(None, folders)
             for path in files_below(folder, PHOTO_SUFFIXES, MASK_FOLDERS)]
 
 
@@ -95,7 +96,8 @@ def photo_finder(root, options):
     find_key = finder(photos)
 
     def find(name, file, named=""):
-        split = split_named(named)
+        word = re.fullmatch(r"(?:.*[\W_])?([a-z]+)\d*", named.lower())  # the last one
+        split = SPLITS.get(word[1], "") if word else ""
         beside, name = file.parent.relative_to(root).as_posix(), PureWindowsPath(name).as_posix()
         for place in (beside, *file.stem.split("_"), named, split, "."):
             if key := find_key(f"{place}/{name}"):
@@ -149,20 +151,16 @@ def draw(image, shape, class_id):
     if not (np.abs(corners) <= FARTHEST).all():
         raise ValueError(f"a point is no number, or more than {FARTHEST} pixels away")
     draw, points = ImageDraw.Draw(image), [tuple(point) for point in corners.tolist()]
-    x, y = points[0]
     if kind == "mask":
         _paste(image, shape, corners, class_id)
-    elif kind == "line":
-        draw.line(points, fill=class_id, width=LINE_WIDTH)
-    elif kind == "linestrip":
+    elif kind in ("line", "linestrip"):
         draw.line(points, fill=class_id, width=LINE_WIDTH, joint="curve")
     elif kind in ("circle", "point"):
         radius = POINT_RADIUS if kind == "point" else math.dist(points[0], points[1])
-        box = (x - radius, y - radius, x + radius, y + radius)
-        draw.ellipse(box, fill=class_id, outline=class_id)
+        draw.circle(points[0], radius, fill=class_id, outline=class_id)
     elif kind == "rectangle":
-        xs, ys = zip(*points)
-        draw.rectangle((min(xs), min(ys), max(xs), max(ys)), fill=class_id, outline=class_id)
+        box = (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+        draw.rectangle(box, fill=class_id, outline=class_id)
     else:
         draw.polygon(points, fill=class_id, outline=class_id)
 

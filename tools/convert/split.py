@@ -33,7 +33,8 @@ def check_splits(samples, options):
 
 def _name(sample):
     """Return a photo's path below its folder, without its split's folder and without suffix."""
-    return "/".join(part for part in sample.key.split("/") if not split_of(f"{part}/"))
+    *folders, name = sample.key.split("/")
+    return "/".join([*(part for part in folders if not split_of(f"{part}/")), name])
 
 
 def groups_of(samples, photos, group, notes):

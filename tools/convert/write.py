@@ -114,9 +114,8 @@ def write_lists(part, to, found, splits):
     lists = part / "ImageSets" / "Segmentation" if to == "voc" else part
     lists.mkdir(parents=True, exist_ok=True)
     files = {lists / f"{split}.txt": stems for split, stems in splits.items()}
-    files[part / "classes.txt"] = [
-        f"{i} {name} {r} {g} {b}"
-        for i, (name, (r, g, b)) in enumerate(zip(found.class_names, found.colors))]
+    files[part / "classes.txt"] = [f"{i} {name} {r} {g} {b}" for i, (name, (r, g, b))
+                                   in enumerate(zip(found.class_names, found.colors))]
     if to == "labelme":
         names = [name for name in found.class_names if name != "background"]
         files[part / "labels.txt"] = ["__ignore__", "_background_", *names]

@@ -25,7 +25,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tools.deploy.labeller import UsageError, open_model, silence
-from tools.deploy.predict import some_of
+from tools.deploy.predict import a_path, some_of
 from utils import datasets, images, inference, runs
 from utils.layers import BilinearUpsampling, Im2ColConv2D, PadEdges, PadToMultiple
 
@@ -191,9 +191,9 @@ def _in_place(path, write):
             if path.is_dir() and made.is_dir():
                 shutil.rmtree(path)
             made.replace(path)
-    except OSError as error:
-        raise type(error)(f"{path}: cannot be written ({error.strerror or error}). Choose another "
-                          "place.") from None
+    except (OSError, tf.errors.OpError) as error:
+        raise OSError(f"{path}: cannot be written ({getattr(error, 'strerror', None) or error}). "
+                      "Choose another place.") from None
     return path
 
 
@@ -223,11 +223,11 @@ def main(argv=None):
     """Export a model; return 0 all written, 1 some forms failed, 2 wrong arguments or no model."""
     parser = argparse.ArgumentParser("python -m tools.export", description="Write a trained model "
                                      "in forms that run without Keras; older files are replaced.")
-    parser.add_argument("run", metavar="RUN", nargs="?", type=Path, help="the folder of a run or a "
-                        "model file; without it, the small model in results/model")
+    parser.add_argument("run", metavar="RUN", nargs="?", type=a_path, help="the folder of a run or "
+                        "a model file; without it, the small model in results/model")
     parser.add_argument("--to", metavar="FORMS", type=some_of(FORMS), default="onnx",
                         help=f"some of {','.join(FORMS)}; default: onnx")
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path("exports"),
+    parser.add_argument("--out", metavar="DIR", type=a_path, default=Path("exports"),
                         help="where to write (default: exports, in the working directory)")
     parser.add_argument("--size", metavar=("H", "W"), nargs=2, type=int, help="the one size of "
                         "photos, in pixels, that onnx and int8 take; without it, onnx takes any, "

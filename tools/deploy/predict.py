@@ -95,7 +95,8 @@ def _files_below(folder: Path, skip: Sequence[Path] = ()) -> Iterator[Path]:
     left = {*map(os.path.realpath, skip)}  # Path.resolve fails on links that lead in a circle
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".")
-                            and os.path.realpath(Path(place) / name) not in left)
+                            and os.path.realpath(Path(place) / name) not in left
+                            and not Path(place, name, "areas.csv").exists())  # earlier results
         for path in (Path(place) / name for name in sorted(names)):
             wanted = path.suffix.lower() in (*images.PHOTO_SUFFIXES, *VIDEO_SUFFIXES)
             if wanted and not path.name.startswith(".") and os.path.exists(path):
@@ -112,6 +113,9 @@ def find_truths(jobs: Sequence[Job], folder: Path) -> dict[Job, Path]:
     without = [job.source for job in photos if not truths[job]]
     if len(without) == len(photos):
         raise UsageError(f"--truth {folder}: holds no mask that has the name of a photo.")
+    if len({*truths.values()} - {None}) < len(photos) - len(without):
+        raise UsageError(f"--truth {folder}: photos of one name would share a mask: put the masks "
+                         "into folders that are called like those of the photos.")
     if without:
         print(f"without a mask in {folder}, not scored:{images.bullets(without)}", file=sys.stderr)
     return {job: truth for job, truth in truths.items() if truth}
@@ -200,6 +204,8 @@ def predict(options: argparse.Namespace) -> int:
         if done:
             rows = read_areas(out / "areas.csv", header, options.force)  # others may add, too
             write_areas(out / "areas.csv", {**rows, **done})
+    if truths:
+        (out / "scores.json").unlink(missing_ok=True)
     if confusion.any():
         report_scores(confusion, labeller.class_names, out / "scores.json")
     if done:
@@ -214,22 +220,22 @@ def predict(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m tools.predict", description=__doc__, epilog=EPILOG,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=_path,
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=a_path,
                         help="a photo, a video or a folder")
-    parser.add_argument("--model", metavar="PATH", type=_path, help="the folder of a run, a "
+    parser.add_argument("--model", metavar="PATH", type=a_path, help="the folder of a run, a "
                         "model.keras, or a .weights.h5 with its card beside it; without it, the "
                         "small model in results/model, which knows the meadow scenes")
-    parser.add_argument("--write", metavar="WHAT", type=_kinds, default="both",
-                        help="overlay, mask, confidence, or several: overlay,mask (default, also "
-                        "called both)")
+    parser.add_argument("--write", metavar="WHAT", type=some_of(FOLDERS),
+                        default="overlay,mask",
+                        help="some of overlay,mask,confidence; default: overlay,mask")
     parser.add_argument("--min-confidence", metavar="P", type=float, default=0.0,
                         help="pixels whose best class has a probability below P, 0 to 1, become "
                         "void: 255 in masks, clear in overlays. Scores count their best class")
-    parser.add_argument("--truth", metavar="DIR", type=_path, help="score photos with the true "
+    parser.add_argument("--truth", metavar="DIR", type=a_path, help="score photos with the true "
                         "masks in DIR that have their names")
     parser.add_argument("--flip", action="store_true", help="average the probabilities of a photo "
                         "and of its mirror image: takes twice the time, is a little better")
-    parser.add_argument("--out", metavar="DIR", type=_path, default=Path("predictions"),
+    parser.add_argument("--out", metavar="DIR", type=a_path, default=Path("predictions"),
                         help="where to write (default: predictions, in the working directory)")
     parser.add_argument("--tile", metavar="PIXELS", type=_tile, help="process photos in tiles of "
                         "this side, which takes less memory and gives the same; 0 for never. "
@@ -239,14 +245,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _path(text: str) -> Path:
+def a_path(text: str) -> Path:
+    """An argparse type: a path, and no empty one; ~ is the home folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("is empty; expected a path. Is a shell variable not set?")
-    return Path(text).expanduser()
-
-
-def _kinds(text: str) -> list[str]:
-    return some_of(FOLDERS)(text.replace("both", "overlay,mask"))
+    return Path(os.path.expanduser(text))  # Path's own raises for ~ and an unknown user
 
 
 def some_of(names: Sequence[str]) -> Callable:

@@ -83,8 +83,10 @@ def label_video(job, labeller: Labeller, made: dict[str, Path]) -> tuple:
         raise ValueError(f"{source}: no frame can be read. Is it a video, whole, in a format that "
                          "OpenCV knows?")
     report(done, done)
-    if "overlay" in made and not made["overlay"].is_file():
-        raise ValueError(f"{source}: OpenCV cannot write a video of its size.")
+    if "overlay" in made:
+        written = cv2.VideoCapture(str(made["overlay"])).get(cv2.CAP_PROP_FRAME_COUNT)
+        if written < done:
+            raise ValueError(f"{source}: its overlays cannot be written: too large, a full disk?")
     if done < expected:
         print(f"{source}: only {done} of its {expected} frames can be read.", file=sys.stderr)
     return np.mean(areas, axis=0).round(1), None, ids.shape

@@ -20,14 +20,12 @@ def ensure(name, data_dir=""):
 
     A published data set is fetched at its first use; a copy of it as published is converted once.
     """
-    if name not in sources.SOURCES:
-        return data_dir
-    if not data_dir:
-        fetch(name)
-        return ""
-    if datasets.find_lists(Path(data_dir).expanduser(), name):
+    if name not in sources.SOURCES or (
+            data_dir and datasets.find_lists(Path(data_dir).expanduser(), name)):
         return data_dir
     folder = fetch(name, data_dir)
+    if not data_dir:
+        return ""
     download.log(f"{name}: reading {folder}, made from {data_dir}")
     return str(folder)
 
@@ -63,11 +61,8 @@ def _make(name, given, target):
     source, work = sources.SOURCES[name], target.with_name(f".{name}.making")
     unpacked, whole = work / "unpacked", work / "whole"
     shutil.rmtree(work, ignore_errors=True)  # what a killed process left
-    if given:
-        archives = _given_archives(name, given)
-    else:
-        archives = [download.download(archive, target.parent / "downloads")
-                    for archive in source.archives]
+    archives = _given_archives(name, given) if given else [
+        download.download(archive, target.parent / "downloads") for archive in source.archives]
     try:
         work.mkdir()
         for archive in archives:

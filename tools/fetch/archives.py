@@ -13,11 +13,8 @@ from utils.datasets import search
 
 def find_archives(name, folder):
     """Return the paths of the archives of data set `name` in `folder` or up to three below."""
-    found = []
-    for archive in SOURCES[name].archives:
-        stem, suffix = archive.name.split(".tar")
-        found += search(folder, f"{stem}*.tar{suffix}")[:1]  # GitHub writes out the whole commit
-    return found
+    names = [archive.name.replace(".tar", "*.tar") for archive in SOURCES[name].archives]
+    return [path for one in names for path in search(folder, one)[:1]]  # GitHub adds the commit
 
 
 def unpack(name, archive, folder):

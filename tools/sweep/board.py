@@ -1,7 +1,6 @@
 """What came out of a sweep: a leaderboard as CSV, as a figure and as text."""
 
 import csv
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
@@ -28,9 +27,9 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
     rows, trained = [], {}
     for point in points:
         why = unfinished.get(point.folder, "finished")
-        epochs, found = (math.inf, metrics(point.folder)) if why == "finished" else (0, UNSCORED)
+        share, found = (1, metrics(point.folder)) if why == "finished" else (0, UNSCORED)
         if isinstance(why, tuple):
-            epochs, score = why
+            share, epochs, score = why
             found = {"split": "val", "scores": {SCORE: score}}
             why = f"stopped after {epochs} epochs"
         entries = runs.read_json(point.folder / "run.json").get("notebooks", {}).values()
@@ -38,7 +37,7 @@ def leaderboard(points: Iterable[Point], unfinished: dict[Path, str | tuple],
                      "parameters": {name: point.parameters.get(name) for name in names},
                      "seconds": round(sum(entry.get("seconds", 0) for entry in entries), 1),
                      "status": why, **found})
-        trained[point.folder.name] = epochs
+        trained[point.folder.name] = share
     return sorted(rows, key=lambda row: (-trained[row["point"]], -row["scores"].get(SCORE, -1.0)))
 
 

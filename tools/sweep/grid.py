@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tools.run import Loader, RunError, declared_parameters, resolve
+from tools.run import RunError, declared_parameters, resolve
 from utils.recipes import nearest
 
 KINDS = {"notebooks": list, "grid": dict, "points": list}
@@ -36,6 +36,16 @@ class Point:
         """Return the words that give tools.run what the sweep sets."""
         return [word for name, value in self.given.items()
                 for word in ("-p", f"{name}={json.dumps(value, ensure_ascii=False)}")]
+
+
+class Loader(yaml.BaseLoader):
+    """YAML whose values are text, as on a command line, and that refuses a key given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [str(key.value) for key, _ in node.value]
+        if len({*keys}) < len(keys):
+            raise yaml.YAMLError(f"a key is given twice: {', '.join(keys)}")
+        return super().construct_mapping(node, deep)
 
 
 def read_file(path: Path) -> dict:

@@ -50,6 +50,6 @@ def halve(points: Sequence[Point], waiting: Sequence[Point],
         scores = {p.folder: score_at(p.folder, share) or (0, 0.0) for p in points}
         ranked = sorted(points, key=lambda p: -scores[p.folder][1])
         points = ranked[:math.ceil(len(ranked) / 2)]
-        yield from ((p, scores[p.folder]) for p in ranked[len(points):] if p in waiting)
+        yield from ((p, (share, *scores[p.folder])) for p in ranked[len(points):] if p in waiting)
         waiting = [p for p in waiting if p in points]
     yield from run(waiting)

@@ -72,15 +72,17 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
     planned, paths, arguments = _plan(grid, points, notebooks, folder, timeout, limit)
     if halve and any("epochs" not in point.parameters for point in planned):
         raise RunError(halving.LACKING)
-    sets = {}
+    sets, digests = {}, {}
     for point in planned:
         if "dataset" in point.parameters:
             given = point.parameters["dataset"], point.parameters["data_dir"]
             if given not in sets:
-                dataset, sets[given] = runner.find_data(*given)
-                runner.check_data(dataset)
-            point.parameters["data_dir"] = sets[given]  # as the run's record will say
-    waiting = [point for point in planned if not _is_finished(point, paths)]
+                dataset, place = runner.find_data(*given)
+                sets[given] = place, runner.check_data(dataset)
+            # As the run's record will say.
+            point.parameters["data_dir"], digests[point.folder] = sets[given]
+    waiting = [point for point in planned if not _is_finished(point, paths)
+               or runs.read_record(point.folder).get("data", "") != digests.get(point.folder, "")]
     workers = workers or cluster.workers_here(len(waiting))
     environment, devices = ({}, []) if scheduler else (cluster.share_of(workers), cluster.gpus())
     with contextlib.ExitStack() as stack:
@@ -94,11 +96,11 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
         try:
             runs.run_folder(folder)
             stack.enter_context(runs.lock(folder))
+            print(f"{len(planned)} points, each with {', '.join(path.stem for path in paths)}, "
+                  f"into {folder.name}", flush=True)
+            return _collect(planned, waiting, results, paths, folder)
         except (OSError, RuntimeError) as error:
             raise RunError(str(error)) from None
-        print(f"{len(planned)} points, each with {', '.join(path.stem for path in paths)}, into "
-              f"{folder.name}", flush=True)
-        return _collect(planned, waiting, results, paths, folder)
 
 
 def commands(folder="", **chosen):
@@ -124,7 +126,7 @@ def _is_finished(point: Point, paths: list[Path]) -> bool:
         record = runs.read_record(point.folder)
     except OSError:
         return False  # tools.run says what is wrong with the folder
-    return (not runner.changes(record["parameters"], point.parameters)
+    return (not runs.differences(record["parameters"], point.parameters)
             and all(runner.is_finished(point.folder, record, path) for path in paths))
 
 
