@@ -239,10 +239,11 @@ def test_two_photos_of_one_name_are_refused_and_both_named(run, no_model, folder
             and not (tmp_path / "out").exists())
 
 
-def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder):
+@pytest.mark.parametrize("place", ["seen", "."])
+def test_results_inside_the_folder_are_not_labelled_the_next_time(run, folder, place):
     for _ in range(2):
-        assert run(folder, "--out", folder / "seen", "--force") == 0
-    assert len(written(folder / "seen")) == 4
+        assert run(folder, "--out", folder / place, "--force") == 0
+    assert {row["photo"] for row in areas(folder / place)} == {"a.png", "day 2/b.TIF"}
 
 
 @pytest.mark.parametrize("tile, given", [([], (None, 1024)), (["--tile", "0"], (None, None)),
