@@ -172,9 +172,9 @@ def _masks_of(photos, labels, options):
              for photo, key in photos.items()}
     taken = {path: photos[photo] for photo, paths in found.items() for path in paths}
     for photo, key in sorted(photos.items(), key=lambda pair: pair[1] not in stripped):
-        alike = stripped.get(key) or stripped.get(IMAGE_MARK.sub("", key)) or []
-        found[photo] = found[photo] or [
-            path for path in alike if taken.setdefault(path, key) == key]
+        if not found[photo]:
+            alike = stripped.get(key) or stripped.get(IMAGE_MARK.sub("", key)) or []
+            found[photo] = [path for path in alike if taken.setdefault(path, key) == key]
     for photo, key in photos.items():
         other = exact.get(find(key))
         if other and not found[photo] and other not in taken and back(labels[other]) == key:
