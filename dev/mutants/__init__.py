@@ -96,9 +96,9 @@ def run_tests(folder: Path, tests: tuple[str, ...], timeout: float = 600) -> tup
             process.kill()
             return "it ran too long", time.monotonic() - begun
         text = said.read()
-    failed = [line for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    where = failed[0].partition(" ")[2].partition(" - ")[0] if failed else text.strip()[-200:]
-    return (where or "pytest") if process.exitcode else "", time.monotonic() - begun
+    failed = [line for line in text.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    where = failed[0].partition(" ")[2] if failed else f"NO TEST RAN: {text[-200:]}"
+    return where.partition(" - ")[0] if process.exitcode else "", time.monotonic() - begun
 
 
 def _pytest(folder: Path, options: list[str], said: str) -> None:
@@ -142,6 +142,6 @@ def run(mutants: list[Mutant], at_once: int) -> list[Mutant]:
             mutant, (noticed, seconds) = waiting[future], future.result()
             print(f"{number:3}/{len(mutants)} {seconds:4.0f} s  {mutant.id:36} "
                   f"{noticed or 'NOT NOTICED: ' + mutant.means}", flush=True)
-            if not noticed:
+            if not noticed or noticed.startswith("NO TEST RAN"):
                 survivors.append(mutant)
     return survivors

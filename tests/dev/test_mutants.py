@@ -77,3 +77,15 @@ def test_a_fault_that_does_not_apply_is_named(find, times):
     mutant = mutants.Mutant("gone", "utils/labels.py", find, "x", "", ())
     with pytest.raises(ValueError, match=f"gone: '{find}' occurs {times} times"):
         mutants.mutate(mutant)
+
+
+@pytest.mark.parametrize("said, left", [("tests/core/test_labels.py::test_a", 0), ("", 1),
+                                        ("NO TEST RAN: usage: pytest", 1)])
+def test_a_fault_counts_as_noticed_where_a_test_failed(said, left, monkeypatch):
+    monkeypatch.setattr(mutants, "copy_files", lambda folder: folder)
+    monkeypatch.setattr(mutants, "try_out", lambda copy, mutant: (said, 1.0))
+    assert len(mutants.run(mutants.table("labels")[:1], 1)) == left
+
+
+def test_a_test_that_is_not_there_is_said(tmp_path):
+    assert mutants.run_tests(tmp_path, ("tests/none.py",))[0].startswith("NO TEST RAN")
