@@ -1,4 +1,5 @@
 """The embedded data set: its files, its masks, and the promises that make it a fair task."""
+import json
 import sys
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.datasets import load_dataset
 from utils.metrics import confusion_matrix, scores
 from utils.oracles import bilinear_oracle
 
@@ -172,3 +174,10 @@ def test_the_command_writes_a_whole_data_set(tmp_path, monkeypatch, capsys):
     ids = np.array(Image.open(tmp_path / "SegmentationClass" / "val_000.png"))
     committed = np.array(Image.open(FOLDER / "SegmentationClass" / "val_000.png"))
     assert (ids == committed).mean() >= 0.995
+
+
+def test_the_kept_model_knows_the_classes_of_meadow():
+    file, data = DATA.parent / "results" / "model" / "model.json", load_dataset("meadow")
+    card = json.loads(file.read_text(encoding="utf-8"))
+    assert (tuple(card["class_names"]) == data.class_names
+            and card["colors"] == data.colors.tolist())

@@ -279,3 +279,37 @@ def test_utils_is_seen_at_a_glance():
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 8192
+
+
+def table_row(page, start):
+    """The cells after the first one of the row whose first cell begins so."""
+    lines = [line for line in read(page).splitlines() if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in lines[0].strip("|").split("|")[1:]]
+
+
+def test_scores_on_the_pages_are_those_of_the_files():
+    def scores(name):
+        return json.loads(read(f"results/{name}.json"))
+
+    def band(score):
+        return f"{score['mean']:.3f} ± {score['std']:.3f}"
+
+    reference, strides = scores("reference/meadow")["scores"], scores("strides_meadow")
+    variants, draws = strides["variants"], strides["oracles"]["bilinear"]
+    assert table_row("README.md", "meadow, 80 test scenes, FCN-32s") == [
+        band(reference["mean_iou"]), f"{reference['pixel_accuracy']['mean']:.3f}",
+        f"{draws['32']:.3f}"]
+    at_once = variants["8s at once"]
+    assert table_row("README.md", "meadow, FCN-8s") == [
+        band(at_once["mean_iou"]), f"{at_once['pixel_accuracy']['mean']:.3f}", f"{draws['8']:.3f}"]
+    for start, name in (("FCN-32s ", "32s, trained on"), ("FCN-16s ", "16s"), ("FCN-8s ", "8s"),
+                        ("FCN-8s via", "8s via 16s"), ("FCN-8s with", "8s at once")):
+        said = band(variants[name]["mean_iou"])
+        assert re.search(rf"(?m)^\| {re.escape(start)}.*\| {said} \|", read("results/README.md"))
+    for network in ("FCN-16s", "FCN-8s"):
+        runs = [run for run in scores("camvid")
+                if run["model"].startswith(network.lower().replace("-", ""))]
+        pair = ", ".join(f"{run['scores']['mean_iou']:.3f}" for run in runs)
+        assert table_row("results/README.md", f"CamVid, val, 101 photos, {network}")[2] == pair
+    assert table_row("README.md", "CamVid, val, FCN-8s")[::2] == [
+        pair, f"{runs[0]['oracles']['bilinear']:.3f}"]
