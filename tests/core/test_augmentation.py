@@ -59,9 +59,9 @@ def test_enlarged_photos_are_interpolated_and_masks_are_not(plain):
         x = origin[0] + across[0] * u + down[0] * v
         known = ids != VOID
         # Red is 2x to within its rounding; a step of a whole pixel would be off by 1. The nearest
-        # pixel is half a pixel away, and in OpenCV 4.10 a tenth farther.
+        # pixel is half a pixel away, and in OpenCV 4.10 a tenth farther (0.606).
         assert np.abs(cut[..., 0] - 2 * x)[known].max() < 0.7
-        assert np.abs(ids - x)[known].max() < 0.7
+        assert np.abs(ids - x)[known].max() < 0.61
 
 
 def test_the_zoom_of_the_recipe_reaches_the_batches(plain):

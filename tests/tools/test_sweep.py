@@ -189,15 +189,18 @@ def test_a_file_says_it_all(toy, tmp_path, monkeypatch):
     assert json.loads(str(called.value)) == {
         "folder": str(tmp_path), "scheduler": "", "workers": 3, "timeout": None,
         "halve": False, "limit": sweep.LIMIT, "notebooks": [str(toy)],
-        "grid": {"rate": ["1e-3", "2e-3"], "seed": ["1", "2"], "data_dir": "d"},
+        "grid": {"rate": [0.001, 0.002], "seed": ["1", "2"], "data_dir": "d"},
         "points": [{"wait_for": "a"}]}
 
 
 def test_numbers_of_a_file_are_those_of_a_command_line(tmp_path):
     """YAML would read 010 as 8, and 1:30 as 90."""
-    (tmp_path / "grid.yaml").write_text("grid: {seed: [010, 8], rate: 1:30}")
+    (tmp_path / "grid.yaml").write_text("grid: {seed: [010, 8], sizes: [[32, 1e-3]]}")
     assert sweep_grid.read_file(tmp_path / "grid.yaml") == {
-        "grid": {"seed": ["010", "8"], "rate": "1:30"}}
+        "grid": {"seed": [10, 8], "sizes": [[32, 0.001]]}}
+    (tmp_path / "grid.yaml").write_text("grid: {rate: 1:30}")
+    with pytest.raises(RunError, match="cannot be read .*1:30"):
+        sweep_grid.read_file(tmp_path / "grid.yaml")
 
 
 def test_a_key_that_a_file_gives_twice_is_refused(tmp_path):

@@ -225,8 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="PATH", type=a_path, help="the folder of a run, a "
                         "model.keras, or a .weights.h5 with its card beside it; without it, the "
                         "small model in results/model, which knows the meadow scenes")
-    parser.add_argument("--write", metavar="WHAT", type=some_of(FOLDERS),
-                        default="overlay,mask",
+    parser.add_argument("--write", metavar="WHAT", type=some_of(FOLDERS), default="overlay,mask",
                         help="some of overlay,mask,confidence; default: overlay,mask")
     parser.add_argument("--min-confidence", metavar="P", type=float, default=0.0,
                         help="pixels whose best class has a probability below P, 0 to 1, become "

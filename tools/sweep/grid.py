@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tools.run import RunError, declared_parameters, resolve
+from tools.run import Loader, RunError, declared_parameters, resolve
 from utils.recipes import nearest
 
 KINDS = {"notebooks": list, "grid": dict, "points": list}
@@ -38,8 +38,8 @@ class Point:
                 for word in ("-p", f"{name}={json.dumps(value, ensure_ascii=False)}")]
 
 
-class Loader(yaml.BaseLoader):
-    """YAML whose values are text, as on a command line, and that refuses a key given twice."""
+class FileLoader(Loader):
+    """YAML that reads 010 as ten, as a command line does, and refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):
         keys = [str(key.value) for key, _ in node.value]
@@ -48,13 +48,15 @@ class Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
+FileLoader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
 def read_file(path: Path) -> dict:
     """Return what a sweep's YAML file holds: notebooks, grid and points, or some of them."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=FileLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())
-        raise RunError(f"{path}: cannot be read as YAML ({why}).") from None
+        raise RunError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a mapping with {', '.join(KINDS)} or some of them.")
     for key, value in content.items():

@@ -79,7 +79,6 @@ def sweep(grid: dict[str, object], points: Iterable[dict] = (),
             if given not in sets:
                 dataset, place = runner.find_data(*given)
                 sets[given] = place, runner.check_data(dataset)
-            # As the run's record will say.
             point.parameters["data_dir"], digests[point.folder] = sets[given]
     waiting = [point for point in planned if not _is_finished(point, paths)
                or runs.read_record(point.folder).get("data", "") != digests.get(point.folder, "")]
