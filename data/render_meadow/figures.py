@@ -346,8 +346,7 @@ def human_head(rng, s, centre, unit, wear, side):
         s.disc(*(c + [0.056, -0.008]) * unit, 0.013 * unit, wear["skin"])
     if not away:
         top = [(c[0] - 0.028 * side - 0.012, c[1] + 0.038, 0.045),
-               (c[0] - 0.01 * side + 0.012, c[1] + 0.048,
-                0.042)]
+               (c[0] - 0.01 * side + 0.012, c[1] + 0.048, 0.042)]
         s.tube(np.array(top) * unit, wear["hair"])
         for dx in ((0.034,) if side else (-0.02, 0.02)):
             s.disc(*(c + [dx, 0.002]) * unit, 0.008 * unit, rgb(30, 24, 24), round_by=0)
@@ -368,14 +367,13 @@ def ride(rng, s, unit, lift):
     wear, back = wardrobe(rng), (0.95 + lift) * unit
     seat = np.array([0.55 * unit, back + 0.06])
     s.tube([(seat[0] - 0.22, back - 0.01, 0.035), (seat[0], back - 0.03, 0.05),
-            (seat[0] + 0.2, back + 0.01,
-            0.035)], rgb(70, 44, 30))
+            (seat[0] + 0.2, back + 0.01, 0.035)], rgb(70, 44, 30))
     s.cls = PERSON
     size = 1.7
     leg = limb(seat, (52, -14), [0.42, 0.42])
     s.tube([(*seat, 0.115), (*mix(seat, seat + [0.02, 0.30], 0.6), 0.115),
-            (seat[0] + 0.04, seat[1] + 0.46,
-            0.125), (seat[0] + 0.03, seat[1] + 0.56, 0.08)], wear["top"])
+            (seat[0] + 0.04, seat[1] + 0.46, 0.125),
+            (seat[0] + 0.03, seat[1] + 0.56, 0.08)], wear["top"])
     s.tube(np.column_stack([leg, [0.105, 0.085, 0.055]]), wear["legs"])
     s.tube([(*leg[-1], 0.05), (*(leg[-1] + [0.12, -0.03]), 0.035)], rgb(40, 32, 28))
     s.tube([(seat[0] + 0.03, seat[1] + 0.55, 0.05),

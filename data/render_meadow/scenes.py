@@ -66,13 +66,12 @@ class Scene:
         base = self.camera.project([[spot.x, 0, spot.z]])[0]
         body = (sprite.ids != VOID).astype(np.float32)
         flat = self.camera.height / spot.z      # how steeply the ground is seen
-        shift, away = np.clip(-mood.sun[0] / mood.sun[1], -1.7,
-                              1.7), np.clip(mood.sun[2] / mood.sun[1], 0,
-                1.4)
+        shift, away = (np.clip(-mood.sun[0] / mood.sun[1], -1.7, 1.7),
+                       np.clip(mood.sun[2] / mood.sun[1], 0, 1.4))
         (x, y), (h, w) = sprite.corner, sprite.ids.shape
-        for slide, tall, blur, strength in ((shift, away * flat, 0.05,
-                                             min(mood.sun_color.mean() * 0.62,
-                0.5)), (0.0, 0.05, 0.16, 0.34)):
+        for slide, tall, blur, strength in (
+                (shift, away * flat, 0.05, min(mood.sun_color.mean() * 0.62, 0.5)),
+                (0.0, 0.05, 0.16, 0.34)):
             # A pixel `up` above the base lands at base.x + slide * up, base.y - tall * up.
             move = np.array([[1, -slide, x + slide * (base[1] - y)],
                              [0, tall, base[1] - tall * (base[1] - y)]])

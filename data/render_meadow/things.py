@@ -9,11 +9,9 @@ from canvas import (BARN, BIG, FENCE, FOCAL, PERSON, Spot, Sprite, TRACTOR, TREE
 from figures import driver
 
 LEAVES = {"spring": [(112, 160, 62), (134, 172, 74), (96, 148, 72)],
-          "summer": [(72, 116, 52), (88, 126, 56),
-        (64, 106, 60)],
+          "summer": [(72, 116, 52), (88, 126, 56), (64, 106, 60)],
           "autumn": [(196, 120, 40), (178, 70, 40), (206, 160, 60), (150, 120, 56)],
-          "winter": [(206, 214,
-                  224)]}
+          "winter": [(206, 214, 224)]}
 BARK = [(96, 74, 58), (112, 88, 68), (78, 66, 58)]
 
 
@@ -60,10 +58,8 @@ def round_tree(rng, spot, color=None):
 
 
 def blossom(rng, spot):
-    return round_tree(rng, spot, vary(rng,
-                                      rgb(*pick(rng, [(244, 204, 214), (246, 238, 236),
-                                                      (232, 170, 190)])),
-                                      0.02))
+    return round_tree(rng, spot, vary(
+        rng, rgb(*pick(rng, [(244, 204, 214), (246, 238, 236), (232, 170, 190)])), 0.02))
 
 
 def poplar(rng, spot):
@@ -103,8 +99,8 @@ def conifer(rng, spot):
     trunk(s, rng, height * 0.3, 0.022 * height)
     needles = vary(rng, rgb(*pick(rng, [(54, 88, 58), (48, 80, 66), (66, 94, 56)])), 0.06)
     for k in range(tiers):
-        low, top = height * (0.10 + 0.86 * k / tiers), height * min(0.10 + 0.86
-                                                                    * (k + 1.9) / tiers, 1.0)
+        low, top = (height * (0.10 + 0.86 * k / tiers),
+                    height * min(0.10 + 0.86 * (k + 1.9) / tiers, 1.0))
         reach = wide * (1 - k / tiers) ** 0.85 + 0.02 * height
         count = int(70 + 160 * (1 - k / tiers))
         s.polygon([(-reach * .9, low), (-reach * .45, low - .02 * height), (0, low - .03 * height),
@@ -112,9 +108,8 @@ def conifer(rng, spot):
         for across, t in zip(rng.uniform(-1, 1, count), np.sort(rng.uniform(0, 1, count) ** 1.5)):
             x, y = across * reach * (1 - t), low + t * (top - low)
             normal = np.array([across * 0.8, 0.5 - 0.9 * (1 - t) * 0.5, 0.6])
-            light = s.spot.mood.light((normal
-                                       / np.linalg.norm(normal)).astype(np.float32)) * rng.normal(1,
-                    0.14)
+            light = (s.spot.mood.light((normal / np.linalg.norm(normal)).astype(np.float32))
+                     * rng.normal(1, 0.14))
             snowy = s.spot.mood.snow and t > 0.15 and rng.random() < 0.45
             shade = (rgb(232, 238, 246) if snowy else needles * 1.15) * light * (0.7 + 0.4 * t)
             s.strokes([(x, y)], [(x + across * 0.05 * height, y - 0.03 * height)], [shade],
@@ -133,13 +128,12 @@ def bare_tree(rng, spot):
         s.tube([(*start, radius), (*middle, radius * .85), (*end, radius * .65)], bark,
                steps=3, texture=0.15)
         if level:
-            for turn in rng.uniform(14, 44, 2 + (level > 2)) * np.resize([1, -1, 0.2],
-                                                                         2 + (level > 2)):
+            for turn in (rng.uniform(14, 44, 2 + (level > 2))
+                         * np.resize([1, -1, 0.2], 2 + (level > 2))):
                 branch(end, bend + turn, length * rng.uniform(0.66, 0.82), radius * 0.64, level - 1)
     root = 0.045 * height
     s.polygon([(-2.0 * root, -0.03), (-root, 3 * root), (root, 3 * root), (2.0 * root, -0.03),
-               (0.8 * root, 0.05),
-               (-0.7 * root, 0.05)], bark, texture=0.15)
+               (0.8 * root, 0.05), (-0.7 * root, 0.05)], bark, texture=0.15)
     branch(np.array([0.0, 1.2 * root]), rng.normal(0, 3), height * 0.29, 0.045 * height, 4)
     return s
 
@@ -152,13 +146,12 @@ ROOFS = [(72, 74, 80), (120, 70, 54), (150, 92, 66), (96, 86, 76), (130, 134, 13
 
 def barn(rng, spot):
     """A barn in true perspective: faces in space, and those that look away are left out."""
-    w, d, h, rise = rng.uniform(6, 9), rng.uniform(7, 12), rng.uniform(2.6,
-                                                                       3.6), rng.uniform(1.8, 3.0)
+    w, d, h, rise = (rng.uniform(6, 9), rng.uniform(7, 12), rng.uniform(2.6, 3.6),
+                     rng.uniform(1.8, 3.0))
     yaw = np.radians(rng.uniform(18, 62) * rng.choice([-1, 1]))
     wall = vary(rng, rgb(*pick(rng, WALLS)), 0.05)
-    roof = rgb(232, 237,
-               244) if spot.mood.snow and rng.random() < 0.85 else vary(rng, rgb(*pick(rng, ROOFS)),
-            0.05)
+    roof = (rgb(232, 237, 244) if spot.mood.snow and rng.random() < 0.85
+            else vary(rng, rgb(*pick(rng, ROOFS)), 0.05))
     trim = pick(rng, [rgb(236, 232, 222), wall * 0.6, rgb(92, 70, 54)])
     s = Sprite(spot, (-12, 12, 9.5), BARN)
     if rng.random() < 0.3:
@@ -203,8 +196,9 @@ def barn(rng, spot):
                               for y, zz in ((1.3, z), (2.1, z), (2.1, z + .9), (1.3, z + .9))],
                              trim, normal)
                 s.solid_face([at(x, y, zz)
-                              for y, zz in ((1.42, z + .1), (1.98, z + .1), (1.98, z + .8),
-                                                         (1.42, z + .8))], rgb(56, 66, 80), normal)
+                              for y, zz in ((1.42, z + .1), (1.98, z + .1),
+                                            (1.98, z + .8), (1.42, z + .8))],
+                             rgb(56, 66, 80), normal)
     for a, b, outward, seen in slopes:
         if seen:
             face = outward * [1, 1, -1]
@@ -247,8 +241,8 @@ def barn_door(rng, s, at, w, h, rise, trim, wall, normal):
 
 
 def silo(rng, s, x):
-    tall, color = rng.uniform(6.5, 8), rgb(*pick(rng, [(176, 178, 180), (150, 146, 138),
-                                                       (120, 132, 142)]))
+    tall, color = (rng.uniform(6.5, 8),
+                   rgb(*pick(rng, [(176, 178, 180), (150, 146, 138), (120, 132, 142)])))
     s.polygon([(x - 1.3, 0.9), (x - 1.3, tall), (x + 1.3, tall), (x + 1.3, 0.9)],
               color, round_by=1.4)
     t = np.linspace(0, np.pi, 16)
@@ -342,10 +336,9 @@ def fence_panels(rng, camera, mood, z):
     slope = np.tan(np.radians(rng.uniform(-24, 24)))
     step = 1.9 if kind != "wire" else 2.6
     edge = 0.62 * BIG * z / FOCAL + 2
-    left, right = (-edge, edge) if rng.random() < 0.65 else ((-edge, rng.uniform(-.2, .5) * edge)
-                                                             if rng.random() < .5
-                                                             else (rng.uniform(-.5,
-                                                                     .2) * edge, edge))
+    left, right = ((-edge, edge) if rng.random() < 0.65
+                   else (-edge, rng.uniform(-.2, .5) * edge) if rng.random() < .5
+                   else (rng.uniform(-.5, .2) * edge, edge))
     for x in np.arange(left, right, step):
         depth = z + slope * x
         if depth > 2.5 and depth + slope * step > 2.5:
