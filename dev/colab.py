@@ -23,8 +23,7 @@ def name(line: str) -> str:
 
 def main(freeze: Path) -> int:
     """Write the pins; returns 1 where nothing fits."""
-    lines = freeze.read_text("utf-8").splitlines()
-    published = {name(line) for line in lines if "==" in line}
+    published = {name(line) for line in freeze.read_text("utf-8").splitlines() if "==" in line}
     command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--python-version", PYTHON,
                "--no-header", "--no-annotate", "--constraints", freeze,
                REQUIREMENTS / "core.txt", REQUIREMENTS / "extra.txt"]

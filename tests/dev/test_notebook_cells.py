@@ -175,6 +175,13 @@ def test_01_opens_with_photo_truth_and_prediction(run):
     assert figure.axes[2].get_title() == f"a trained network: {right:.0%} right"
 
 
+def test_01_names_the_sizes_of_the_smallest_and_the_largest_photo(run, capsys):
+    pairs = [(None, np.zeros(size)) for size in ((8, 6), (9, 20), (2, 3), (7, 5))]
+    run("01", "19864a01", data=SimpleNamespace(splits={}), pairs=pairs)
+    assert re.findall(r"(\w+) photo in train: (\d+x\d+)", capsys.readouterr().out) == [
+        ("smallest", "3x2"), ("largest", "20x9")]
+
+
 def test_01_third_panel_is_what_opencv_reads(run, tmp_path):
     file = tmp_path / "mask.png"
     picture = Image.fromarray(TRUTH, "P")
@@ -558,16 +565,16 @@ def test_05_confidence_and_the_share_that_is_right(run):
 
 
 def test_05_ranks_photos_by_their_score(run):
-    ids = [LABELS, TRUTH % 3, OTHER]
+    ids = [LABELS, TRUTH % 3, OTHER, OTHER[::-1]]
     ranked = Calls()
-    names = run("05", "b1ec03c4", "64d4facb", "65a7c691", "9dd5ed37", pairs=[(PHOTO, TRUTH)] * 3,
+    names = run("05", "b1ec03c4", "64d4facb", "65a7c691", "9dd5ed37", pairs=[(PHOTO, TRUTH)] * 4,
                 predictions=ids, show_ranked=ranked.show)
     scores = [metrics.scores(metrics.confusion_matrix(TRUTH, guess, 3))["mean_iou"]
               for guess in ids]
     assert names.each.tolist() == scores and names.order[-1] == 1
     highest, lowest = (given[0].tolist() for given, _ in ranked.of("show"))
     assert (highest == np.argsort(scores)[::-1][:2].tolist()
-            and lowest == np.argsort(scores).tolist())
+            and lowest == np.argsort(scores)[:3].tolist())
     drawn = []
     compare = SimpleNamespace(comparison=lambda rows, *args: drawn.append((rows, args[2])),
                               show=lambda *a, **k: 0)
@@ -577,6 +584,14 @@ def test_05_ranks_photos_by_their_score(run):
     (rows, notes), = drawn
     same(rows[0], [PHOTO, TRUTH, OTHER])
     assert notes == [f"mean IoU {scores[2]:.2f}"]
+
+
+def test_05_keeps_photo_truth_and_prediction_under_their_names(run, tmp_path):
+    run("05", "ffe21d76", folder=tmp_path, image=PHOTO, truth=TRUTH, labels=LABELS, rows=[],
+        notes=[], plots=SimpleNamespace(DPI=9, comparison=lambda *_: Calls()))
+    for name, expected in (("photo", PHOTO), ("sem_seg", painted(TRUTH)),
+                           ("sem_seg_inf", painted(LABELS))):
+        same(np.array(Image.open(tmp_path / "figures" / f"{name}.png")), expected)
 
 
 def test_05_guesses_and_scores_of_photos(run):
@@ -1016,6 +1031,30 @@ def test_09_figures(run):
     assert bars(figure.axes[0]) == list(speed.values()) and names_on(figure.axes[0]) == list(speed)
 
 
+def test_09_counts_operations_and_times_one_run(run):
+    kinds = [name for i, name in enumerate("abcdefghij", 1) for _ in range(i)]
+    stored = SimpleNamespace(graph=SimpleNamespace(
+        node=[SimpleNamespace(op_type=kind) for kind in kinds]))
+    figure, = run("09", "operations", stored=stored).shown
+    assert bars(figure.axes[0]) == [10, 9, 8, 7, 6, 5, 4, 3]
+    assert names_on(figure.axes[0]) == list("jihgfedc")
+    clock, called = iter([0, 0.5, 1, 1.25, 2, 9]), []
+    names = run("09", "a214a24c", time=SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert names.milliseconds(called.append, "photo", times=3) == 500 and len(called) == 4
+
+
+@pytest.mark.parametrize("five", [True, False])
+def test_09_frames_are_red_first_with_labels_over_them(run, tmp_path, five):
+    file = tmp_path / f"walk.mp4{'.overlay.mp4' if five else ''}"
+    video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 12, (96, 64))
+    for _ in range(3):
+        video.write(np.full((64, 96, 3), (20, 60, 220), np.uint8))  # blue first: a red frame
+    video.release()
+    frames = run("09", "b9a5e6c6", visit=tmp_path, FIVE=five, over=lambda photo, ids: photo,
+                 by_opencv=lambda photo: LOGITS).frames
+    assert len(frames) == 3 and np.abs(frames[0] - (220.0, 60, 20)).mean() < 8
+
+
 def test_09_formats_are_compared_with_keras(run):
     expected = [LOGITS, 2 * LOGITS]
     found = {"one": [LOGITS, 2 * LOGITS], "other": [LOGITS, LOGITS]}
@@ -1041,6 +1080,7 @@ def test_09_runners_sizes_and_scores(run, tmp_path, capsys):
               "int8": {"iou": [0.4, 0.5, 0.6], "mean_iou": 0.5}}
     names = run("09", "60833d21", score=scores.get, by_litert="float", by_int8="int8")
     assert names.drop == pytest.approx(0.1) and names.rows[0] == ("ground", 0.5, 0.4)
+    assert capsys.readouterr().out.count("+0.100") == 4  # a loss is a drop above zero
     runner = Calls(litert_runner=lambda file: f"runs {file}")
     names = run("09", "five-shapes", photos=[], litert_runner=runner.litert_runner,
                 litert_file="tflite",
@@ -1082,6 +1122,7 @@ def test_a1_scores_of_the_horse_and_times_of_each_way(run):
     run("A1", "a1-times", scores=np.zeros(1), layers=ways,
         BilinearUpsampling=lambda factor: called.products)
     assert [len(called.of(name)) for name in ("transposed", "resized", "products")] == [11] * 3
+    assert ways.of("UpSampling2D") == [((32,), {"interpolation": "bilinear"})]
 
 
 def test_a2_rounds_of_newton_schulz(run):

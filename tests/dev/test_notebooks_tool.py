@@ -123,6 +123,12 @@ def test_outputs_and_results_are_refreshed(toys):
     assert snapshot(toys) == before
 
 
+def test_one_notebook_renews_its_outputs_and_no_results(toys):
+    notebooks.refresh(["02"])
+    assert notebooks.read(toys / "notebooks" / "02_draw.ipynb").cells[1].execution_count == 2
+    assert [path.name for path in (toys / "results").iterdir()] == ["runs"]
+
+
 @pytest.mark.parametrize("cell, message", [
     ("1 / 0", "ZeroDivisionError"), ("pass", "left no .*horse.png, metrics.json")])
 def test_nothing_is_touched_when_a_notebook_fails_or_a_result_is_missing(cell, message, toys):

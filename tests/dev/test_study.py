@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,35 @@ def test_a_comparison_sums_each_variant_up_apart(stubs):
     scores = json.loads((results / "optimizers.json").read_text())["scores"]
     assert scores["muon"]["mean_iou"]["mean"] == pytest.approx(0.55)
     assert scores["adam"]["mean_iou"]["mean"] == pytest.approx(1.55)
+
+
+def test_variants_that_are_not_trained_again_stay_in_the_file(stubs, monkeypatch):
+    asked, results = stubs
+    row = {"mean_iou": 0.5, "iou": {}, "boundary_band_mean_iou": {}, "parameters": 7}
+    monkeypatch.setattr(study, "SCORES", ("mean_iou",))
+    monkeypatch.setattr(study, "score", lambda trained, data: row)
+    monkeypatch.setattr(study, "oracles", lambda data: {})
+    for name in ("8s", "32s"):
+        assert study.main(["strides", "--seeds", "2", "--variants", name]) == 0
+    assert [name for _, _, name in asked] == ["8s", "8s", "32s", "32s"]
+    found = json.loads((results / "strides_meadow.json").read_text())
+    assert list(found["variants"]) == list(found["trainings"]) == ["32s", "8s"]
+
+
+def test_other_losses_are_those_of_the_books_without_void_pixels():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 3, (2, 5, 7)).astype(np.uint8)
+    ids[rng.random(ids.shape) < 0.3] = 255
+    logits = rng.normal(0, 2, (*ids.shape, 3)).astype(np.float32)
+    share = np.exp(logits[ids < 255], dtype=np.float64)
+    share /= share.sum(axis=1, keepdims=True)
+    truth = np.eye(3)[ids[ids < 255]]
+    right = share[truth == 1]
+    dice = 2 * (share * truth).sum(axis=0) / (share.sum(axis=0) + truth.sum(axis=0))
+    expected = {"with dice": -np.log(right).mean() + 1 - dice.mean(),
+                "focal": ((1 - right) ** 2 * -np.log(right)).mean()}
+    found = {name: float(loss(ids, logits)) for name, loss in study.other_losses().items()}
+    assert found == pytest.approx(expected, rel=1e-4)
 
 
 def test_a_comparison_begins_with_the_recipe_itself():
@@ -135,8 +165,11 @@ def test_a_variant_continues_the_one_it_names(data, monkeypatch):
         return type("Trained", (), {"path": folder / "model.keras"})
 
     monkeypatch.setattr("utils.training.train", train)
+    monkeypatch.setitem(recipes.RECIPES, "voc", replace(RECIPE, epochs=12))
+    study.train(study.STRIDES, "8s at once", data, 3, "float32")
+    assert calls.pop()[0].epochs == 16
     study.train(study.STRIDES, "8s via 16s", data, 3, "float32")
-    assert [recipe.stride for recipe, _ in calls] == [32, 16, 8]
-    assert {given["seed"] for _, given in calls} == {3} and calls[2][0].epochs == 1
+    assert [(recipe.stride, recipe.epochs) for recipe, _ in calls] == [(32, 12), (16, 4), (8, 4)]
+    assert {given["seed"] for _, given in calls} == {3}
     weights = [given["weights"] for _, given in calls]
     assert weights[0] is None and "none" in weights[1] and "16s" in weights[2]

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -389,6 +390,21 @@ def test_every_fault_is_told_once_with_file_and_remedy(folder, fault, severity, 
     assert problems == told or fault.__name__ in WIDE
 
 
+def test_a_name_in_another_case_is_pointed_out(folder):
+    (folder.photos / "train1.png").rename(folder.photos / "TRAIN1.png")
+    if not (folder.photos / "train1.png").is_file():  # Windows and macOS take both for one
+        (problem,) = folder.problems()
+        assert "the file is called TRAIN1.png" in problem.found
+
+
+def test_the_preview_that_a_phone_adds_is_no_second_page(folder):
+    first = folder.photo("train1")
+    Image.fromarray(first).save(folder.photos / "train1.jpg", "MPO", save_all=True,
+                                append_images=[Image.fromarray(first[::4, ::4])])
+    (folder.photos / "train1.png").unlink()
+    assert folder.problems() == []
+
+
 def test_photos_with_a_fourth_band_share_one_note(folder):
     for stem in ("train1", "train2"):
         near_infrared(folder, stem)
@@ -588,6 +604,21 @@ def test_what_is_no_data_set_is_told_in_a_sentence(tmp_path, capsys, arguments, 
     told = capsys.readouterr()
     assert (re.search(sentence, told.err.replace("\n", " ")) and "Traceback" not in told.err
             and not told.out)
+
+
+def test_an_interrupted_check_says_so(folder, monkeypatch, capsys):
+    monkeypatch.setattr("tools.check.__main__.survey", Mock(side_effect=KeyboardInterrupt))
+    assert main([str(folder.root)]) == 130 and "Interrupted" in capsys.readouterr().err
+
+
+def test_a_wide_terminal_has_shorter_tables(folder, monkeypatch, capsys):
+    strange_id(folder)
+    lines = []
+    for columns in ("40", "80", "300"):
+        monkeypatch.setenv("COLUMNS", columns)
+        main([str(folder.root)])
+        lines.append(capsys.readouterr().out.splitlines())
+    assert lines[0] == lines[1] and len(lines[1]) > len(lines[2])
 
 
 def test_a_command_without_a_data_set_is_refused(capsys):

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import shlex
 import unicodedata
 import zipfile
 
@@ -168,6 +169,15 @@ def test_colour_masks_without_a_table_get_a_draft_of_one(tmp_path, target):
     assert (dataset.colors[pairs["a"][1]] == np.uint8(COLORS)[ids_of(0)]).all()
 
 
+def test_a_draft_begins_with_the_most_frequent_colours(tmp_path, target):
+    mask = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    mask[:20], mask[20:30] = COLORS[2], COLORS[1]
+    save(tmp_path / "s" / "images" / "a.png", pixels_of(0, (40, 40)))
+    save(tmp_path / "s" / "masks" / "a.png", mask)
+    draft = re.findall(r"NAME (\d+ \d+ \d+)", refusal(tmp_path / "s", target))
+    assert draft[:2] == ["0 128 0", "128 0 0"]
+
+
 def test_unknown_colours_are_listed_with_their_pixels(tmp_path, target):
     mask = np.uint8(COLORS)[ids_of(0)]
     mask[2, 3:6] = (9, 9, 200)
@@ -222,6 +232,22 @@ def test_white_on_black_is_never_taken_for_void(tmp_path, target):
     dataset, pairs = served(target)
     assert dataset.class_names == ("background", "horse")
     assert (pairs["a"][1] == ids_of(0, 2)).all() and (pairs["b"][1] == ids_of(1, 2)).all()
+
+
+def test_255_in_another_colour_than_white_is_asked_about(tmp_path, target):
+    """As in VOC's palette, which paints void in cream."""
+    cream = [(0, 0, 0)] * 255 + [(224, 224, 192)]
+    for seed, stem in enumerate("ab"):
+        pair(tmp_path / "s", stem, mask=255 * ids_of(seed, 2), seed=seed, colors=cream)
+    said = refusal(tmp_path / "s", target)
+    assert "--map 255=1" in said and "--void 255" in said
+
+
+def test_masks_in_the_format_of_phones_are_jpegs(tmp_path, target):
+    pair(tmp_path / "s")
+    masks = [Image.fromarray(255 * ids_of(seed, 2)) for seed in (0, 1)]
+    masks[0].save(tmp_path / "s" / "masks" / "a.png", "MPO", save_all=True, append_images=masks[1:])
+    assert "is a JPEG inside" in refusal(tmp_path / "s", target)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
@@ -740,15 +766,30 @@ def test_the_target_must_be_new_or_empty_and_outside_the_source(source, target):
         convert(source, source / "new")
 
 
-def test_a_broken_conversion_leaves_nothing_behind(source, target, monkeypatch):
+def test_a_broken_conversion_leaves_nothing_behind(source, target, monkeypatch, capsys):
     before = fingerprint(source)
-    for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+    for error, code in ((OSError(28, "No space left on device"), 1), (KeyboardInterrupt(), 130)):
         monkeypatch.setattr("tools.convert.write.write_mask", lambda *_,
                             error=error: (_ for _ in ()).throw(error))
         with pytest.raises(type(error)):
             convert(source, target)
+        assert main([str(source), str(target)]) == code
+        assert "othing was written" in capsys.readouterr().err
         assert [path.name for path in target.parent.iterdir()] == ["source"]
     assert fingerprint(source) == before
+
+
+def test_the_next_commands_can_be_typed_as_they_stand(source, tmp_path, capsys):
+    one, other = tmp_path / "my set", tmp_path / "to correct"
+    assert main([str(source), str(one)]) == 0
+    check, run = map(shlex.split, capsys.readouterr().out.splitlines()[-2:])
+    assert check == ["python", "-m", "tools.check", str(one)]
+    assert run == ["python", "-m", "tools.run", "--dataset", "voc", "--data-dir", str(one)]
+    assert main([str(one), str(other), "--to", "labelme"]) == 0
+    labelme, back = map(shlex.split, capsys.readouterr().out.splitlines()[-2:])
+    assert labelme == ["labelme", str(other), "--labels", f"{other}/labels.txt"]
+    assert (other / "labels.txt").is_file()
+    assert back == ["python", "-m", "tools.convert", str(other), "CORRECTED"]
 
 
 def test_the_record_says_where_the_data_are_from(source, target):
@@ -1095,6 +1136,15 @@ def test_photos_are_found_where_the_file_says_or_in_the_named_folder(tmp_path, t
     (tmp_path / "s" / "photos").mkdir()
     (tmp_path / "s" / "json" / "a.png").rename(tmp_path / "s" / "photos" / "a.png")
     convert(tmp_path / "s", target, val=0, images="" if path.startswith("..") else "photos")
+    assert served(target)[1].popitem()[1][1].sum() == 9
+
+
+@pytest.mark.parametrize("path", ["../photos/a.png", "..\\photos\\a.png"])
+def test_photos_may_lie_beside_the_folder_of_labelme_files(tmp_path, target, path):
+    labelled(tmp_path / "json", "a", shape("cow", (1, 2), (3, 4), kind="rectangle"), imagePath=path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "json" / "a.png").rename(tmp_path / "photos" / "a.png")
+    convert(tmp_path / "json", target, val=0)
     assert served(target)[1].popitem()[1][1].sum() == 9
 
 

@@ -444,6 +444,15 @@ def test_labels_of_cvat_count_in_the_order_of_the_task(source, target):
     assert served(target)[0].class_names == ("background", "traffic_light", "sheep", "cow")
 
 
+def test_parts_of_a_skeleton_of_cvat_are_no_classes(source, target):
+    photo(source / "a.png")
+    part = "<label><name>knee</name><parent>person</parent></label></labels>"
+    write(source / "annotations.xml",
+          cvat(polygon("sheep", corners(*BOX))).replace("</labels>", part))
+    convert(source, target, val=0)
+    assert served(target)[0].class_names == ("background", *NAMES)
+
+
 def write_subsets(source, name, *changes):
     """Write a file of two photos, in the subsets Train and Validation; changes: of the second."""
     text = cvat(polygon("cow", STAR), name=name, more=' subset="Train"')
@@ -742,7 +751,7 @@ def test_other_prefixes_can_be_said(source, target):
 def test_classes_get_other_names_or_become_one(source, target, tmp_path, capsys):
     pairs(source, classes=4)
     listed = ["--classes", "background,cow,weed,sheep dog"]
-    assert (main([str(source), str(target), *listed, "--rename", "sheep dog=cow", "--rename",
+    assert (main([str(source), str(target), *listed, "--rename", "sheep dog = cow", "--rename",
                   "weed=plant"]) == 0)
     dataset, masks = served(target)
     assert dataset.class_names == ("background", "cow", "plant")

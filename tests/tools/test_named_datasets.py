@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -444,6 +445,11 @@ def test_the_command_says_what_it_has(offline, archives, capsys):
     assert main(["camvid", "--from", str(archives)]) == 0
     assert "camvid: test 2, train 3, val 2, in " in capsys.readouterr().out
     assert main(["camvit"]) == 1 and "did you mean 'camvid'" in capsys.readouterr().err
+
+
+def test_an_interrupted_download_names_the_way_on(monkeypatch, capsys):
+    monkeypatch.setattr("tools.fetch.__main__.fetch", Mock(side_effect=KeyboardInterrupt))
+    assert main(["camvid"]) == 130 and "the same command resumes" in capsys.readouterr().err
 
 
 # Faulty and partial copies

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from PIL import Image, TiffImagePlugin
 
 from tools.deploy import predict as tool
 from tools.deploy import products
-from utils import images, inference, metrics, plots
+from utils import images, inference, metrics, models, plots
 
 NAMES, COLORS = ["ground", "cow", "tree"], [[40, 40, 40], [250, 120, 10], [10, 200, 90]]
 
@@ -396,6 +397,20 @@ def test_truth_scores_all_photos_together(run, network, folder, truth, tmp_path,
     assert f"{found['mean_iou']:.3f}" in said and all(f"IoU of {name}" in said for name in NAMES)
 
 
+def test_a_class_that_no_photo_shows_has_no_score(tmp_path, capsys):
+    products.report_scores(np.diag([5, 3, 0]), NAMES, tmp_path / "scores.json")
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3:] == [f"{f'IoU of {name}':<24} {value}"
+                         for name, value in zip(NAMES, ("1.000", "1.000", "absent"))]
+    assert json.loads((tmp_path / "scores.json").read_text())["iou"]["tree"] is None
+
+
+def test_a_tilde_is_the_home_folder(run, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert run(f"~/{folder.relative_to(tmp_path).as_posix()}/a.png") == 0
+
+
 def test_true_masks_are_never_replaced(run, no_model, folder, truth, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     truth.rename(tmp_path / "out" / "masks")
@@ -501,13 +516,19 @@ def test_flip_averages_the_probabilities_of_photo_and_mirror_image(run, network,
     assert np.abs(confidence - 255 * expected.max(axis=2)).max() < 0.52
 
 
-def test_flip_in_tiles_gives_the_same_at_a_width_that_32_does_not_divide(run, tmp_path):
-    Image.fromarray(photo(45, 901)).save(tmp_path / "a.png")
+def test_flip_in_tiles_gives_the_same_at_a_width_that_32_does_not_divide(run, network, tmp_path):
+    image = photo(45, 901)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    filled = np.full((45, 928, 3), models.MEAN, np.float32)
+    filled[:, :901] = image
+    expected = probabilities(network, image)
+    expected += probabilities(network, filled[:, ::-1])[:, ::-1][:, :901]
     found = []
     for tile in ([], ["--tile", "32"]):
         assert run(tmp_path / "a.png", "--write", "mask", "--flip", "--force", *tile) == 0
         found.append(images.read_mask(tmp_path / "out" / "masks" / "a.png"))
     assert (found[0] == found[1]).mean() > 0.999
+    assert (found[0] == expected.argmax(axis=2))[:, -32:].mean() > 0.999
 
 
 # TIFFs from surveys
@@ -517,10 +538,10 @@ GEO = {33550: (0.5, 0.5, 0.0), 33922: (0.0, 0.0, 0.0, 300000.0, 5200000.0, 0.0),
        34737: "UTM 32N|", 42113: "0"}
 
 
-def write_geotiff(path, image, **more):
+def write_geotiff(path, image, orientation=1):
     tags = TiffImagePlugin.ImageFileDirectory_v2()
-    for tag, value in {**GEO, **more}.items():
-        tags.tagtype[tag] = 3 if tag == 34735 else 2 if isinstance(value, str) else 12
+    for tag, value in {**GEO, 274: orientation}.items():
+        tags.tagtype[tag] = 3 if tag in (274, 34735) else 2 if isinstance(value, str) else 12
         tags[tag] = value
     Image.fromarray(image).save(path, tiffinfo=tags)
 
@@ -533,6 +554,40 @@ def test_mask_of_a_geotiff_keeps_its_georeference(run, network, tmp_path):
     mask = Image.open(tmp_path / "out" / "masks" / "field.tif")
     assert {tag: mask.tag_v2.get(tag) for tag in GEO} == {**GEO, 42113: "255"}
     assert mask.mode == "P" and np.reshape(mask.getpalette(), (-1, 3))[:3].tolist() == COLORS
+    assert (np.asarray(mask) == inference.predict(network, photo())).all()
+
+
+def test_the_georeference_of_a_turned_photo_does_not_fit_its_mask(run, network, tmp_path):
+    write_geotiff(tmp_path / "turned.tif", photo(), orientation=6)
+    assert run(tmp_path / "turned.tif", "--write", "mask") == 0
+    ids = images.read_mask(tmp_path / "out" / "masks" / "turned.png")
+    assert (ids == inference.predict(network, np.rot90(photo(), -1))).all()
+
+
+def write_big_geotiff(path, image):
+    """Write uint8 (H, W, 3) as a BigTIFF: 64 bits for counts and offsets."""
+    kinds, (height, width, _) = {"H": 3, "I": 4, "d": 12}, image.shape
+    values = {256: ("I", width), 257: ("I", height), 258: ("H", 8, 8, 8), 259: ("H", 1),
+              262: ("H", 2), 273: ("I", 16), 277: ("H", 3), 278: ("I", height),
+              279: ("I", image.size), **{tag: ("H" if tag == 34735 else "d", *value)
+                                         for tag, value in GEO.items() if tag < 34737}}
+    end, entries, more = 16 + image.size, b"", b""
+    begin = end + 8 + 20 * len(values) + 8
+    for tag, (kind, *numbers) in values.items():
+        data = struct.pack(f"<{len(numbers)}{kind}", *numbers)
+        if len(data) > 8:
+            data, more = struct.pack("<Q", begin + len(more)), more + data
+        entries += struct.pack("<HHQ", tag, kinds[kind], len(numbers)) + data.ljust(8, b"\0")
+    path.write_bytes(struct.pack("<2sHHHQ", b"II", 43, 8, 0, end) + image.tobytes()
+                     + struct.pack("<Q", len(values)) + entries + bytes(8) + more)
+
+
+def test_mask_of_a_large_geotiff_keeps_its_georeference(run, network, tmp_path):
+    write_big_geotiff(tmp_path / "large.tif", photo())
+    assert run(tmp_path / "large.tif", "--write", "mask") == 0
+    mask = Image.open(tmp_path / "out" / "masks" / "large.tif")
+    assert {tag: mask.tag_v2.get(tag) for tag in GEO if tag < 34737} == {
+        tag: value for tag, value in GEO.items() if tag < 34737}
     assert (np.asarray(mask) == inference.predict(network, photo())).all()
 
 
@@ -564,6 +619,12 @@ def test_a_fourth_band_is_named(run, network, tmp_path, capsys, extra):
 def test_transparency_is_no_fourth_band(run, tmp_path, capsys):
     write_bands(tmp_path / "clear.tif", np.dstack([photo(), photo()[..., 0]]), extra=(2,))
     assert run(tmp_path / "clear.tif") == 0 and "band" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mode", ["LA", "CMYK"])
+def test_grey_with_transparency_and_print_colours_lose_no_band(run, tmp_path, capsys, mode):
+    Image.fromarray(photo()).convert(mode).save(tmp_path / "photo.tif")
+    assert run(tmp_path / "photo.tif") == 0 and "band" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("count, photometric, extra",

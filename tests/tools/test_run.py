@@ -15,11 +15,12 @@ import nbformat
 import numpy as np
 import pytest
 from filelock import FileLock
+from papermill.exceptions import PapermillExecutionError
 from PIL import Image
 
 from tools import check
 from tools import run as runner
-from tools.execute import RunError, _Epochs
+from tools.execute import RunError, _Epochs, _reason
 from tools.run import convert, main, run
 from utils import runs
 
@@ -422,6 +423,14 @@ def test_failing_notebook_is_reported_on_one_screen(tmp_path, capsys):
             and "never" not in printed(folder / "01_bad.ipynb"))
     assert any(cell.get("execution_count") == 4 for cell in left.cells)
     assert not (folder / "02_after.ipynb").exists() and status(folder) == {"01_bad": "failed"}
+
+
+@pytest.mark.parametrize("marked", ["Cell In[3], line 2\n", "Cell In [3], line 2\n",
+                                    "<ipython-input-3-0123456789ab> in <module>\n"
+                                    "      1 one = 1\n----> 2 one / 0\n      3 two = 2\n"])
+def test_the_failing_line_is_found_as_each_ipython_marks_it(marked):
+    error = PapermillExecutionError(1, 3, "", "ZeroDivisionError", "division by zero", [marked])
+    assert _reason(error) == ("ZeroDivisionError: division by zero", 2)
 
 
 @pytest.mark.parametrize("cell, reason", [

@@ -42,6 +42,9 @@ def test_shares_together_are_the_batches_of_one_process(shared_voc, processes, d
         ({"FCN_PROCESSES": "2", "FCN_PROCESS": "2"}, "FCN_PROCESS is 2; .* 0 to 1"),
         ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host"},
          "'host'; expected host:port"),
+        ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "host:http"},
+         "'host:http'; expected host:port"),
+        ({"FCN_PROCESSES": "0"}, "FCN_PROCESSES is '0'"),
         ({"FCN_PROCESSES": "2", "FCN_PROCESS": "1", "FCN_COORDINATOR": "h:1"}, "KERAS_BACKEND=jax"),
     ],
 )
@@ -56,6 +59,13 @@ def test_a_mistyped_choice_of_devices_is_named(monkeypatch):
     monkeypatch.setenv("FCN_DEVICES", "al")
     with pytest.raises(ValueError, match="FCN_DEVICES is 'al'"):
         scale.count_devices()
+
+
+@pytest.mark.parametrize("devices, count", [("", 1), ("one", 1), ("all", 3)])
+def test_batches_are_shared_by_the_devices_that_are_chosen(monkeypatch, devices, count):
+    monkeypatch.setenv("FCN_DEVICES", devices)
+    monkeypatch.setattr(scale.tf.config, "list_logical_devices", lambda kind: [kind] * 3)
+    assert scale.count_devices() == count
 
 
 GIVEN = {"image_size": 96, "batch_size": 6, "epochs": 7, "learning_rate": 0.02, "stride": 16,

@@ -115,6 +115,12 @@ def test_opencv_broken_for_another_reason_is_reported(machine):
         set_up.fix_opencv("python", uv=True)
 
 
+def test_what_uv_installs_is_compiled_once(machine):
+    commands = machine().commands
+    set_up.install("python", True, "some-package")
+    assert "--compile-bytecode" in commands[0] and len(commands) == 1
+
+
 def test_pip_takes_over_where_uv_fails(machine, capsys):
     commands = machine(("-m uv pip install", 1, "", "")).commands
     set_up.install("python", True, "some-package")
@@ -167,6 +173,8 @@ def test_a_change_in_any_file_of_versions_is_seen(tmp_path, monkeypatch):
         with open(tmp_path / "requirements" / file, "a", encoding="utf-8") as changed:
             changed.write("# one more line\n")
         seen.append(set_up.fingerprint("core", "locked"))
+    monkeypatch.setattr(set_up, "ROOT", tmp_path)  # moved: the installed link leads nowhere
+    seen.append(set_up.fingerprint("core", "locked"))
     assert len(set(seen)) == len(seen)
 
 

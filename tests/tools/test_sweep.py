@@ -594,6 +594,13 @@ def test_rows_of_the_figure_are_ordered_by_their_means(tmp_path):
         assert abs(height - place) < 0.5
 
 
+def test_a_figure_shows_the_best_thirty(tmp_path):
+    points = results(tmp_path, *(({"rate": i}, i / 100) for i in range(40)))
+    axis = sweep_board.figure(sweep_board.leaderboard(points, {}, differing(points))).axes[0]
+    shown = [label.get_text() for label in axis.get_yticklabels()]
+    assert shown == [f"rate={i}" for i in range(39, 9, -1)]
+
+
 def test_a_failed_point_ends_the_command_with_1(toy, tmp_path, monkeypatch):
     points = results(tmp_path, *(({"seed": seed}, 0.5) for seed in range(2)))
     failed = {}
