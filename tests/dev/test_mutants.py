@@ -56,6 +56,13 @@ def test_every_module_has_its_faults(module):
     assert (ROOT / "dev" / "mutants" / f"{module}.toml").is_file()
 
 
+def test_every_module_of_tools_has_its_faults():
+    planted = Counter(mutant.file for mutant in TABLE if not mutant.equivalent)
+    files = {path.relative_to(ROOT).as_posix(): len(path.read_text("utf-8").splitlines())
+             for path in (ROOT / "tools").rglob("*.py")}
+    assert [name for name, lines in files.items() if planted[name] < lines // 40] == []
+
+
 @pytest.mark.parametrize("folder, least", LEAST.items())
 def test_the_table_is_long_enough(folder, least):
     planted = [mutant for mutant in TABLE if mutant.file.startswith(f"{folder}/")]

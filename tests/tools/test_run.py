@@ -212,6 +212,12 @@ def test_name_must_be_a_plain_folder_name(name, capsys):
     assert "plain folder name" in capsys.readouterr().err
 
 
+def test_a_name_and_a_folder_exclude_each_other(capsys):
+    with pytest.raises(SystemExit):
+        main(["--name", "a", "--run-dir", "b", "01"])
+    assert "not allowed with" in capsys.readouterr().err
+
+
 def test_default_run_folder_follows_name_data_set_and_environment(monkeypatch):
     def folder(*argv):
         return runner._options(list(argv))[2]
