@@ -182,6 +182,13 @@ def test_01_names_the_sizes_of_the_smallest_and_the_largest_photo(run, capsys):
         ("smallest", "3x2"), ("largest", "20x9")]
 
 
+def test_01_enlarges_the_middle_with_row_0_above(run):
+    figure, = run("01", "4fb98dc1", photo=PHOTO, mask=TRUTH).shown
+    same(pictures(figure), [PHOTO, painted(TRUTH), TRUTH == 255])
+    for axis in figure.axes:
+        assert axis.get_xlim() == (16, 80) and axis.get_ylim() == (64, 0)
+
+
 def test_01_third_panel_is_what_opencv_reads(run, tmp_path):
     file = tmp_path / "mask.png"
     picture = Image.fromarray(TRUTH, "P")
