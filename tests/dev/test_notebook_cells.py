@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 from tools.run import find_notebooks
-from utils import datasets, metrics, pipeline, plots, recipes
+from utils import datasets, metrics, pipeline, plots, recipes, runs
 from utils.labels import ids_to_colors
 
 COLORS = np.uint8([[40, 160, 40], [200, 40, 40], [40, 60, 220]])
@@ -968,6 +968,53 @@ def test_08_rows_curves_and_pictures(run, tmp_path):
                   fine=[None, OTHER],
                   scenes=[None, (PHOTO, TRUTH)]).shown
     same(pictures(figure), [PHOTO, *map(painted, (TRUTH, LABELS, OTHER))])
+
+
+def stored(name):
+    return json.loads((runs.ROOT / "results" / name).read_text("utf-8"))
+
+
+def test_08_draws_the_numbers_that_are_stored(run, capsys):
+    names = run("08", "the-idea-figure", "the-idea-drawn", "6c689f49", "sigma", "bar-of-chance",
+                "val-against-test", "val-against-test-numbers", "29e26c21", "luck-figure")
+    idea, chance, both, luck = (figure.axes[0] for figure in names.shown)
+    variants = stored("strides_meadow.json")["trainings"]
+    for place, name in enumerate(("32s, trained on", "16s", "8s")):
+        scores = [training["mean_iou"] for training in variants[name]]
+        assert points(idea)[2 * place] == [[score, place] for score in scores]
+    val, test = zip(*[(training["val_mean_iou"], training["mean_iou"])
+                      for training in stored("reference/meadow.json")["trainings"]])
+    sigma, seeds = np.std(test, ddof=1), np.arange(1, 11)
+    np.testing.assert_allclose(chance.get_lines()[0].get_ydata(), 2 * sigma * (2 / seeds) ** 0.5)
+    assert points(both)[0] == [list(pair) for pair in zip(val, test)]
+    better = sum(score > test[np.argmax(val)] for score in test)
+    said = capsys.readouterr().out
+    assert f"seed {np.argmax(val)}; on test {better} of" in said
+    assert f" 3 seeds each: below {2 * sigma * (2 / 3) ** 0.5:.3f}" in said
+    tries = names.tries
+    assert names.luck == pytest.approx(np.mean([max(row) for row in tries]) - tries.mean())
+    edges = np.linspace(0.67, 0.75, 41)
+    heights = [bar.get_height() for bar in luck.patches]
+    assert heights == [*np.histogram(tries[:, 0], edges)[0],
+                       *np.histogram([max(row) for row in tries], edges)[0]]
+
+
+def test_08_draws_a_step_alone_and_together(run, capsys):
+    figure, = run("08", "49449bf3", "scaling-figure").shown
+    steps = [stored("scaling.json")["step"][number] for number in "12"]
+    computing = [step["processor_seconds"] for step in steps]
+    waiting = [step["seconds"] - step["processor_seconds"] for step in steps]
+    assert bars(figure.axes[0]) == pytest.approx(computing + waiting)
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(" s ")[0] for line in said[:2]] == [
+        f"{name}: {step['seconds']:.2f}" for name, step in zip(("alone", "together"), steps)]
+
+
+def test_08_curves_are_of_the_validation(run, tmp_path):
+    (tmp_path / "strides" / "a").mkdir(parents=True)
+    rows = [{"epoch": 1, "mean_iou": 0.5}, {"epoch": 2, "mean_iou": 0.6, "val_mean_iou": 0.4}]
+    (tmp_path / "strides" / "a" / "history.json").write_text(json.dumps(rows))
+    assert run("08", "read-histories", folder=tmp_path).history({"point": "a"}) == [(2, 0.4)]
 
 
 def test_08_prints_the_lead_of_stride_8(run, capsys):
